@@ -1,0 +1,61 @@
+# Everything from a fresh checkout; needs only make and Python 3.11 or 3.12.
+PROFILE ?= laptop
+CORES ?= 2
+# Notebooks run side by side, so each takes one thread.
+OMP_NUM_THREADS ?= 1
+export OMP_NUM_THREADS
+
+VENV := .venv
+READY := $(VENV)/.ready
+RUN := $(VENV)/bin/python -m
+CANDIDATES := $(or $(PYTHON),python3 python3.12 python3.11)
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce tune test test-library notebooks lint clean $(NOTEBOOKS:%=compare/%)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: PROFILE=$(PROFILE) CORES=$(CORES) PYTHON=(a Python 3.11 or 3.12; found by itself)"
+
+setup: $(READY) ## a virtual environment with pinned versions in .venv
+
+$(READY): pyproject.toml constraints.txt
+	@python=; for candidate in $(CANDIDATES); do \
+	  if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+	      2>/dev/null; then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "error: no Python 3.11 or 3.12 with venv among: $(CANDIDATES);" \
+	    "install one, or name it: make setup PYTHON=path/to/python3.12" >&2; exit 2; \
+	fi; \
+	echo "Installing into $(VENV) with $$("$$python" --version); this takes some minutes."; \
+	"$$python" -m venv --clear $(VENV)
+	@$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+reproduce: $(READY) ## every table and figure of PROFILE; run again to continue
+	@$(RUN) reflect_rl reproduce --profile $(PROFILE) --cores $(CORES)
+
+tune: $(READY) ## the tuning grid of PROFILE
+	@$(RUN) reflect_rl tune --profile $(PROFILE) --cores $(CORES)
+
+test: $(READY) ## lint, the tests, and every notebook compared with its committed outputs
+	@$(MAKE) --no-print-directory --jobs=$(CORES) --keep-going $(OUTPUT_SYNC) \
+	  lint test-library $(NOTEBOOKS:%=compare/%)
+
+test-library: $(READY)
+	@$(RUN) pytest -q
+
+$(NOTEBOOKS:%=compare/%): compare/%: $(READY)
+	@$(RUN) reflect_rl notebooks --check $*
+
+notebooks: $(READY) ## execute the notebooks in place (profile smoke), to commit their outputs
+	@$(RUN) reflect_rl notebooks --cores $(CORES)
+
+lint: $(READY) ## ruff
+	@$(RUN) ruff check .
+
+clean: ## remove what is quickly made again; runs/, results/ and figures/ of long profiles stay
+	rm -rf $(VENV) build .snakemake .pytest_cache .ruff_cache *.egg-info results/smoke figures/smoke runs/smoke

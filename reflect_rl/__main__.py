@@ -1,0 +1,108 @@
+"""The command line: `python -m reflect_rl --help`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from reflect_rl import orchestrate, paths
+from reflect_rl.errors import ReflectRLError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="python -m reflect_rl", description="Reproduce Reflect-RL.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    reproduce = commands.add_parser(
+        "reproduce", help="run all notebooks of a profile; continues a stopped run"
+    )
+    reproduce.set_defaults(run=_reproduce)
+    reproduce.add_argument(
+        "--forcerun",
+        nargs="*",
+        metavar="RULE",
+        help="execute notebooks again, all or those of these rules; finished training is not repeated",
+    )
+    tune = commands.add_parser("tune", help="run the tuning grid of a profile and tabulate it")
+    tune.set_defaults(run=_tune)
+    tuned = commands.add_parser("tuned", help="tabulate the tuning runs that are there")
+    tuned.set_defaults(run=_tuned)
+    for command in (reproduce, tune, tuned):
+        command.add_argument("--profile", default="laptop", help="a file name in configs/ (default: laptop)")
+
+    execute = commands.add_parser("execute", help="execute one notebook with checked parameters")
+    execute.set_defaults(run=_execute)
+    execute.add_argument("notebook", type=Path)
+    execute.add_argument("output", type=Path)
+    execute.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="repeatable",
+    )
+
+    notebooks = commands.add_parser("notebooks", help="execute notebooks in place with their own defaults")
+    notebooks.set_defaults(run=_notebooks)
+    notebooks.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all")
+    notebooks.add_argument(
+        "--check", action="store_true", help="compare with the outputs that are there instead"
+    )
+    for command in (reproduce, tune, notebooks):
+        command.add_argument("--cores", type=_positive, default=2, help="notebooks at a time (default: 2)")
+    return top
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def _reproduce(arguments: argparse.Namespace) -> None:
+    orchestrate.run_graph(arguments.profile, cores=arguments.cores, forcerun=arguments.forcerun)
+    print(f"tables:  {paths.tables(arguments.profile)}\nfigures: {paths.figures(arguments.profile)}")
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    orchestrate.config.tuning(arguments.profile)  # a profile without a grid is refused before anything starts
+    orchestrate.run_graph(arguments.profile, target="tune", cores=arguments.cores)
+    print(f"tables:  {paths.tables(arguments.profile)}")
+
+
+def _tuned(arguments: argparse.Namespace) -> None:
+    from reflect_rl import evaluate  # only this command needs torch
+
+    evaluate.collect_tuning(arguments.profile)
+
+
+def _execute(arguments: argparse.Namespace) -> None:
+    given = {name: orchestrate.parse_value(name, text) for name, text in arguments.parameters}
+    orchestrate.execute(arguments.notebook, arguments.output, given)
+
+
+def _notebooks(arguments: argparse.Namespace) -> None:
+    orchestrate.run_notebooks(arguments.notebooks, arguments.cores, arguments.check)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 (a job failed), 2 (bad input) or 130 (interrupted)."""
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except ReflectRLError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except orchestrate.JobsFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command continues", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,347 @@
+"""Settings: one dataclass a stage, profiles in YAML, variants by name, overrides such as `rl.learning_rate=1e-3`."""
+
+import dataclasses
+import itertools
+import re
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reflect_rl import paths
+from reflect_rl.errors import ReflectRLError, unknown
+
+ENVS = ("taxi",)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Stage 0: trajectories and negative examples.
+
+    Attributes:
+        trajectories: episodes of the oracle mixed with random actions.
+        random_action_probability: the `p` of that mixture (the authors' code: 0.9 for the taxi).
+        negatives: wrong actions planted, one a trajectory (paper, "negative examples").
+        horizon: steps after which a trajectory is cut.
+        sft_examples: size of each SFT set, drawn so that all situations are equally frequent.
+    """
+
+    trajectories: int = 2000
+    random_action_probability: float = 0.5
+    negatives: int = 1000
+    horizon: int = 40
+    sft_examples: int = 20000
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The language model of a player.
+
+    Attributes:
+        base: empty for a GPT-2 architecture from scratch; else a local folder (or cached hub id) of a
+            pretrained causal LM, on which each player is a LoRA adapter.
+        n_layer, n_head, d_model, context: size of the model from scratch; `context` in tokens.
+        vocab_size: largest vocabulary of the tokenizer that is trained for it.
+        lora_r, lora_alpha, lora_dropout: LoRA; the paper's summary says 16, 8 and the authors' code 64, 16, 0.1.
+    """
+
+    base: str = ""
+    n_layer: int = 2
+    n_head: int = 4
+    d_model: int = 64
+    context: int = 96
+    vocab_size: int = 1024
+    lora_r: int = 16
+    lora_alpha: int = 8
+    lora_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """Stage 1: supervised warm-up of one player (token-level cross-entropy on the completion).
+
+    Attributes:
+        steps: gradient steps (at most, for the reflector).
+        warmup_fraction: share of `steps` with a rising learning rate; it falls linearly afterwards.
+        evaluate_every: reflector only: steps between two measurements of follow success.
+        good_enough: reflector only: follow success on validation tasks at which training stops.
+    """
+
+    steps: int = 200
+    batch_size: int = 64
+    learning_rate: float = 5e-3
+    warmup_fraction: float = 0.05
+    evaluate_every: int = 200
+    good_enough: float = 1.0
+
+
+@dataclass(frozen=True)
+class RLConfig:
+    """Stage 2: online RL of the policy.
+
+    Attributes:
+        env_steps: budget of environment steps, the same for every variant.
+        episodes_per_update: episodes rolled out side by side before each update.
+        objective: `pg` (policy gradient on the return-to-go) or `ppo` (clipped ratio).
+        baseline: `none`, `mean` (of the returns-to-go at the same step of the batch) or `critic`.
+        epochs, minibatches: passes over a batch and parts of a pass (1 and 1 for `pg`).
+        clip: PPO's clipping range (the authors' code: 0.1).
+        entropy, entropy_end: coefficient of the entropy bonus at the start and at the end (linear between).
+        learning_rate_end: learning rate at the end as a share of `learning_rate` (linear between).
+        replay: number of past successful episodes that are mixed into each update; 0 is off. The authors'
+            code replays 50 of them without off-policy correction; here the ratio is clipped as in PPO.
+        max_grad_norm: gradient clipping (paper: 0.3).
+        milestone: whether the first pickup is rewarded in training (evaluation always counts it).
+        pickup, dropoff: shares of the budget for these easier stages; the rest trains the full task.
+        evaluate_every, evaluation_repeats: updates between two measurements on validation tasks, and
+            sampled episodes a task in each.
+        checkpoint_every: updates between two checkpoints.
+    """
+
+    env_steps: int = 100_000
+    episodes_per_update: int = 128
+    objective: str = "pg"
+    baseline: str = "mean"
+    epochs: int = 1
+    minibatches: int = 1
+    clip: float = 0.1
+    learning_rate: float = 1e-3
+    learning_rate_end: float = 0.1
+    entropy: float = 0.01
+    entropy_end: float = 0.0
+    replay: int = 0
+    max_grad_norm: float = 0.3
+    milestone: bool = True
+    pickup: float = 0.2
+    dropoff: float = 0.1
+    horizon: int = 20
+    evaluate_every: int = 10
+    evaluation_repeats: int = 1
+    checkpoint_every: int = 10
+
+    def __post_init__(self):
+        if self.objective not in ("pg", "ppo"):
+            raise unknown("objective", self.objective, ("pg", "ppo"))
+        if self.baseline not in ("none", "mean", "critic"):
+            raise unknown("baseline", self.baseline, ("none", "mean", "critic"))
+        if self.pickup + self.dropoff > 1:
+            raise ReflectRLError(f"rl.pickup + rl.dropoff = {self.pickup + self.dropoff} exceeds 1; lower one of them")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Stage 3: fixed panels. Greedy decoding plays each task once, sampled decoding `repeats` times.
+
+    `split` is `test` for results and `validation` for every choice.
+    """
+
+    split: str = "test"
+    horizons: tuple[int, ...] = (15, 20)
+    repeats: int = 10
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What distinguishes the arms of the comparison.
+
+    Attributes:
+        warmup: the variant whose warmed-up players it starts from; None where there is no warm-up.
+        reflection: whether the policy reads reflections.
+        negatives: whether negative examples enter the SFT sets.
+        rl: whether the policy is trained online.
+        curriculum: whether RL has milestone rewards and easier stages first.
+    """
+
+    warmup: str | None = None
+    reflection: bool = False
+    negatives: bool = True
+    rl: bool = False
+    curriculum: bool = True
+
+
+VARIANTS = {
+    "random": Variant(),
+    "oracle": Variant(),
+    "follow": Variant(warmup="reflect_rl", reflection=True),
+    "sft_only": Variant(warmup="sft_only"),
+    "rl_only": Variant(rl=True),
+    "sft_rl": Variant(warmup="sft_only", rl=True),
+    "reflect_rl": Variant(warmup="reflect_rl", reflection=True, rl=True),
+    "reflect_rl_no_negatives": Variant("reflect_rl_no_negatives", reflection=True, negatives=False, rl=True),
+    "reflect_rl_no_curriculum": Variant("reflect_rl", reflection=True, rl=True, curriculum=False),
+}
+
+
+def warmup_of(variant: str) -> str | None:
+    """The variant whose warm-up a variant starts from, None where it has none."""
+    return VARIANTS[variant].warmup
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that determines the numbers of one run."""
+
+    profile: str
+    env: str
+    variant: str
+    seed: int
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    reflector: SFTConfig = field(default_factory=SFTConfig)
+    policy: SFTConfig = field(default_factory=SFTConfig)
+    rl: RLConfig = field(default_factory=RLConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    overrides: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def arm(self) -> Variant:
+        return VARIANTS[self.variant]
+
+    def stage_profile(self, *sections: str) -> str:
+        """The profile's name, with the overrides that touch these sections: other settings, other folder."""
+        touched = [f"{key}={value}" for key, value in self.overrides if key.split(".")[0] in sections]
+        if not touched:
+            return self.profile
+        slug = re.sub(r"[^\w.=,+-]", "_", ",".join(touched))
+        return f"{self.profile}~{slug if len(slug) < 100 else sha256(slug.encode()).hexdigest()[:12]}"
+
+    @property
+    def data_dir(self) -> Path:
+        return paths.data(self.stage_profile("data", "model"), self.env, self.seed)
+
+    @property
+    def warmup_dir(self) -> Path:
+        """Where the warmed-up players of this variant are, whichever variant trained them."""
+        profile = self.stage_profile("data", "model", "reflector", "policy")
+        return paths.run(profile, self.env, self.arm.warmup, self.seed) / "warmup"
+
+    @property
+    def run_dir(self) -> Path:
+        profile = self.stage_profile("data", "model", "reflector", "policy", "rl", "evaluation")
+        return paths.run(profile, self.env, self.variant, self.seed)
+
+    @property
+    def model_name(self) -> str:
+        """What stands in the `model` column; empty for variants without a language model."""
+        if self.variant in ("random", "oracle"):
+            return ""
+        return self.model.base or f"gpt2-scratch-{self.model.n_layer}x{self.model.d_model}"
+
+    def sections(self, *names: str) -> dict:
+        """The named sections as plain JSON, with environment and seed."""
+        return {"env": self.env, "seed": self.seed} | {n: dataclasses.asdict(getattr(self, n)) for n in names}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a profile runs: environments x variants x seeds."""
+
+    name: str
+    envs: tuple[str, ...]
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+SECTIONS = {f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
+
+
+def profiles() -> list[str]:
+    return sorted(path.stem for path in paths.configs().glob("*.yaml"))
+
+
+def _read(name: str) -> dict:
+    path = paths.configs() / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown("profile", name, profiles())
+    try:
+        return yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ReflectRLError(f"configs/{name}.yaml is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def profile(name: str) -> Profile:
+    """The grid of a profile; raises on an unknown name, environment or variant."""
+    raw = _read(name)
+    for env in raw["envs"]:
+        if env not in ENVS:
+            raise unknown("environment", env, ENVS)
+    for variant in raw["variants"]:
+        if variant not in VARIANTS:
+            raise unknown("variant", variant, VARIANTS)
+    return Profile(name, tuple(raw["envs"]), tuple(raw["variants"]), tuple(raw["seeds"]))
+
+
+def _set(sections: dict[str, dict], key: str, value: Any) -> None:
+    """Put one dotted setting into the sections; raises where the project has no such setting."""
+    section, _, name = key.partition(".")
+    if section not in SECTIONS:
+        raise unknown("settings section", section, SECTIONS)
+    fields = {f.name: f for f in dataclasses.fields(SECTIONS[section])}
+    if name not in fields:
+        raise unknown(f"setting of {section}", name, fields)
+    default = fields[name].default
+    if isinstance(default, tuple) and isinstance(value, list):
+        value = tuple(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(default, float) and isinstance(value, str):
+        try:  # YAML 1.1 reads 3e-3 as text
+            value = float(value)
+        except ValueError:
+            pass
+    if type(value) is not type(default):
+        raise ReflectRLError(f"setting {key}={value!r} should be a {type(default).__name__}, such as {default!r}")
+    sections.setdefault(section, {})[name] = value
+
+
+def _parse(overrides: str) -> list[tuple[str, Any]]:
+    """`rl.learning_rate=1e-3 rl.entropy=0` -> [(key, value), ...], sorted, values read as YAML."""
+    pairs = []
+    for item in overrides.split():
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ReflectRLError(f"override {item!r} is not of the form section.setting=value")
+        pairs.append((key, yaml.safe_load(value)))
+    return sorted(pairs)
+
+
+def load(profile: str = "smoke", env: str = "taxi", variant: str = "reflect_rl", seed: int = 0, overrides: str = ""):
+    """The settings of one run: the dataclasses' defaults, then the profile's, then `overrides`.
+
+    Raises:
+        ReflectRLError: an unknown profile, environment, variant or setting, or a value of the wrong type.
+    """
+    raw = _read(profile)
+    if env not in ENVS:
+        raise unknown("environment", env, ENVS)
+    if variant not in VARIANTS:
+        raise unknown("variant", variant, VARIANTS)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ReflectRLError(f"seed {seed!r} is not a whole number from 0 on")
+    sections: dict[str, dict] = {}
+    chosen = raw.get(env, {})
+    settings = [(f"{s}.{name}", value) for s, values in chosen.items() if s != "tuned" for name, value in values.items()]
+    if not VARIANTS[variant].curriculum:
+        settings += [("rl.milestone", False), ("rl.pickup", 0.0), ("rl.dropoff", 0.0)]
+    settings += chosen.get("tuned", {}).get(variant, {}).items()
+    pairs = _parse(overrides)
+    for key, value in settings + pairs:
+        _set(sections, key, value)
+    built = {name: SECTIONS[name](**values) for name, values in sections.items()}
+    return Config(profile, env, variant, seed, **built, overrides=tuple(pairs))
+
+
+def tuning(name: str) -> list[tuple[str, str, int, str, str]]:
+    """The tuning grid of a profile: (env, variant, seed, overrides, slug), the same grid for every RL variant."""
+    raw = _read(name).get("tuning")
+    if not raw:
+        raise ReflectRLError(f"profile {name!r} has no tuning grid; add `tuning:` to configs/{name}.yaml")
+    grid = raw["grid"]
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    jobs = []
+    for env, variant, seed, point in itertools.product(raw["envs"], raw["variants"], raw["seeds"], points):
+        overrides = " ".join(f"{key}={value}" for key, value in point.items())
+        jobs.append((env, variant, seed, overrides, overrides.replace(" ", ",")))
+    return jobs

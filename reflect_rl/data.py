@@ -1,0 +1,200 @@
+"""Trajectories, negative examples, and the SFT sets made from them, as JSONL files with a manifest."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+
+import numpy as np
+
+from reflect_rl.config import Config, DataConfig
+from reflect_rl.envs import domain
+from reflect_rl.errors import ReflectRLError
+from reflect_rl.models import MAX_LABELS, train_tokenizer
+from reflect_rl.prompts import label, policy_prompt, reflection_prompt
+from reflect_rl.runs import claim, read_json, write_json, write_text
+from reflect_rl.teachers import Situation, Teacher, teacher
+
+
+@dataclass(frozen=True)
+class Example:
+    """A situation with the teacher's reflection on it: the source of every SFT pair.
+
+    `kind` is `positive` (a step of a trajectory after no wrong action) or `negative` (the step after a
+    planted wrong action).
+    """
+
+    kind: str
+    situation: Situation
+    reflection: str
+
+    def reflector_pair(self) -> tuple[str, str]:
+        """(prompt, completion) for the reflection player."""
+        return reflection_prompt(self.situation.observation, self.situation.last_action), " " + self.reflection
+
+    def policy_pair(self, with_reflection: bool) -> tuple[str, str]:
+        """(prompt, label) for the policy player."""
+        s = self.situation
+        prompt = policy_prompt(s.observation, s.last_action, s.actions, self.reflection if with_reflection else None)
+        return prompt, " " + label(s.actions.index(s.best_action))
+
+
+def situation(env, index: int, last_action: str, verdict: str, observation: str, actions: Sequence[str]) -> Situation:
+    """The present step of `env` as a teacher sees it."""
+    best = actions[env.best_action()]
+    return Situation(env.task, index, observation, last_action, verdict, env.phase(), tuple(actions), best)
+
+
+def _act(env, action: int, index: int) -> tuple[Situation | None, str]:
+    """Take an action; the next situation (None at the end of the episode) and how the episode ended."""
+    before = env.distance()
+    observation, _, terminated, truncated, info = env.step(action)
+    if terminated or truncated:
+        return None, info["ended"]
+    verdict = "right" if env.distance() < before else "wrong"
+    return situation(env, index, info["actions"][action], verdict, observation, info["actions"]), ""
+
+
+def _begin(env, task: str) -> Situation:
+    observation, info = env.reset(options={"task": task})
+    return situation(env, 0, "", "start", observation, info["actions"])
+
+
+def trajectory(env, task: str, random_action_probability: float, rng: np.random.Generator) -> Iterator[Situation]:
+    """The situations of one episode of the oracle, mixed with random actions."""
+    now: Situation | None = _begin(env, task)
+    while now is not None:
+        yield now
+        explore = rng.random() < random_action_probability
+        action = int(rng.integers(len(now.actions))) if explore else env.best_action()
+        now, _ = _act(env, action, now.index + 1)
+
+
+def negative(env, task: str, rng: np.random.Generator) -> Situation | None:
+    """The situation after a wrong action, planted at a random step of the oracle's own trajectory.
+
+    Only an action that survives can be recovered from, so fatal actions are never planted. None where the
+    step has no wrong action that survives.
+    """
+    now = _begin(env, task)
+    for _ in range(int(rng.integers(env.distance()))):
+        now, _ = _act(env, env.best_action(), now.index + 1)
+    wrong = [a for a in env.safe_actions() if a != env.best_action()]
+    if not wrong:
+        return None
+    after, _ = _act(env, int(rng.choice(wrong)), now.index + 1)
+    return after if after is not None and after.verdict == "wrong" else None
+
+
+def collect(env_name: str, config: DataConfig, writer: Teacher, rng: np.random.Generator) -> list[Example]:
+    """Positive and negative examples from the training tasks of an environment's full setting."""
+    env = domain(env_name).make(horizon=config.horizon)
+    panel = domain(env_name).tasks("full", "train")
+    examples = []
+    for _ in range(config.trajectories):
+        steps = trajectory(env, str(rng.choice(panel)), config.random_action_probability, rng)
+        examples += [Example("positive", s, writer.reflect(s)) for s in steps if s.verdict != "wrong"]
+    for _ in range(config.negatives):
+        after = negative(env, str(rng.choice(panel)), rng)
+        if after is not None:
+            examples.append(Example("negative", after, writer.reflect(after)))
+    return examples
+
+
+def balanced(examples: Sequence[Example], size: int, rng: np.random.Generator) -> list[Example]:
+    """`size` examples drawn with replacement, rare situations more often than they occur.
+
+    A situation (verdict and phase) weighs as the square root of its number of distinct prompts, so that the few
+    drop-offs are not drowned by the many drives; within it, every distinct prompt is equally likely.
+    """
+    prompts = [(e.situation.observation, e.situation.last_action) for e in examples]
+    situations = [(e.situation.verdict, e.situation.phase) for e in examples]
+    copies = Counter(prompts)
+    distinct = Counter(situation for situation, _ in set(zip(situations, prompts, strict=True)))
+    weights = np.array([distinct[s] ** -0.5 / copies[p] for s, p in zip(situations, prompts, strict=True)])
+    chosen = rng.choice(len(examples), size=size, p=weights / weights.sum())
+    return [examples[i] for i in chosen]
+
+
+def balance(examples: Sequence[Example]) -> dict[str, int]:
+    """Number of examples by verdict and phase."""
+    return dict(sorted(Counter(f"{e.situation.verdict}, {e.situation.phase}" for e in examples).items()))
+
+
+SETS = {
+    "reflector": ("reflector", ("positive", "negative")),
+    "reflector_no_negatives": ("reflector", ("positive",)),
+    "policy": ("policy", ("positive", "negative")),
+    "policy_no_negatives": ("policy", ("positive",)),
+    "policy_no_reflection": ("policy_no_reflection", ("positive", "negative")),
+}
+
+
+def _pairs(examples: Sequence[Example], player: str) -> list[dict]:
+    lines = []
+    for example in examples:
+        if player == "reflector":
+            prompt, completion = example.reflector_pair()
+        else:
+            prompt, completion = example.policy_pair(with_reflection=player == "policy")
+        lines.append({"prompt": prompt, "completion": completion, "kind": example.kind})
+    return lines
+
+
+def _jsonl(lines: Sequence[dict]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def make(config: Config) -> dict:
+    """Make, or find, the data of a seed; returns the manifest.
+
+    Files in `config.data_dir`: `examples.jsonl` (every example once, with its situation), one `<set>.jsonl` for
+    each of `SETS` (prompt, completion, kind), `tokenizer.json` (trained on these sets) and `manifest.json` (counts,
+    balance, checksums), written last.
+
+    Raises:
+        ReflectRLError: the folder holds the data of other settings.
+    """
+    folder = config.data_dir
+    claim(folder, config.sections("data", "model"))
+    if (folder / "manifest.json").exists():
+        return read_json(folder / "manifest.json")
+    rng = np.random.default_rng([config.seed, 1])
+    examples = collect(config.env, config.data, teacher(config.env), rng)
+    lines = {}
+    files = {"examples": _jsonl([asdict(e) for e in examples])}
+    manifest = {"seed": config.seed, "examples": len(examples), "balance": {}, "sets": {}}
+    for kind in ("positive", "negative"):
+        manifest["balance"][kind] = balance([e for e in examples if e.kind == kind])
+    for name, (player, kinds) in SETS.items():
+        chosen = balanced([e for e in examples if e.kind in kinds], config.data.sft_examples, rng)
+        lines[name] = _pairs(chosen, player)
+        files[name] = _jsonl(lines[name])
+        manifest["sets"][name] = {"examples": len(chosen), "balance": balance(chosen)}
+    manifest["sha256"] = {name: sha256(text.encode()).hexdigest() for name, text in files.items()}
+    if not config.model.base:
+        texts = [line["prompt"] + line["completion"] for name in SETS for line in lines[name]]
+        labels = [label(i) for i in range(MAX_LABELS)]
+        write_text(folder / "tokenizer.json", train_tokenizer(texts, labels, config.model).backend_tokenizer.to_str())
+    for name, text in files.items():
+        write_text(folder / f"{name}.jsonl", text)
+    write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def read(config: Config, name: str) -> list[dict]:
+    """The lines of one data file, its checksum verified.
+
+    Raises:
+        ReflectRLError: the file is missing or is not what the manifest says.
+    """
+    manifest = make(config)
+    path = config.data_dir / f"{name}.jsonl"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ReflectRLError(f"{path} is missing; delete {config.data_dir} to make the data anew") from error
+    if sha256(content).hexdigest() != manifest["sha256"][name]:
+        raise ReflectRLError(f"{path} is damaged (its checksum differs); delete {config.data_dir} to make the data anew")
+    return [json.loads(line) for line in content.decode().splitlines()]

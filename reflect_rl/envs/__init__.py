@@ -1,0 +1,48 @@
+"""Environments by name: their tasks, settings and ceilings. To add one, write a module like `taxi` and list it."""
+
+from dataclasses import dataclass
+from types import ModuleType
+
+import gymnasium as gym
+
+from reflect_rl.envs import taxi
+from reflect_rl.errors import unknown
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What the project needs to know of an environment.
+
+    Attributes:
+        gym_id: name in Gymnasium's registry.
+        module: has `tasks(mode, split)`, `shortest(task)`, `parse_task(task)`.
+        settings: task families that are evaluated.
+    """
+
+    name: str
+    gym_id: str
+    module: ModuleType
+    settings: tuple[str, ...]
+
+    def make(self, **options) -> gym.Env:
+        """A bare environment (Gymnasium's wrappers would cost more than the environment itself)."""
+        return gym.make(self.gym_id, disable_env_checker=True, **options).unwrapped
+
+    def tasks(self, setting: str, split: str) -> tuple[str, ...]:
+        return self.module.tasks(setting, split)
+
+    def ceiling(self, setting: str, split: str, horizon: int) -> float:
+        """Share of the tasks that can be finished within the horizon at all."""
+        panel = self.tasks(setting, split)
+        return sum(self.module.shortest(task) <= horizon for task in panel) / len(panel)
+
+
+gym.register("reflect_rl/DangerousTaxi-v0", entry_point="reflect_rl.envs.taxi:DangerousTaxi", order_enforce=False)
+
+DOMAINS = {"taxi": Domain("taxi", "reflect_rl/DangerousTaxi-v0", taxi, ("pickup", "full"))}
+
+
+def domain(name: str) -> Domain:
+    if name not in DOMAINS:
+        raise unknown("environment", name, DOMAINS)
+    return DOMAINS[name]

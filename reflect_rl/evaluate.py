@@ -1,0 +1,141 @@
+"""Stage 3: fixed task panels, raw episodes, and the results folder that tables and figures are made from."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from reflect_rl import config as configuration
+from reflect_rl import data, paths, rl, sft
+from reflect_rl.baselines import Follow, Oracle, Random
+from reflect_rl.config import Config, Profile
+from reflect_rl.data import situation
+from reflect_rl.envs import domain
+from reflect_rl.errors import ReflectRLError
+from reflect_rl.players import Reflector
+from reflect_rl.prompts import advised_action, reflection_prompt
+from reflect_rl.rollout import Agent, Episode, Players, play
+from reflect_rl.runs import claim, progress, provenance, read_csv, read_json, write_csv, write_json
+from reflect_rl.tables import EPISODE_COLUMNS
+
+REFLECTION_COLUMNS = [
+    "env", "variant", "seed", "situation", "phase", "names_best", "judges_right", "names_fatal",
+]  # fmt: skip
+
+
+def agents(config: Config) -> dict[str, Agent]:
+    """The agent of a variant by decoding, trained where that has not been done yet.
+
+    The untrained variants know one decoding each: `random` samples; `oracle` and `follow` are deterministic.
+    """
+    if config.variant == "random":
+        return {"sampled": Random()}
+    if config.variant == "oracle":
+        return {"greedy": Oracle()}
+    if config.variant == "follow":
+        return {"greedy": Follow(sft.warm_up(config).reflector)}
+    players = rl.train(config) if config.arm.rl else sft.warm_up(config)
+    return {
+        "sampled": Players(players.policy, players.reflector),
+        "greedy": Players(players.policy, players.reflector, greedy=True),
+    }
+
+
+def cut(episode: Episode, horizon: int) -> tuple[bool, float, int, str]:
+    """(success, return, steps, ended) of an episode had its horizon been shorter: no player sees the clock."""
+    if len(episode) <= horizon:
+        return episode.success, episode.total_reward, len(episode), episode.ended
+    return False, sum(t.reward for t in episode.transitions[:horizon]), horizon, "horizon"
+
+
+def evaluate(config: Config) -> pd.DataFrame:
+    """Raw episodes of one variant and seed on the panels of `config.evaluation`; made once, then read.
+
+    Columns: `tables.EPISODE_COLUMNS`. Every (task, repeat) has its own generator, the same for all variants.
+    """
+    folder = config.run_dir / "evaluation"
+    sections = config.sections("data", "model", "reflector", "policy", "rl", "evaluation")
+    claim(folder, sections | {"variant": config.variant})
+    path = folder / "episodes.csv.gz"
+    if path.exists():
+        return read_csv(path)
+    env, panel = domain(config.env), config.evaluation
+    rows = []
+    chosen = agents(config)
+    for setting in env.settings:
+        tasks = env.tasks(setting, panel.split)
+        for decoding, agent in chosen.items():
+            repeats = panel.repeats if decoding == "sampled" else 1
+            keys = [(task, repeat) for repeat in range(repeats) for task in range(len(tasks))]
+            rngs = [np.random.default_rng([config.seed, 6, task, repeat]) for task, repeat in keys]
+            episodes = play(env, agent, [tasks[task] for task, _ in keys], rngs, max(panel.horizons), mode=setting)
+            for horizon in panel.horizons:
+                for episode, (task, repeat) in zip(episodes, keys, strict=True):
+                    success, total, steps, ended = cut(episode, horizon)
+                    key = [config.env, setting, config.variant, config.model_name, config.seed, panel.split]
+                    outcome = [int(success), round(total, 4), steps, ended]
+                    rows.append([*key, tasks[task], horizon, decoding, repeat, *outcome])
+    frame = pd.DataFrame(rows, columns=EPISODE_COLUMNS)
+    write_csv(path, frame)
+    return read_csv(path)
+
+
+def probe(config: Config) -> Iterator[tuple]:
+    """Situations along the oracle's way through every task of the panel, each with the environment in that state.
+
+    `start`: the first; `right`: after each of the oracle's actions; `wrong`: after one wrong action that survives,
+    at each step that has one.
+    """
+    env = domain(config.env).make(horizon=10_000)
+    rng = np.random.default_rng(7)  # the same probes for every seed and variant
+
+    def walk(task, length, last=None):
+        observation, info = env.reset(options={"task": task})
+        action, verdict = None, "start"
+        for index in range(length + (last is not None)):
+            action = env.best_action() if index < length else last
+            verdict = "right" if index < length else "wrong"
+            observation, _, _, _, info = env.step(action)
+        name = "" if action is None else info["actions"][action]
+        return situation(env, length, name, verdict, observation, info["actions"])
+
+    for task in domain(config.env).tasks("full", config.evaluation.split):
+        env.reset(options={"task": task})
+        for length in range(env.distance()):
+            yield env, walk(task, length)
+            wrong = [a for a in env.safe_actions() if a != env.best_action()]
+            if wrong:
+                before, action = env.distance(), int(rng.choice(wrong))
+                after = walk(task, length, action)
+                if env.distance() >= before:
+                    yield env, after
+            env.reset(options={"task": task})
+
+
+def judge_reflector(config: Config, reflector: Reflector) -> pd.DataFrame:
+    """What the reflector of a seed says in the probed situations; one row a situation, 0/1 in the last columns.
+
+    `names_best`: the advice shortens the way; `judges_right`: the verdict on the last action is the teacher's;
+    `names_fatal`: the advice would end the episode.
+    """
+    rows, prompts = [], []
+    for env, now in probe(config):
+        before = env.distance()
+        safe, state = env.safe_actions(), (env.state, env.was_aboard)
+        good = []
+        for action in safe:
+            env.step(action)
+            good += [action] if env.distance() < before else []
+            env.state, env.was_aboard = state
+        rows.append([now, good, safe])
+        prompts.append(reflection_prompt(now.observation, now.last_action))
+    table = []
+    for (now, good, safe), text in zip(rows, reflector.reflect(prompts), strict=True):
+        advised = advised_action(text, now.actions)
+        verdict = "Starting" if now.verdict == "start" else f"was {now.verdict}"
+        key = [config.env, config.arm.warmup, config.seed, now.verdict, now.phase]
+        fatal = advised is not None and advised not in safe
+        table.append([*key, int(advised in good), int(verdict in text), int(fatal)])
+    return pd.DataFrame(table, columns=REFLECTION_COLUMNS)

@@ -1,0 +1,180 @@
+"""The language models behind the players: a GPT-2 from scratch with its own tokenizer, or LoRA on a pretrained base."""
+
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from reflect_rl.config import ModelConfig
+from reflect_rl.errors import ReflectRLError
+
+# Right-padded causal models need no mask, and a saved two-layer model no bar: the warnings would only hide others.
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+MAX_LABELS = 64
+PLAYERS = ("reflector", "policy")
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run code that draws from the global generators (model initialisation, `Trainer`) from `seed` on.
+
+    The generators are left as they were found, so that nothing outside notices.
+    """
+    python, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.default_generator.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+
+
+def train_tokenizer(texts: Sequence[str], labels: Sequence[str], config: ModelConfig) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of these texts in which every label is one token."""
+    tokenizer = Tokenizer(models.BPE())
+    word = pre_tokenizers.Split(Regex(r"\|[^\n]*\n?|\n| ?[^\s]+| "), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([word, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<pad>", "<eos>"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([f" {label}" for label in labels])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", clean_up_tokenization_spaces=False
+    )
+
+
+def from_scratch(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> GPT2LMHeadModel:
+    """A GPT-2 with fresh weights, drawn from `seed`."""
+    settings = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=config.context,
+        n_embd=config.d_model,
+        n_layer=config.n_layer,
+        n_head=config.n_head,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own, as one kernel
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with seeded(seed):
+        return GPT2LMHeadModel(settings)
+
+
+def load_tokenizer(config: ModelConfig, trained: Path) -> PreTrainedTokenizerBase:
+    """The base's own tokenizer, or the one trained for a model from scratch."""
+    if not config.base:
+        return PreTrainedTokenizerFast(
+            tokenizer_file=str(trained), pad_token="<pad>", eos_token="<eos>", clean_up_tokenization_spaces=False
+        )
+    tokenizer = _offline(AutoTokenizer, config.base)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _offline(auto_class, base: str):
+    try:
+        return auto_class.from_pretrained(base, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ReflectRLError(
+            f"no pretrained model at model.base={base!r}; give a folder made by save_pretrained, or a cached hub id"
+        ) from error
+
+
+def from_pretrained(config: ModelConfig, seed: int) -> PeftModel:
+    """A pretrained base with one fresh LoRA adapter a player: one copy of the base's weights."""
+    base = _offline(AutoModelForCausalLM, config.base)
+    lora = LoraConfig(
+        r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, task_type="CAUSAL_LM"
+    )
+    first, *others = PLAYERS
+    with seeded(seed):
+        model = get_peft_model(base, lora, adapter_name=first)
+        for name in others:
+            model.add_adapter(name, lora)
+    return model
+
+
+def build(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, PreTrainedModel | PeftModel]:
+    """The model behind each player: two small ones from scratch, or one base with two adapters."""
+    if config.base:
+        return dict.fromkeys(PLAYERS, from_pretrained(config, seed))
+    return {name: from_scratch(config, tokenizer, seed * len(PLAYERS) + i) for i, name in enumerate(PLAYERS)}
+
+
+def activate(model: PreTrainedModel | PeftModel, player: str) -> None:
+    """Let the model speak, and learn, as one of the players; nothing to do where the player has a model of its own."""
+    if isinstance(model, PeftModel) and model.active_adapter != player:
+        model.set_adapter(player)
+
+
+def causal_lm(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The causal LM itself, with the adapters inside where there are any."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def weights(model: PreTrainedModel | PeftModel, player: str) -> dict[str, torch.nn.Parameter]:
+    """A player's own parameters by name: all of a model from scratch, or its adapter."""
+    named = dict(model.named_parameters())
+    return {k: p for k, p in named.items() if f".{player}." in k} if isinstance(model, PeftModel) else named
+
+
+@torch.no_grad()
+def set_weights(model: PreTrainedModel | PeftModel, player: str, tensors: dict[str, torch.Tensor], source: Path) -> None:
+    """Copy saved tensors into a player.
+
+    Raises:
+        ReflectRLError: names or shapes are those of another model; `source` says where they came from.
+    """
+    own = weights(model, player)
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in tensors.items()}:
+        raise ReflectRLError(f"{source} holds the weights of another model; delete it to train anew")
+    for name, parameter in own.items():
+        parameter.copy_(tensors[name])
+
+
+def save_weights(model: PreTrainedModel | PeftModel, player: str, path: Path) -> None:
+    """A player's own parameters as safetensors, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file({k: v.detach().contiguous() for k, v in weights(model, player).items()}, temporary)
+    temporary.replace(path)
+
+
+def load_weights(model: PreTrainedModel | PeftModel, player: str, path: Path) -> None:
+    """The inverse of `save_weights`; raises ReflectRLError where the file is damaged or another model's."""
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ReflectRLError(f"{path} is damaged ({error}); delete it to train anew") from error
+    set_weights(model, player, tensors, path)

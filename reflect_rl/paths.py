@@ -1,0 +1,52 @@
+"""Every folder of the project, named once.
+
+Products go below the current project (the nearest parent folder with a `configs/` folder and a
+`pyproject.toml`), or below `$REFLECT_RL_HOME` where that is set.
+"""
+
+import os
+from pathlib import Path
+
+from reflect_rl.errors import ReflectRLError
+
+
+def project() -> Path:
+    """The checkout that holds `configs/` and `notebooks/`: the nearest parent of the working folder."""
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).resolve().parent.parent):
+        if (folder / "pyproject.toml").is_file() and (folder / "configs").is_dir():
+            return folder
+    raise ReflectRLError(f"no project found above {here}; change to the folder that holds pyproject.toml")
+
+
+def home() -> Path:
+    """Where `runs/`, `results/` and `figures/` are written."""
+    return Path(os.environ["REFLECT_RL_HOME"]) if os.environ.get("REFLECT_RL_HOME") else project()
+
+
+def configs() -> Path:
+    return project() / "configs"
+
+
+def notebooks() -> Path:
+    return project() / "notebooks"
+
+
+def data(profile: str, env: str, seed: int) -> Path:
+    return home() / "runs" / profile / env / "data" / f"seed{seed}"
+
+
+def run(profile: str, env: str, variant: str, seed: int) -> Path:
+    return home() / "runs" / profile / env / variant / f"seed{seed}"
+
+
+def results(profile: str) -> Path:
+    return home() / "results" / profile
+
+
+def tables(profile: str) -> Path:
+    return results(profile) / "tables"
+
+
+def figures(profile: str) -> Path:
+    return home() / "figures" / profile

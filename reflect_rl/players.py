@@ -1,0 +1,111 @@
+"""The two players: a frozen reflector that writes, and a policy that answers with one label token."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from reflect_rl.errors import ReflectRLError
+from reflect_rl.models import MAX_LABELS, activate, causal_lm
+from reflect_rl.prompts import label
+
+
+class Encoder:
+    """Text to token ids, each text once."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int):
+        self.tokenizer, self.context = tokenizer, context
+        self._ids: dict[str, list[int]] = {}
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        new = [text for text in dict.fromkeys(texts) if text not in self._ids]
+        if new:
+            for text, ids in zip(new, self.tokenizer(new)["input_ids"], strict=True):
+                if len(ids) > self.context:
+                    raise ReflectRLError(
+                        f"a prompt of {len(ids)} tokens exceeds the context of {self.context}; raise model.context"
+                    )
+                self._ids[text] = ids
+        return [self._ids[text] for text in texts]
+
+
+def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Right-padded `(B, T)` tensor. A causal model's outputs at a row's own positions do not see the padding."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
+
+
+class Policy:
+    """A distribution over the labels of the legal actions, from one forward pass and no more.
+
+    Only the last position's hidden state meets the head, and only the head's label rows.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int):
+        self.model = model
+        self.encode = Encoder(tokenizer, context)
+        self.pad_id = tokenizer.pad_token_id
+        ids = tokenizer([f" {label(i)}" for i in range(MAX_LABELS)], add_special_tokens=False)["input_ids"]
+        if any(len(x) != 1 for x in ids):
+            raise ReflectRLError("a label of this tokenizer is more than one token; use labels that are single tokens")
+        self.label_ids = torch.tensor([x[0] for x in ids])
+
+    def hidden(self, prompts: Sequence[str]) -> torch.Tensor:
+        """`(B, D)` hidden states at the last position of each prompt."""
+        activate(self.model, "policy")
+        rows = self.encode(prompts)
+        ids = pad(rows, self.pad_id).to(self.model.device)
+        states = causal_lm(self.model).base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return states[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
+
+    def label_log_probs(self, hidden: torch.Tensor, legal: Sequence[int]) -> torch.Tensor:
+        """`(B, A)` log-probabilities; `legal` is the number of legal actions of each row, -inf behind them."""
+        rows = self.label_ids[: max(legal)]
+        logits = hidden @ causal_lm(self.model).get_output_embeddings().weight[rows].T
+        illegal = (torch.arange(len(rows)) >= torch.tensor(legal)[:, None]).to(logits.device)
+        return logits.float().masked_fill(illegal, -torch.inf).log_softmax(-1)
+
+    def log_probs(self, prompts: Sequence[str], legal: Sequence[int]) -> torch.Tensor:
+        """`(B, A)` exact log-probabilities of the legal actions, -inf behind the last legal one."""
+        return self.label_log_probs(self.hidden(prompts), legal)
+
+
+class Reflector:
+    """Writes one reflection a prompt by greedy decoding; frozen, so equal prompts are answered from memory."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int, max_new_tokens: int, batch=256
+    ):
+        self.model, self.tokenizer = model, tokenizer
+        self.encode = Encoder(tokenizer, context - max_new_tokens)
+        self.max_new_tokens, self.batch = max_new_tokens, batch
+        self.memory: dict[str, str] = {}
+
+    @torch.no_grad()
+    def reflect(self, prompts: Sequence[str]) -> list[str]:
+        """One line of text for each prompt."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.memory]
+        self.model.eval()
+        by_length: dict[int, list[tuple[str, list[int]]]] = {}
+        for prompt, ids in zip(new, self.encode(new), strict=True):
+            by_length.setdefault(len(ids), []).append((prompt, ids))
+        for rows in by_length.values():
+            for first in range(0, len(rows), self.batch):
+                self._generate(rows[first : first + self.batch])
+        return [self.memory[prompt] for prompt in prompts]
+
+    def _generate(self, rows: list[tuple[str, list[int]]]) -> None:
+        """Rows of equal length need no padding, so that a text does not depend on its neighbours' lengths."""
+        activate(self.model, "reflector")
+        ids = torch.tensor([row for _, row in rows]).to(self.model.device)
+        out = self.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        texts = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+        for (prompt, _), text in zip(rows, texts, strict=True):
+            self.memory[prompt] = " ".join(text.split())

@@ -1,0 +1,27 @@
+"""The text that the two players read: single-prompt action enumeration, one label token an action."""
+
+from collections.abc import Sequence
+
+
+def label(index: int) -> str:
+    """The label of the action at `index`; one token of the project's tokenizer."""
+    return f"[{index + 1}]"
+
+
+def reflection_prompt(observation: str, last_action: str) -> str:
+    """What the reflector continues with its reflection."""
+    return f"{observation}\nLast: {last_action or 'none'}\nReflection:"
+
+
+def policy_prompt(observation: str, last_action: str, actions: Sequence[str], reflection: str | None) -> str:
+    """What the policy answers with the label of one legal action; without a reflection where that is None."""
+    listed = " ".join(f"{label(i)} {action}" for i, action in enumerate(actions))
+    thought = "" if reflection is None else f"\nReflection: {reflection}"
+    return f"{observation}\nLast: {last_action or 'none'}{thought}\nActions: {listed}\nAnswer:"
+
+
+def advised_action(reflection: str, actions: Sequence[str]) -> int | None:
+    """Index of the legal action that a reflection names last, or None where it names none."""
+    places = [reflection.rfind(action) for action in actions]
+    best = max(range(len(actions)), key=places.__getitem__)
+    return best if places[best] >= 0 else None

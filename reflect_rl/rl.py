@@ -1,0 +1,302 @@
+"""Stage 2: the online loop. Roll out, compute returns, update the policy; the reflector stays frozen."""
+
+import logging
+import math
+import time
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from reflect_rl import models, objectives
+from reflect_rl.config import Config, RLConfig
+from reflect_rl.curriculum import stage
+from reflect_rl.envs import domain
+from reflect_rl.rollout import Decision, Episode, Players, Transition, play
+from reflect_rl.runs import Checkpoints, claim, optimizer_tensors, peak_memory_mb, progress, restore_optimizer
+from reflect_rl.runs import write_csv, write_json
+from reflect_rl.sft import Pair, warm_up
+
+log = logging.getLogger(__name__)
+
+METRICS = [
+    "update", "env_steps", "stage", "episodes", "success", "return", "episode_length",
+    "entropy", "loss", "grad_norm", "clip_fraction", "val_success",
+]  # fmt: skip
+COLLAPSED_ENTROPY = 1e-4  # nats
+COLLAPSED_LENGTH = 1.5  # steps
+PATIENCE = 5  # updates in a row
+
+
+@dataclass
+class Batch:
+    """The steps of a batch of episodes, with every distinct prompt once.
+
+    Equal prompts have equal distributions, so the model runs on `prompts` only and `row` maps the N steps to
+    them: the same gradient from a fraction of the forward and backward passes.
+    """
+
+    prompts: list[str]  # (U,)
+    legal: list[int]  # (U,) number of legal actions
+    row: torch.Tensor  # (N,) index into prompts
+    action: torch.Tensor  # (N,)
+    log_prob: torch.Tensor  # (N,) of the action when it was taken
+    returns: torch.Tensor  # (N,) return-to-go
+    step: np.ndarray  # (N,) place in the episode
+
+    @classmethod
+    def of(cls, episodes: list[Episode]) -> "Batch":
+        transitions = [t for episode in episodes for t in episode.transitions]
+        rows: dict[str, int] = {}
+        row = [rows.setdefault(t.decision.prompt, len(rows)) for t in transitions]
+        legal = {t.decision.prompt: len(t.actions) for t in transitions}
+        returns = [objectives.return_to_go(np.array([t.reward for t in e.transitions])) for e in episodes]
+        return cls(
+            prompts=list(rows),
+            legal=[legal[prompt] for prompt in rows],
+            row=torch.tensor(row),
+            action=torch.tensor([t.decision.action for t in transitions]),
+            log_prob=torch.tensor([t.decision.log_prob for t in transitions]),
+            returns=torch.tensor(np.concatenate(returns), dtype=torch.float32),
+            step=np.concatenate([np.arange(len(e)) for e in episodes]),
+        )
+
+
+@dataclass
+class Learner:
+    """The policy with its optimizer and, where the baseline is one, its critic."""
+
+    config: RLConfig
+    players: Pair
+    seed: int
+    replay: list[Episode] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.policy = self.players.policy
+        models.activate(self.policy.model, "policy")
+        parameters = list(models.weights(self.policy.model, "policy").values())
+        self.critic = None
+        if self.config.baseline == "critic":
+            with models.seeded(self.seed):
+                self.critic = torch.nn.Linear(parameters[0].shape[-1], 1)
+            torch.nn.init.zeros_(self.critic.weight)
+            parameters += self.critic.parameters()
+        self.optimizer = torch.optim.AdamW(parameters, lr=self.config.learning_rate, weight_decay=0.0)
+
+    def update(self, episodes: list[Episode], share: float) -> dict[str, float]:
+        """One update on a batch of episodes; `share` is the part of the budget that is used up.
+
+        Returns the means over the passes of loss, gradient norm, entropy and clip fraction. Where the loss or the
+        gradient is not finite, the weights stay as they are and `loss` says so.
+        """
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * (1 + share * (config.learning_rate_end - 1))
+        bonus = config.entropy + share * (config.entropy_end - config.entropy)
+        batch = Batch.of(episodes)
+        past = Batch.of(self.replay) if self.replay else None
+        rng = np.random.default_rng([self.seed, 3, len(episodes), int(share * 1e9)])
+        logs = []
+        for _ in range(config.epochs):
+            order = rng.permutation(len(batch.prompts))
+            for part in np.array_split(order, min(config.minibatches, len(order))):
+                loss, measured = self._loss(batch, torch.from_numpy(np.sort(part)), bonus)
+                if past is not None:
+                    loss = loss + self._replay_loss(past)
+                self.optimizer.zero_grad()
+                loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], config.max_grad_norm)
+                logs.append({"loss": loss.item(), "grad_norm": norm.item()} | measured)
+                if not (math.isfinite(logs[-1]["loss"]) and math.isfinite(logs[-1]["grad_norm"])):
+                    return {key: math.nan for key in logs[-1]}
+                self.optimizer.step()
+        if config.replay:
+            self.replay = (self.replay + [e for e in episodes if e.success])[-config.replay :]
+        return {key: sum(entry[key] for entry in logs) / len(logs) for key in logs[0]}
+
+    def _loss(self, batch: Batch, part: torch.Tensor, bonus: float) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss on the steps whose prompt is in `part`, the indices of `(U',)` distinct prompts in rising order."""
+        steps = torch.isin(batch.row, part)
+        row = torch.searchsorted(part, batch.row[steps])
+        hidden = self.policy.hidden([batch.prompts[i] for i in part])
+        log_probs = self.policy.label_log_probs(hidden, [batch.legal[i] for i in part])[row]
+        log_prob = log_probs.gather(1, batch.action[steps, None])[:, 0]
+        returns, old = batch.returns[steps], batch.log_prob[steps]
+        entropy = objectives.entropy(log_probs).mean()
+        extra = -bonus * entropy
+        if self.critic is not None:
+            value = self.critic(hidden)[row, 0]
+            advantage = returns - value.detach()
+            extra = extra + objectives.value_loss(value, returns)
+        elif self.config.baseline == "mean":
+            advantage = returns - torch.tensor(
+                objectives.step_means(batch.returns.numpy(), batch.step), dtype=torch.float32
+            )[steps]
+        else:
+            advantage = returns
+        if self.config.objective == "ppo":
+            loss = objectives.ppo_loss(log_prob, old, advantage, self.config.clip)
+        else:
+            loss = objectives.policy_gradient_loss(log_prob, advantage)
+        clipped = objectives.clip_fraction(log_prob.detach(), old, self.config.clip)
+        return loss + extra, {"entropy": entropy.item(), "clip_fraction": clipped.item()}
+
+    def _replay_loss(self, past: Batch) -> torch.Tensor:
+        log_probs = self.policy.log_probs(past.prompts, past.legal)[past.row]
+        log_prob = log_probs.gather(1, past.action[:, None])[:, 0]
+        return objectives.replay_loss(log_prob, past.log_prob, past.returns)
+
+
+def rollouts(config: Config, players: Pair, update: int, env_steps: int) -> tuple[str, list[Episode]]:
+    """The episodes of one update, on training tasks of the curriculum's stage; every episode has its own generator."""
+    mode = stage(env_steps, config.rl)
+    env = domain(config.env)
+    rng = np.random.default_rng([config.seed, 4, update])
+    tasks = [str(task) for task in rng.choice(env.tasks(mode, "train"), size=config.rl.episodes_per_update)]
+    agent = Players(players.policy, players.reflector)
+    return mode, play(env, agent, tasks, rng.spawn(len(tasks)), config.rl.horizon, milestone=config.rl.milestone)
+
+
+def validation_success(config: Config, players: Pair) -> float:
+    """Sampled success on the validation tasks of the full setting; the same generators at every call."""
+    env = domain(config.env)
+    tasks = env.tasks("full", "validation") * config.rl.evaluation_repeats
+    rngs = [np.random.default_rng([config.seed, 5, i]) for i in range(len(tasks))]
+    episodes = play(env, Players(players.policy, players.reflector), tasks, rngs, config.rl.horizon)
+    return sum(e.success for e in episodes) / len(episodes)
+
+
+def trouble(metrics: list[dict]) -> str:
+    """Why a run counts as collapsed, empty while it does not.
+
+    Two traps: episodes that end at once (dying early costs less than wandering), and a policy without entropy
+    that fails. Either must last for `PATIENCE` updates.
+    """
+    last = metrics[-PATIENCE:]
+    if len(last) < PATIENCE:
+        return ""
+    if all(m["episode_length"] < COLLAPSED_LENGTH and m["success"] < 0.5 for m in last):
+        return f"episodes shorter than {COLLAPSED_LENGTH} steps for {PATIENCE} updates, at update {last[-1]['update']}"
+    if all(m["entropy"] < COLLAPSED_ENTROPY and m["success"] < 0.5 for m in last):
+        return f"entropy below {COLLAPSED_ENTROPY} nats for {PATIENCE} updates, at update {last[-1]['update']}"
+    return ""
+
+
+def train(config: Config) -> Pair:
+    """Train, or load where that was done before, the policy of a variant with online RL.
+
+    Files in `config.run_dir/rl`: `metrics.csv` (one row an update, row 0 before the first), `status.json`
+    (`ok` or `collapsed` and why, environment steps, seconds, memory), `policy.safetensors`, `checkpoints/`. A run
+    that was killed continues from its newest checkpoint and ends with the same numbers.
+
+    A collapsed run is trained to the end of its budget, so that variants compare at equal environment steps, and
+    is marked; where loss or gradient stop being finite, training ends and the last finite policy is kept.
+    """
+    folder = config.run_dir / "rl"
+    claim(folder, config.sections("data", "model", "reflector", "policy", "rl") | {"variant": config.variant})
+    players = warm_up(config)
+    final = folder / "policy.safetensors"
+    if (folder / "status.json").exists():
+        models.load_weights(players.policy.model, "policy", final)
+        return players
+    learner = Learner(config.rl, players, config.seed)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    state = _resume(learner, checkpoints) or {"update": 0, "env_steps": 0, "reason": "", "seconds": 0.0, "metrics": []}
+    started = time.monotonic() - state["seconds"]
+    if not state["metrics"]:
+        before = {"update": 0, "env_steps": 0, "stage": "warm-up", "val_success": validation_success(config, players)}
+        state["metrics"].append(before)
+    description = f"{config.variant} seed {config.seed}: online RL"
+    bar = progress(None, description, total=config.rl.env_steps, initial=state["env_steps"], unit="step")
+    while state["env_steps"] < config.rl.env_steps:
+        finite = _update(config, learner, state)
+        if not finite:
+            break
+        bar.update(state["env_steps"] - bar.n)
+        bar.set_postfix(success=f"{state['metrics'][-1]['success']:.2f}", stage=state["metrics"][-1]["stage"])
+        if state["update"] % config.rl.checkpoint_every == 0:
+            state["seconds"] = time.monotonic() - started
+            _save(learner, checkpoints, state)
+            write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=METRICS))
+    bar.close()
+    if state["reason"]:
+        log.warning("%s seed %d collapsed: %s", config.variant, config.seed, state["reason"])
+    write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=METRICS))
+    models.save_weights(players.policy.model, "policy", final)
+    status = {
+        "status": "collapsed" if state["reason"] else "ok",
+        "reason": state["reason"],
+        "env_steps": state["env_steps"],
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_memory_mb": round(peak_memory_mb()),
+    }
+    write_json(folder / "status.json", status)
+    return players
+
+
+def _update(config: Config, learner: Learner, state: dict) -> bool:
+    """One turn of the loop, recorded in `state`; False where loss or gradient were not finite."""
+    mode, episodes = rollouts(config, learner.players, state["update"], state["env_steps"])
+    share = min(1.0, state["env_steps"] / config.rl.env_steps)
+    learnt = learner.update(episodes, share)
+    state["update"] += 1
+    state["env_steps"] += sum(map(len, episodes))
+    row = {
+        "update": state["update"],
+        "env_steps": state["env_steps"],
+        "stage": mode,
+        "episodes": len(episodes),
+        "success": sum(e.success for e in episodes) / len(episodes),
+        "return": sum(e.total_reward for e in episodes) / len(episodes),
+        "episode_length": sum(map(len, episodes)) / len(episodes),
+    } | learnt
+    finite = math.isfinite(row["loss"])
+    last = state["env_steps"] >= config.rl.env_steps
+    if finite and (last or state["update"] % config.rl.evaluate_every == 0):
+        row["val_success"] = validation_success(config, learner.players)
+    state["metrics"].append(row)
+    if not finite:
+        state["reason"] = f"loss or gradient was not finite at update {state['update']}; training ended there"
+    elif not state["reason"]:
+        state["reason"] = trouble(state["metrics"][1:])
+    return finite
+
+
+def _save(learner: Learner, checkpoints: Checkpoints, state: dict) -> None:
+    tensors = {
+        "policy": {k: v.detach() for k, v in models.weights(learner.policy.model, "policy").items()},
+        "optimizer": optimizer_tensors(learner.optimizer),
+    }
+    if learner.critic is not None:
+        tensors["critic"] = learner.critic.state_dict()
+    reflector = learner.players.reflector
+    memory = {} if reflector is None else reflector.memory
+    replay = [asdict(episode) for episode in learner.replay]
+    checkpoints.save(state["update"], tensors, state | {"reflections": memory, "replay": replay})
+
+
+def _resume(learner: Learner, checkpoints: Checkpoints) -> dict | None:
+    """Put the newest checkpoint back into the learner; the loop's state, None where there is no checkpoint."""
+    saved = checkpoints.load()
+    if saved is None:
+        return None
+    tensors, state = saved
+    models.set_weights(learner.policy.model, "policy", tensors["policy"], checkpoints.folder)
+    restore_optimizer(learner.optimizer, tensors["optimizer"])
+    if learner.critic is not None:
+        learner.critic.load_state_dict(tensors["critic"])
+    memory, replay = state.pop("reflections"), state.pop("replay")
+    if learner.players.reflector is not None:
+        learner.players.reflector.memory.update(memory)
+    learner.replay = [_episode(fields) for fields in replay]
+    return state
+
+
+def _episode(fields: dict) -> Episode:
+    """The inverse of `dataclasses.asdict` for an episode."""
+    transitions = [
+        Transition(t["observation"], tuple(t["actions"]), Decision(**t["decision"]), t["reward"])
+        for t in fields["transitions"]
+    ]
+    return Episode(**(fields | {"transitions": transitions}))

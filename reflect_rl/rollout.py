@@ -1,0 +1,143 @@
+"""Many episodes side by side: one forward pass serves every environment that waits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from reflect_rl.envs import Domain
+from reflect_rl.players import Policy, Reflector
+from reflect_rl.prompts import policy_prompt, reflection_prompt
+
+
+@dataclass
+class Seat:
+    """One running episode as an agent sees it."""
+
+    env: gym.Env
+    rng: np.random.Generator
+    observation: str
+    actions: tuple[str, ...]
+    last_action: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an agent chose, and what it takes to learn from it.
+
+    `prompt` and `log_prob` are those of the policy; empty and 0 for agents that are not trained.
+    """
+
+    action: int
+    prompt: str = ""
+    log_prob: float = 0.0
+    reflection: str = ""
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step of an episode."""
+
+    observation: str
+    actions: tuple[str, ...]
+    decision: Decision
+    reward: float
+
+
+@dataclass
+class Episode:
+    """A finished episode; `last_observation` is what the last action led to."""
+
+    task: str
+    transitions: list[Transition] = field(default_factory=list)
+    last_observation: str = ""
+    success: bool = False
+    ended: str = ""
+
+    @property
+    def total_reward(self) -> float:
+        return sum(t.reward for t in self.transitions)
+
+    def __len__(self) -> int:
+        return len(self.transitions)
+
+
+class Agent(Protocol):
+    """Chooses one action for each of the episodes that wait."""
+
+    def decide(self, seats: Sequence[Seat]) -> list[Decision]: ...
+
+
+class Players:
+    """The two players as one agent; without a reflector the policy decides alone.
+
+    Distributions are kept by prompt, so an agent must not outlive a change of the policy's weights.
+    """
+
+    def __init__(self, policy: Policy, reflector: Reflector | None, greedy: bool = False):
+        self.policy, self.reflector, self.greedy = policy, reflector, greedy
+        self._log_probs: dict[str, np.ndarray] = {}
+
+    def decide(self, seats: Sequence[Seat]) -> list[Decision]:
+        if self.reflector is None:
+            reflections = [None] * len(seats)
+        else:
+            reflections = self.reflector.reflect([reflection_prompt(s.observation, s.last_action) for s in seats])
+        prompts = [
+            policy_prompt(s.observation, s.last_action, s.actions, r) for s, r in zip(seats, reflections, strict=True)
+        ]
+        self._score(prompts, [len(s.actions) for s in seats])
+        decisions = []
+        for seat, prompt, reflection in zip(seats, prompts, reflections, strict=True):
+            log_probs = self._log_probs[prompt]
+            if self.greedy:
+                action = int(log_probs.argmax())
+            else:
+                thresholds = np.exp(log_probs).cumsum()
+                action = int(np.searchsorted(thresholds, seat.rng.random() * thresholds[-1], side="right"))
+            decisions.append(Decision(action, prompt, float(log_probs[action]), reflection or ""))
+        return decisions
+
+    @torch.no_grad()
+    def _score(self, prompts: Sequence[str], legal: Sequence[int]) -> None:
+        new = {p: n for p, n in zip(prompts, legal, strict=True) if p not in self._log_probs}
+        if new:
+            rows = self.policy.log_probs(list(new), list(new.values())).double().cpu().numpy()
+            self._log_probs.update({p: row[:n] for (p, n), row in zip(new.items(), rows, strict=True)})
+
+
+def play(
+    domain: Domain, agent: Agent, tasks: Sequence[str], rngs: Sequence[np.random.Generator], horizon: int, **options
+) -> list[Episode]:
+    """One episode for each task, in lockstep.
+
+    Args:
+        rngs: one generator an episode, so that an episode does not depend on those beside it.
+        options: passed on to the environment, such as `milestone=False`.
+    """
+    episodes = [Episode(task) for task in tasks]
+    seats = []
+    for task, rng in zip(tasks, rngs, strict=True):
+        env = domain.make(horizon=horizon, **options)
+        observation, info = env.reset(options={"task": task})
+        seats.append(Seat(env, rng, observation, info["actions"]))
+    waiting = list(range(len(tasks)))
+    while waiting:
+        decisions = agent.decide([seats[i] for i in waiting])
+        finished = set()
+        for i, decision in zip(waiting, decisions, strict=True):
+            seat, episode = seats[i], episodes[i]
+            observation, reward, terminated, truncated, info = seat.env.step(decision.action)
+            episode.transitions.append(Transition(seat.observation, seat.actions, decision, float(reward)))
+            legal = decision.action < len(seat.actions)
+            seat.last_action = seat.actions[decision.action] if legal else "an action that is not legal"
+            seat.observation, seat.actions = observation, info["actions"]
+            if terminated or truncated:
+                episode.success, episode.ended = bool(info["success"]), info["ended"]
+                episode.last_observation = observation
+                finished.add(i)
+        waiting = [i for i in waiting if i not in finished]
+    return episodes

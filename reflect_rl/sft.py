@@ -1,0 +1,229 @@
+"""Stage 1: supervised warm-up of the two players with transformers' Trainer, and loading them afterwards."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from reflect_rl import data, models
+from reflect_rl.baselines import Follow, Stumble
+from reflect_rl.config import Config, SFTConfig
+from reflect_rl.envs import domain
+from reflect_rl.players import Encoder, Policy, Reflector, pad
+from reflect_rl.rollout import play
+from reflect_rl.runs import claim, progress, write_csv
+
+IGNORED = -100
+MAX_NEW_TOKENS = 24
+LOG_COLUMNS = ["step", "epoch", "loss", "grad_norm", "learning_rate", "eval_follow_success"]
+SETS = {"reflect_rl": ("reflector", "policy"), "sft_only": (None, "policy_no_reflection")}
+SETS["reflect_rl_no_negatives"] = ("reflector_no_negatives", "policy_no_negatives")
+
+
+class Pairs(Dataset):
+    """Tokenised (prompt, completion) pairs; the loss sees the completion only."""
+
+    def __init__(self, lines: Sequence[dict], encode: Encoder, end: list[int]):
+        prompts = encode([line["prompt"] for line in lines])
+        completions = encode([line["completion"] for line in lines])
+        self.rows = [(p, c + end) for p, c in zip(prompts, completions, strict=True)]
+        self.pad_id = encode.tokenizer.pad_token_id
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+    def collate(self, rows) -> dict[str, torch.Tensor]:
+        """`(B, T)` input ids and labels, padded on the right."""
+        return {
+            "input_ids": pad([p + c for p, c in rows], self.pad_id),
+            "labels": pad([[IGNORED] * len(p) + c for p, c in rows], IGNORED),
+        }
+
+
+class _Watch(TrainerCallback):
+    """Progress bar, and the end of training once the measure is good enough."""
+
+    def __init__(self, description: str, steps: int, good_enough: float):
+        self.description, self.steps, self.good_enough = description, steps, good_enough
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar = progress(None, self.description, total=self.steps, initial=state.global_step, unit="step")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update()
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        if metrics["eval_follow_success"] >= self.good_enough:
+            control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
+
+
+class _Trainer(Trainer):
+    """A Trainer whose evaluation plays episodes and whose head sees the completion's positions only."""
+
+    measure: Callable[[], float]
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        lm = models.causal_lm(model)
+        hidden = lm.base_model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state[:, :-1]
+        targets = inputs["labels"][:, 1:]
+        kept = targets != IGNORED
+        return torch.nn.functional.cross_entropy(lm.get_output_embeddings()(hidden[kept]), targets[kept])
+
+    def evaluate(self, *args, metric_key_prefix="eval", **kwargs):
+        metrics = {f"{metric_key_prefix}_follow_success": self.measure()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def _whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint of a Trainer that was written to its end (its state file is written last)."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+            return str(path)
+        except (OSError, ValueError):
+            shutil.rmtree(path, ignore_errors=True)
+    return None
+
+
+def fit(
+    model: PreTrainedModel,
+    pairs: Pairs,
+    config: SFTConfig,
+    folder: Path,
+    seed: int,
+    description: str,
+    measure: Callable[[], float] | None = None,
+) -> list[dict]:
+    """Train `model` in place; returns the Trainer's log. Continues from a checkpoint in `folder`.
+
+    With `measure`, the weights kept are those of the step at which it was best, and training stops early once
+    it reaches `config.good_enough`.
+    """
+    args = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup_steps=round(config.warmup_fraction * config.steps),
+        optim="adamw_torch_fused",
+        max_grad_norm=1.0,
+        logging_steps=min(20, config.steps),
+        save_steps=config.evaluate_every,
+        save_total_limit=2,
+        eval_strategy="steps" if measure else "no",
+        eval_steps=config.evaluate_every,
+        load_best_model_at_end=measure is not None,
+        metric_for_best_model="follow_success" if measure else None,
+        greater_is_better=True if measure else None,
+        seed=seed,
+        data_seed=seed,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        report_to="none",
+    )
+    with models.seeded(seed):
+        trainer = _Trainer(
+            model=model,
+            args=args,
+            train_dataset=pairs,
+            eval_dataset=pairs if measure else None,
+            data_collator=pairs.collate,
+            callbacks=[_Watch(description, config.steps, config.good_enough)],
+        )
+        trainer.measure = measure
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=_whole_checkpoint(folder))
+    model.eval()
+    return [line for line in trainer.state.log_history if "loss" in line or "eval_follow_success" in line]
+
+
+@dataclass
+class Pair:
+    """The two players of a run; `reflector` is None where the variant has none."""
+
+    policy: Policy
+    reflector: Reflector | None
+
+
+def new_players(config: Config) -> Pair:
+    """Untrained players: the models, the tokenizer, and nothing learnt."""
+    data.make(config)
+    tokenizer = models.load_tokenizer(config.model, config.data_dir / "tokenizer.json")
+    built = models.build(config.model, tokenizer, config.seed)
+    policy = Policy(built["policy"], tokenizer, config.model.context)
+    if not config.arm.reflection:
+        return Pair(policy, None)
+    return Pair(policy, Reflector(built["reflector"], tokenizer, config.model.context, MAX_NEW_TOKENS))
+
+
+def follow_success(config: Config, reflector: Reflector) -> float:
+    """How far obedience to this reflector gets on the *validation* tasks of the full setting.
+
+    Mean of two success rates: from the start, and with a slip (a wrong action that survives) forced on one step
+    in ten and time to recover. Reflectors are chosen and training is stopped by it.
+    """
+    reflector.memory.clear()
+    env = domain(config.env)
+    tasks = env.tasks("full", "validation")
+    rates = []
+    for agent, horizon in ((Follow(reflector), 20), (Stumble(Follow(reflector), 0.1), 40)):
+        rngs = [np.random.default_rng([config.seed, 2, i]) for i in range(len(tasks))]
+        episodes = play(env, agent, tasks, rngs, horizon)
+        rates.append(sum(e.success for e in episodes) / len(episodes))
+    return sum(rates) / len(rates)
+
+
+def warm_up(config: Config) -> Pair:
+    """The players of a variant after their warm-up: trained, or loaded where that was done before.
+
+    Files in `config.warmup_dir`: `reflector.safetensors`, `policy.safetensors`, `reflector.csv` and `policy.csv`
+    (the training logs). A variant without warm-up gets untrained players.
+    """
+    players = new_players(config)
+    if config.arm.warmup is None:
+        return players
+    folder = config.warmup_dir
+    claim(folder, config.sections("data", "model", "reflector", "policy"))
+    reflector_set, policy_set = SETS[config.arm.warmup]
+    if players.reflector is not None:
+        measure = partial(follow_success, config, players.reflector)
+        _ensure(config, "reflector", players.reflector, reflector_set, measure)
+        players.reflector.memory.clear()
+    _ensure(config, "policy", players.policy, policy_set)
+    return players
+
+
+def _ensure(config: Config, name: str, player: Policy | Reflector, set_name: str, measure=None) -> None:
+    """Load a player's weights, or train and save them."""
+    folder = config.warmup_dir
+    target = folder / f"{name}.safetensors"
+    if not target.exists():
+        models.activate(player.model, name)
+        tokenizer = player.encode.tokenizer
+        end = [tokenizer.eos_token_id] if name == "reflector" else []
+        pairs = Pairs(data.read(config, set_name), Encoder(tokenizer, config.model.context), end)
+        work = folder / f"{name}-checkpoints"
+        description = f"{config.arm.warmup} seed {config.seed}: {name} warm-up"
+        log = fit(player.model, pairs, getattr(config, name), work, config.seed, description, measure)
+        write_csv(folder / f"{name}.csv", pd.DataFrame(log).reindex(columns=LOG_COLUMNS))
+        models.save_weights(player.model, name, target)
+        shutil.rmtree(work, ignore_errors=True)
+    models.load_weights(player.model, name, target)
+    player.model.eval()

@@ -1,0 +1,172 @@
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from reflect_rl import figures, paper, tables
+from reflect_rl.errors import ReflectRLError
+
+GRID = (
+    "|.R.: ...| ...: ...: .Gd|\n|...: ...| ...: ...: ...|\n|t..: ...: ...: ...: ...|\n"
+    "|...| ...: ...| ...: ...|\n|.Yw| ...: ...| .B.: ...|"
+)
+KEYS = {"env": "taxi", "setting": "full", "split": "test", "horizon": 20, "decoding": "sampled"}
+CEILINGS = pd.DataFrame(
+    [
+        {"env": "taxi", "setting": "full", "split": split, "horizon": 20, "ceiling": ceiling}
+        for split, ceiling in (("test", 1.0), ("validation", 0.95))
+    ]
+)
+
+
+def episodes(variants):
+    rng = np.random.default_rng(0)
+    rows = [
+        {**KEYS, "variant": variant, "model": "tiny", "seed": seed, "task": f"full-{task}", "repeat": 0}
+        | {"success": int(rng.random() < 0.6), "return": 0.0, "steps": 9, "ended": "horizon"}
+        for variant in variants
+        for seed in range(3)
+        for task in range(10)
+    ]
+    return pd.DataFrame(rows)
+
+
+def training(change_steps=(200, 250)):
+    """Two seeds of Reflect-RL whose full task begins after `change_steps` environment steps."""
+    rows = [
+        {"env": "taxi", "variant": "reflect_rl", "seed": seed, "update": update, "env_steps": steps}
+        | {"stage": "pickup" if steps <= change else "full", "episode_length": 8.0, "entropy": 1.0}
+        | {"val_success": 0.2 + 0.4 * seed if update % 2 == 0 else np.nan}
+        for seed, change in enumerate(change_steps)
+        for update, steps in enumerate(range(50, 601, 50))
+    ]
+    return pd.DataFrame(rows)
+
+
+def reflector():
+    situations = ["start", "right", "wrong"]
+    frame = pd.DataFrame({"env": "taxi", "variant": "reflect_rl", "situation": situations, "names_best": 0.9})
+    frame = frame.assign(judges_right=[np.nan, 0.8, 0.7], names_fatal=0.0)
+    for mark in ("names_best", "judges_right"):
+        frame[f"{mark}_low"], frame[f"{mark}_high"] = frame[mark] - 0.1, frame[mark] + 0.05
+    return pd.concat([frame, frame.assign(variant="reflect_rl_no_negatives")], ignore_index=True)
+
+
+def frames(count=2):
+    steps = [{"observation": GRID, "reflection": "Go north.", "action": "move north", "reward": -0.05}]
+    return steps * (count - 1) + [{"observation": GRID, "reflection": "", "action": "", "reward": 0.0}]
+
+
+FIGURES = {
+    "training_curves": lambda: figures.training_curves(training(), CEILINGS),
+    "main_results": lambda: figures.main_results(
+        tables.main_table(episodes(["random", "sft_rl", "reflect_rl"]), CEILINGS)
+    ),
+    "ablations": lambda: figures.ablations(episodes(figures.ABLATIONS)),
+    "reflector_effect": lambda: figures.reflector_effect(reflector()),
+    "film_strip": lambda: figures.film_strip(frames(), "Reflect-RL, full-231"),
+}
+
+
+def lines_at(axis, value, horizontal):
+    ends = [line.get_ydata() if horizontal else line.get_xdata() for line in axis.get_lines()]
+    return [end for end in ends if len(end) == 2 and end[0] == end[1] == value]
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_same_figure_saved_twice_gives_the_same_bytes(name, tmp_path):
+    figures.save(FIGURES[name](), tmp_path / "first", "notebooks/06_results.ipynb")
+    figures.save(FIGURES[name](), tmp_path / "second", "notebooks/06_results.ipynb")
+    for kind in ("png", "svg"):
+        first, second = (tmp_path / f"{which}.{kind}" for which in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+        assert b"notebooks/06_results.ipynb" in first.read_bytes()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_drawing_leaves_the_global_style_alone():
+    before = {key: matplotlib.rcParams[key] for key in figures.STYLE}
+    FIGURES["ablations"]()
+    assert before == {key: matplotlib.rcParams[key] for key in figures.STYLE} != figures.STYLE
+
+
+def test_save_to_an_impossible_place_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReflectRLError, match="cannot write .*figure.png"):
+        figures.save(FIGURES["film_strip"](), tmp_path / "file" / "figure", "test")
+
+
+def test_every_variant_has_one_colour_of_its_own():
+    assert list(figures.COLOURS) == list(paper.VARIANTS)
+    assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
+
+
+def test_training_curves_draw_the_mean_of_seeds_the_validation_ceiling_and_a_common_stage_change():
+    success, entropy, length = figures.training_curves(training(), CEILINGS).axes
+    assert (success.get_ylabel(), entropy.get_ylabel(), length.get_ylabel()) == (
+        *("Validation success", "Policy entropy (nats)", "Episode length (steps)"),
+    )
+    np.testing.assert_allclose(success.get_lines()[0].get_ydata(), 0.4)
+    assert lines_at(success, 0.95, horizontal=True)
+    assert lines_at(length, 200, horizontal=False)
+
+
+def test_training_curves_mark_no_stage_where_seeds_change_apart():
+    success = figures.training_curves(training(change_steps=(100, 500)), CEILINGS).axes[0]
+    assert not lines_at(success, 100, horizontal=False)
+
+
+def test_a_single_evaluation_shows_as_a_dot():
+    success = figures.training_curves(training()[:2].query("seed == 0"), CEILINGS).axes[0]
+    assert success.get_lines()[0].get_marker() == "o"
+
+
+def test_main_results_show_the_papers_numbers_as_hollow_diamonds():
+    axis = FIGURES["main_results"]().axes[0]
+    diamonds = [line.get_xdata()[0] for line in axis.get_lines() if line.get_marker() == "D"]
+    assert sorted(diamonds) == [0.0, 0.58]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["Random", "SFT + RL", "Reflect-RL"]
+
+
+def test_main_results_without_test_rows_say_what_is_missing():
+    main = tables.main_table(episodes(["random"]).assign(split="validation"), CEILINGS)
+    with pytest.raises(ReflectRLError, match="nothing to draw"):
+        figures.main_results(main)
+
+
+def test_ablations_draw_a_dot_for_every_seed_in_the_colour_of_the_variant():
+    clouds = FIGURES["ablations"]().axes[0].collections
+    dots = [cloud for cloud in clouds if len(cloud.get_offsets()) == 3]
+    assert [to_hex(cloud.get_facecolor()[0]) for cloud in dots] == [
+        figures.COLOURS[name] for name in figures.ABLATIONS
+    ]
+
+
+def test_reflector_effect_has_a_panel_for_each_mark():
+    titles = [axis.get_title() for axis in FIGURES["reflector_effect"]().axes]
+    assert titles == ["Names a best action next", "Judges the last action rightly"]
+
+
+def test_film_strip_draws_every_frame_its_walls_and_its_words():
+    figure = figures.film_strip(frames(10), "An episode")
+    *grids, _legend = figure.axes
+    assert len(grids) == 10
+    assert len({round(axis.get_position().y0, 3) for axis in grids}) == 2  # ten frames wrap to two rows
+    inner_walls = GRID.count("| ")
+    assert len(grids[0].get_lines()) == inner_walls + 1  # and the pole of the destination's flag
+    words = [text.get_text() for text in figure.texts]
+    assert words.count("Go north.") == 9
+    assert "end" in words and "→ move north  (−0.05)" in words
+
+
+@pytest.mark.parametrize("observation", ["", "a room with a door", GRID[:-3]])
+def test_film_strip_refuses_what_is_no_grid(observation):
+    with pytest.raises(ReflectRLError, match="not a taxi grid"):
+        figures.film_strip([{**frames()[0], "observation": observation}], "")
+
+
+def test_film_strip_refuses_an_empty_episode():
+    with pytest.raises(ReflectRLError, match="no frames"):
+        figures.film_strip([], "")
