@@ -13,9 +13,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m reflect_rl", description="Reproduce Reflect-RL.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    reproduce = commands.add_parser(
-        "reproduce", help="run all notebooks of a profile; continues a stopped run"
-    )
+    reproduce = commands.add_parser("reproduce", help="run all notebooks of a profile; continues a stopped run")
     reproduce.set_defaults(run=_reproduce)
     reproduce.add_argument(
         "--forcerun",
@@ -47,9 +45,7 @@ def parser() -> argparse.ArgumentParser:
     notebooks = commands.add_parser("notebooks", help="execute notebooks in place with their own defaults")
     notebooks.set_defaults(run=_notebooks)
     notebooks.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all")
-    notebooks.add_argument(
-        "--check", action="store_true", help="compare with the outputs that are there instead"
-    )
+    notebooks.add_argument("--check", action="store_true", help="compare with the outputs that are there instead")
     for command in (reproduce, tune, notebooks):
         command.add_argument("--cores", type=_positive, default=2, help="notebooks at a time (default: 2)")
     return top

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import re
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -211,11 +212,11 @@ class Config:
     def data_dir(self) -> Path:
         return paths.data(self.stage_profile("data", "model"), self.env, self.seed)
 
-    @property
-    def warmup_dir(self) -> Path:
-        """Where the warmed-up players of this variant are, whichever variant trained them."""
-        profile = self.stage_profile("data", "model", "reflector", "policy")
-        return paths.run(profile, self.env, self.arm.warmup, self.seed) / "warmup"
+    def player_dir(self, player: str) -> Path:
+        """Where a warmed-up player (`reflector` or `policy`) is; variants whose settings for it agree share it."""
+        settings = json.dumps(self.sections("data", "model", player), sort_keys=True)
+        name = f"{player}-{sha256(settings.encode()).hexdigest()[:8]}"
+        return paths.run(self.profile, self.env, self.arm.warmup, self.seed) / "warmup" / name
 
     @property
     def run_dir(self) -> Path:
@@ -322,7 +323,9 @@ def load(profile: str = "smoke", env: str = "taxi", variant: str = "reflect_rl",
         raise ReflectRLError(f"seed {seed!r} is not a whole number from 0 on")
     sections: dict[str, dict] = {}
     chosen = raw.get(env, {})
-    settings = [(f"{s}.{name}", value) for s, values in chosen.items() if s != "tuned" for name, value in values.items()]
+    settings = [
+        (f"{s}.{name}", value) for s, values in chosen.items() if s != "tuned" for name, value in values.items()
+    ]
     if not VARIANTS[variant].curriculum:
         settings += [("rl.milestone", False), ("rl.pickup", 0.0), ("rl.dropoff", 0.0)]
     settings += chosen.get("tuned", {}).get(variant, {}).items()

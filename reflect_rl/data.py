@@ -156,10 +156,13 @@ def make(config: Config) -> dict:
     Raises:
         ReflectRLError: the folder holds the data of other settings.
     """
+    with claim(config.data_dir, config.sections("data", "model")):
+        path = config.data_dir / "manifest.json"
+        return read_json(path) if path.exists() else _make(config)
+
+
+def _make(config: Config) -> dict:
     folder = config.data_dir
-    claim(folder, config.sections("data", "model"))
-    if (folder / "manifest.json").exists():
-        return read_json(folder / "manifest.json")
     rng = np.random.default_rng([config.seed, 1])
     examples = collect(config.env, config.data, teacher(config.env), rng)
     lines = {}
@@ -196,5 +199,7 @@ def read(config: Config, name: str) -> list[dict]:
     except OSError as error:
         raise ReflectRLError(f"{path} is missing; delete {config.data_dir} to make the data anew") from error
     if sha256(content).hexdigest() != manifest["sha256"][name]:
-        raise ReflectRLError(f"{path} is damaged (its checksum differs); delete {config.data_dir} to make the data anew")
+        raise ReflectRLError(
+            f"{path} is damaged (its checksum differs); delete {config.data_dir} to make the data anew"
+        )
     return [json.loads(line) for line in content.decode().splitlines()]

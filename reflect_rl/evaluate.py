@@ -1,8 +1,7 @@
 """Stage 3: fixed task panels, raw episodes, and the results folder that tables and figures are made from."""
 
-import dataclasses
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -43,6 +42,20 @@ def agents(config: Config) -> dict[str, Agent]:
     }
 
 
+def frames(episode: Episode) -> list[dict]:
+    """An episode as `figures.film_strip` draws it: one frame a step, and the last observation."""
+    steps = [
+        {
+            "observation": t.observation,
+            "reflection": t.decision.reflection,
+            "action": t.actions[t.decision.action] if t.decision.action < len(t.actions) else "(no legal action)",
+            "reward": t.reward,
+        }
+        for t in episode.transitions
+    ]
+    return [*steps, {"observation": episode.last_observation, "reflection": "", "action": "", "reward": 0.0}]
+
+
 def cut(episode: Episode, horizon: int) -> tuple[bool, float, int, str]:
     """(success, return, steps, ended) of an episode had its horizon been shorter: no player sees the clock."""
     if len(episode) <= horizon:
@@ -57,10 +70,14 @@ def evaluate(config: Config) -> pd.DataFrame:
     """
     folder = config.run_dir / "evaluation"
     sections = config.sections("data", "model", "reflector", "policy", "rl", "evaluation")
-    claim(folder, sections | {"variant": config.variant})
     path = folder / "episodes.csv.gz"
-    if path.exists():
-        return read_csv(path)
+    with claim(folder, sections | {"variant": config.variant}):
+        if not path.exists():
+            write_csv(path, _evaluate(config))
+    return read_csv(path)
+
+
+def _evaluate(config: Config) -> pd.DataFrame:
     env, panel = domain(config.env), config.evaluation
     rows = []
     chosen = agents(config)
@@ -77,9 +94,7 @@ def evaluate(config: Config) -> pd.DataFrame:
                     key = [config.env, setting, config.variant, config.model_name, config.seed, panel.split]
                     outcome = [int(success), round(total, 4), steps, ended]
                     rows.append([*key, tasks[task], horizon, decoding, repeat, *outcome])
-    frame = pd.DataFrame(rows, columns=EPISODE_COLUMNS)
-    write_csv(path, frame)
-    return read_csv(path)
+    return pd.DataFrame(rows, columns=EPISODE_COLUMNS)
 
 
 def probe(config: Config) -> Iterator[tuple]:
@@ -139,3 +154,124 @@ def judge_reflector(config: Config, reflector: Reflector) -> pd.DataFrame:
         fatal = advised is not None and advised not in safe
         table.append([*key, int(advised in good), int(verdict in text), int(fatal)])
     return pd.DataFrame(table, columns=REFLECTION_COLUMNS)
+
+
+def judged(config: Config) -> pd.DataFrame:
+    """`judge_reflector` for the reflector of a variant and seed; made once, then read."""
+    folder = config.run_dir / "reflections"
+    sections = config.sections("data", "model", "reflector", "evaluation")
+    path = folder / "reflections.csv.gz"
+    with claim(folder, sections | {"variant": config.variant}):
+        if not path.exists():
+            players = sft.warm_up(config)
+            write_csv(path, judge_reflector(config, players.reflector))
+            sft.keep_reflections(config, players)
+    return read_csv(path)
+
+
+def _runs(profile: Profile) -> Iterator[Config]:
+    for env in profile.envs:
+        for variant in profile.variants:
+            for seed in profile.seeds:
+                yield configuration.load(profile.name, env, variant, seed)
+
+
+def ceilings(profile: Profile) -> pd.DataFrame:
+    """Share of each panel's tasks that can be finished within each horizon: env, setting, split, horizon, ceiling."""
+    rows = []
+    for env in profile.envs:
+        panel = configuration.load(profile.name, env).evaluation
+        for setting in domain(env).settings:
+            for split in dict.fromkeys(("validation", panel.split)):
+                for horizon in panel.horizons:
+                    rows.append([env, setting, split, horizon, domain(env).ceiling(setting, split, horizon)])
+    return pd.DataFrame(rows, columns=["env", "setting", "split", "horizon", "ceiling"])
+
+
+@dataclass(frozen=True)
+class Results:
+    """The raw results of a profile, as they lie in `results/<profile>/`.
+
+    Attributes:
+        episodes: `tables.EPISODE_COLUMNS`.
+        training: the metrics of every RL run, with env, variant and seed.
+        reflections: `REFLECTION_COLUMNS`.
+        runs: status, environment steps, seconds and memory of every RL run.
+        ceilings: see `ceilings`.
+    """
+
+    episodes: pd.DataFrame
+    training: pd.DataFrame
+    reflections: pd.DataFrame
+    runs: pd.DataFrame
+    ceilings: pd.DataFrame
+
+
+def collect(profile_name: str) -> Results:
+    """Everything that a profile's tables and figures are made from; what has not been run yet is run.
+
+    Writes `episodes.csv.gz`, `training.csv.gz`, `reflections.csv.gz`, `runs.csv`, `ceilings.csv` and `manifest.json`
+    to `results/<profile>/`.
+    """
+    profile = configuration.profile(profile_name)
+    episodes, training, reflections, runs, checksums = [], [], [], [], {}
+    configs = list(_runs(profile))
+    for run in progress(configs, f"{profile_name}: runs", unit="run"):
+        episodes.append(evaluate(run))
+        key = {"env": run.env, "variant": run.variant, "seed": run.seed}
+        if run.arm.rl:
+            training.append(read_csv(run.run_dir / "rl" / "metrics.csv").assign(**key))
+            runs.append(key | read_json(run.run_dir / "rl" / "status.json"))
+        if run.arm.reflection and run.arm.warmup == run.variant:
+            reflections.append(judged(run))
+        if run.arm.warmup or run.arm.rl:
+            checksums[f"{run.env} seed {run.seed}"] = data.make(run)["sha256"]["examples"]
+    found = Results(
+        pd.concat(episodes, ignore_index=True),
+        pd.concat(training, ignore_index=True)[["env", "variant", "seed", *rl.METRICS]],
+        pd.concat(reflections, ignore_index=True),
+        pd.DataFrame(runs),
+        ceilings(profile),
+    )
+    folder = paths.results(profile_name)
+    for name in ("episodes", "training", "reflections"):
+        write_csv(folder / f"{name}.csv.gz", getattr(found, name))
+    for name in ("runs", "ceilings"):
+        write_csv(folder / f"{name}.csv", getattr(found, name))
+    manifest = {
+        "profile": profile_name,
+        "settings": {
+            f"{c.env} {c.variant}": c.sections(*configuration.SECTIONS) for c in configs if c.seed == profile.seeds[0]
+        },
+        "seeds": profile.seeds,
+        "data_sha256": checksums,
+        "provenance": provenance(),
+    }
+    write_json(folder / "manifest.json", manifest)
+    return found
+
+
+def collect_tuning(profile_name: str) -> pd.DataFrame:
+    """Success of every point of the tuning grid on *validation* tasks; `results/<profile>/tuning.csv`.
+
+    Columns: env, variant, seed, overrides, success (sampled, full setting, longest horizon), and chosen: 1 for the
+    point with the highest mean over the tuning seeds, the first one where several are equal.
+    """
+    rows = []
+    for env, variant, seed, overrides, _ in configuration.tuning(profile_name):
+        run = configuration.load(profile_name, env, variant, seed, overrides)
+        if run.evaluation.split != "validation":
+            raise ReflectRLError(
+                "tuning needs evaluation.split=validation in its grid; test tasks are never for a choice"
+            )
+        found = evaluate(run)
+        asked = found[
+            (found.setting == "full") & (found.horizon == found.horizon.max()) & (found.decoding == "sampled")
+        ]
+        rows.append([env, variant, seed, overrides, asked.success.mean()])
+    table = pd.DataFrame(rows, columns=["env", "variant", "seed", "overrides", "success"])
+    means = table.groupby(["env", "variant", "overrides"], sort=False).success.mean()
+    best = means.groupby(["env", "variant"], sort=False).idxmax()
+    table["chosen"] = [int(key in set(best)) for key in zip(table.env, table.variant, table.overrides, strict=True)]
+    write_csv(paths.results(profile_name) / "tuning.csv", table)
+    return table

@@ -124,6 +124,58 @@ def training_curves(training: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
+def warm_up(logs: dict[str, pd.DataFrame]) -> Figure:
+    """Loss of each player and follow success of the reflector over the gradient steps of one warm-up.
+
+    `logs` maps a player to its log with columns step, loss and eval_follow_success.
+    """
+    figure = Figure(figsize=(6.4, 2.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (name, log), colour in zip(logs.items(), (COLOURS["reflect_rl"], COLOURS["sft_only"]), strict=False):
+        losses = log.dropna(subset="loss")
+        left.plot(losses["step"], losses["loss"], color=colour, label=name)
+        followed = log.dropna(subset="eval_follow_success")
+        if len(followed):
+            right.plot(
+                followed["step"], followed["eval_follow_success"], "o-", color=colour, markersize=3.5, label=name
+            )
+    left.set(xlabel="Gradient steps", ylabel="Loss (nats per token)", yscale="log")
+    right.set(xlabel="Gradient steps", ylabel="Follow success, validation", ylim=(-0.03, 1.06))
+    left.legend()
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def warmup_length(tuning: pd.DataFrame) -> Figure:
+    """Validation success over the length of the policy's warm-up: every point of the tuning grid and the best.
+
+    `tuning`: env, variant, seed, overrides, success as `evaluate.collect_tuning` writes them. Dots are single runs;
+    lines join the best mean over seeds among the other settings of the grid. One panel an environment.
+    """
+    points = tuning.assign(steps=tuning["overrides"].str.extract(r"policy\.steps=(\d+)", expand=False).astype(int))
+    envs = sorted(points["env"].unique())
+    figure = Figure(figsize=(4.2 * len(envs), 2.9), layout="constrained")
+    variants = _in_order(points["variant"])
+    for axis, env in zip(figure.subplots(1, len(envs), squeeze=False)[0], envs, strict=True):
+        of_env = points[points["env"] == env]
+        for i, variant in enumerate(variants):
+            rows = of_env[of_env["variant"] == variant]
+            shift = 1.04 ** (i - (len(variants) - 1) / 2)
+            axis.plot(rows["steps"] * shift, rows["success"], ".", color=COLOURS[variant], alpha=0.5, markersize=5)
+            best = rows.groupby(["steps", "overrides"])["success"].mean().groupby("steps").max()
+            axis.plot(best.index * shift, best, color=COLOURS[variant], linestyle=_dashes(variant))
+        axis.set(xscale="log", xlabel="Warm-up of the policy (gradient steps)", ylabel="Validation success", title=env)
+        axis.set_xticks(sorted(of_env["steps"].unique()), sorted(of_env["steps"].unique()))
+        axis.minorticks_off()
+        axis.set_ylim(-0.03, 1.06)
+    _legend_below(
+        figure,
+        [Line2D([], [], color=COLOURS[v], label=paper.VARIANTS[v].label, linestyle=_dashes(v)) for v in variants],
+    )
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
 def main_results(main: pd.DataFrame) -> Figure:
     """Test success of every variant with its 95% interval, a panel each env, setting and horizon.
 
@@ -246,9 +298,7 @@ def film_strip(frames: list[dict], title: str) -> Figure:
     num_columns = -(-len(frames) // num_rows)
     width, gap, line = 1.5, 0.22, 0.115  # inches: a grid, the space between two, a line of caption
     captions = [textwrap.wrap(frame["reflection"], 27) for frame in frames]
-    rows = [
-        range(start, min(start + num_columns, len(frames))) for start in range(0, len(frames), num_columns)
-    ]
+    rows = [range(start, min(start + num_columns, len(frames))) for start in range(0, len(frames), num_columns)]
     heights = [width + 0.52 + line * max(len(captions[i]) for i in row) for row in rows]
     figure_width = max(num_columns * (width + gap) + gap, 6.9)
     figure_height = 0.4 + sum(heights) + 0.42
@@ -279,9 +329,7 @@ def film_strip(frames: list[dict], title: str) -> Figure:
                 action = f"→ {frames[i]['action']}  ({frames[i]['reward']:+.2f})".replace("-", "−")
                 write(left, bottom - 0.1 - line * len(captions[i]), action, fontsize=7, fontweight="bold")
         top -= height
-    axis = figure.add_axes(
-        [gap / figure_width, 0.06 / figure_height, 6.5 / figure_width, 0.3 / figure_height]
-    )
+    axis = figure.add_axes([gap / figure_width, 0.06 / figure_height, 6.5 / figure_width, 0.3 / figure_height])
     _draw_glyph_legend(axis)
     return figure
 
@@ -300,9 +348,7 @@ def _short_number(value: float, _position) -> str:
 
 def _legend_below(figure: Figure, handles: list) -> None:
     columns = int(figure.get_figwidth() / 1.75)  # inches that the longest label takes
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(len(handles), columns), handlelength=1.8
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), columns), handlelength=1.8)
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
@@ -330,9 +376,7 @@ def _seed_band(axis: Axes, rows: pd.DataFrame, column: str, variant: str) -> Non
     values = np.stack([np.interp(steps, curve["env_steps"], curve[column]) for curve in curves])
     axis.fill_between(steps, values.min(0), values.max(0), color=COLOURS[variant], alpha=0.16, linewidth=0)
     marker = "o" if first == last else None  # a single evaluation draws no line
-    axis.plot(
-        steps, values.mean(0), color=COLOURS[variant], linestyle=_dashes(variant), marker=marker, markersize=4
-    )
+    axis.plot(steps, values.mean(0), color=COLOURS[variant], linestyle=_dashes(variant), marker=marker, markersize=4)
 
 
 def _draw_ceiling(axis: Axes, ceilings: pd.DataFrame, env: str) -> None:
@@ -404,12 +448,8 @@ def _draw_grid(axis: Axes, observation: str) -> None:
             _draw_glyph(axis, tag, j, i)
             _draw_glyph(axis, occupant, j, i)
             if line[4 + 5 * j] == "|" and j < num_columns - 1:
-                axis.plot(
-                    [j + 1, j + 1], [i, i + 1], color=INK, linewidth=2.2, solid_capstyle="butt", zorder=4
-                )
-    axis.add_patch(
-        Rectangle((0, 0), num_columns, len(lines), fill=False, edgecolor=INK, linewidth=1.6, zorder=4)
-    )
+                axis.plot([j + 1, j + 1], [i, i + 1], color=INK, linewidth=2.2, solid_capstyle="butt", zorder=4)
+    axis.add_patch(Rectangle((0, 0), num_columns, len(lines), fill=False, edgecolor=INK, linewidth=1.6, zorder=4))
 
 
 def _draw_glyph(axis: Axes, symbol: str, x: float, y: float) -> None:

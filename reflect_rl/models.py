@@ -94,7 +94,10 @@ def load_tokenizer(config: ModelConfig, trained: Path) -> PreTrainedTokenizerBas
     """The base's own tokenizer, or the one trained for a model from scratch."""
     if not config.base:
         return PreTrainedTokenizerFast(
-            tokenizer_file=str(trained), pad_token="<pad>", eos_token="<eos>", clean_up_tokenization_spaces=False
+            tokenizer_file=str(trained),
+            pad_token="<pad>",
+            eos_token="<eos>",
+            clean_up_tokenization_spaces=False,
         )
     tokenizer = _offline(AutoTokenizer, config.base)
     if tokenizer.pad_token is None:
@@ -150,7 +153,9 @@ def weights(model: PreTrainedModel | PeftModel, player: str) -> dict[str, torch.
 
 
 @torch.no_grad()
-def set_weights(model: PreTrainedModel | PeftModel, player: str, tensors: dict[str, torch.Tensor], source: Path) -> None:
+def set_weights(
+    model: PreTrainedModel | PeftModel, player: str, tensors: dict[str, torch.Tensor], source: Path
+) -> None:
     """Copy saved tensors into a player.
 
     Raises:

@@ -29,9 +29,7 @@ from reflect_rl.errors import ReflectRLError, unknown
 
 CONFIG_PARAMETERS = ("profile", "env", "variant", "seed", "overrides")
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
-ABSOLUTE_PATH = re.compile(
-    r"(?<![\w.:/])/(?:home|mnt|opt|private|root|srv|tmp|usr|Users|var|work)/[^\s\"'<>]*"
-)
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:home|mnt|opt|private|root|srv|tmp|usr|Users|var|work)/[^\s\"'<>]*")
 
 
 class JobsFailed(Exception):

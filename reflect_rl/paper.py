@@ -23,17 +23,11 @@ VARIANTS = {
     "oracle": Variant("Oracle", "Takes an optimal action at every step."),
     "follow": Variant("Follow", "Obeys the reflection at every step; no policy is trained."),
     "sft_only": Variant("SFT only", "Policy after its supervised warm-up; no reflection, no RL."),
-    "rl_only": Variant(
-        "RL only", "Policy trained by online RL from the base model; no warm-up, no reflection."
-    ),
+    "rl_only": Variant("RL only", "Policy trained by online RL from the base model; no warm-up, no reflection."),
     "sft_rl": Variant("SFT + RL", "Policy warmed up and then trained by online RL; no reflection."),
     "reflect_rl": Variant("Reflect-RL", "Frozen reflector; policy warmed up and then trained by online RL."),
-    "reflect_rl_no_negatives": Variant(
-        "w/o negatives", "Reflect-RL whose warm-up data hold no negative examples."
-    ),
-    "reflect_rl_no_curriculum": Variant(
-        "w/o curriculum", "Reflect-RL trained on the full task from the start."
-    ),
+    "reflect_rl_no_negatives": Variant("w/o negatives", "Reflect-RL whose warm-up data hold no negative examples."),
+    "reflect_rl_no_curriculum": Variant("w/o curriculum", "Reflect-RL trained on the full task from the start."),
     "prompted": Variant("Prompted", "A larger language model, prompted and not fine-tuned."),
 }
 
@@ -95,9 +89,7 @@ CLAIMS = (
     Claim(4, "Negative examples in the warm-up help.", "reflect_rl", "reflect_rl_no_negatives"),
     Claim(5, "Curriculum learning helps.", "reflect_rl", "reflect_rl_no_curriculum"),
     Claim(6, "A small model trained this way beats a much larger prompted one.", "reflect_rl", "prompted"),
-    Claim(
-        7, "Single-prompt action enumeration costs less than action-prompt normalisation and loses nothing."
-    ),
+    Claim(7, "Single-prompt action enumeration costs less than action-prompt normalisation and loses nothing."),
 )
 
 

@@ -71,41 +71,47 @@ class Policy:
 
 
 class Reflector:
-    """Writes one reflection a prompt by greedy decoding; frozen, so equal prompts are answered from memory."""
+    """Writes one reflection a prompt by greedy decoding; frozen, so equal prompts are answered from memory.
 
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int, max_new_tokens: int, batch=256
-    ):
+    Prompts are decoded in blocks of one shape: `rows` rows, left-padded to a multiple of `WIDTH` tokens, with a mask.
+    So a reflection is a function of its prompt alone, to the last digit, and not of the prompts beside it.
+    """
+
+    WIDTH = 8
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int, max_new_tokens: int):
         self.model, self.tokenizer = model, tokenizer
         self.encode = Encoder(tokenizer, context - max_new_tokens)
-        self.max_new_tokens, self.batch = max_new_tokens, batch
+        self.max_new_tokens, self.rows = max_new_tokens, 64
         self.memory: dict[str, str] = {}
 
     @torch.no_grad()
     def reflect(self, prompts: Sequence[str]) -> list[str]:
         """One line of text for each prompt."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.memory]
-        self.model.eval()
-        by_length: dict[int, list[tuple[str, list[int]]]] = {}
+        if new:
+            self.model.eval()
+            activate(self.model, "reflector")
+        by_width: dict[int, list[tuple[str, list[int]]]] = {}
         for prompt, ids in zip(new, self.encode(new), strict=True):
-            by_length.setdefault(len(ids), []).append((prompt, ids))
-        for rows in by_length.values():
-            for first in range(0, len(rows), self.batch):
-                self._generate(rows[first : first + self.batch])
+            by_width.setdefault(-(-len(ids) // self.WIDTH) * self.WIDTH, []).append((prompt, ids))
+        for width, block in by_width.items():
+            for first in range(0, len(block), self.rows):
+                self._generate(block[first : first + self.rows], width)
         return [self.memory[prompt] for prompt in prompts]
 
-    def _generate(self, rows: list[tuple[str, list[int]]]) -> None:
-        """Rows of equal length need no padding, so that a text does not depend on its neighbours' lengths."""
-        activate(self.model, "reflector")
-        ids = torch.tensor([row for _, row in rows]).to(self.model.device)
+    def _generate(self, block: list[tuple[str, list[int]]], width: int) -> None:
+        rows = [ids for _, ids in block]
+        rows += [rows[0]] * (self.rows - len(rows))
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        ids = torch.tensor([[self.tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
         out = self.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
+            input_ids=ids.to(self.model.device),
+            attention_mask=mask.to(self.model.device),
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        texts = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-        for (prompt, _), text in zip(rows, texts, strict=True):
-            self.memory[prompt] = " ".join(text.split())
+        texts = self.tokenizer.batch_decode(out[: len(block), width:], skip_special_tokens=True)
+        self.memory.update({prompt: " ".join(text.split()) for (prompt, _), text in zip(block, texts, strict=True)})

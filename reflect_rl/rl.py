@@ -14,9 +14,17 @@ from reflect_rl.config import Config, RLConfig
 from reflect_rl.curriculum import stage
 from reflect_rl.envs import domain
 from reflect_rl.rollout import Decision, Episode, Players, Transition, play
-from reflect_rl.runs import Checkpoints, claim, optimizer_tensors, peak_memory_mb, progress, restore_optimizer
-from reflect_rl.runs import write_csv, write_json
-from reflect_rl.sft import Pair, warm_up
+from reflect_rl.runs import (
+    Checkpoints,
+    claim,
+    optimizer_tensors,
+    peak_memory_mb,
+    progress,
+    restore_optimizer,
+    write_csv,
+    write_json,
+)
+from reflect_rl.sft import Pair, keep_reflections, warm_up
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +138,10 @@ class Learner:
             advantage = returns - value.detach()
             extra = extra + objectives.value_loss(value, returns)
         elif self.config.baseline == "mean":
-            advantage = returns - torch.tensor(
-                objectives.step_means(batch.returns.numpy(), batch.step), dtype=torch.float32
-            )[steps]
+            advantage = (
+                returns
+                - torch.tensor(objectives.step_means(batch.returns.numpy(), batch.step), dtype=torch.float32)[steps]
+            )
         else:
             advantage = returns
         if self.config.objective == "ppo":
@@ -194,18 +203,34 @@ def train(config: Config) -> Pair:
     is marked; where loss or gradient stop being finite, training ends and the last finite policy is kept.
     """
     folder = config.run_dir / "rl"
-    claim(folder, config.sections("data", "model", "reflector", "policy", "rl") | {"variant": config.variant})
     players = warm_up(config)
-    final = folder / "policy.safetensors"
-    if (folder / "status.json").exists():
-        models.load_weights(players.policy.model, "policy", final)
-        return players
+    sections = config.sections("data", "model", "reflector", "policy", "rl")
+    with claim(folder, sections | {"variant": config.variant}):
+        if not (folder / "status.json").exists():
+            _train(config, players)
+    models.load_weights(players.policy.model, "policy", folder / "policy.safetensors")
+    return players
+
+
+def _train(config: Config, players: Pair) -> None:
+    folder = config.run_dir / "rl"
     learner = Learner(config.rl, players, config.seed)
     checkpoints = Checkpoints(folder / "checkpoints")
-    state = _resume(learner, checkpoints) or {"update": 0, "env_steps": 0, "reason": "", "seconds": 0.0, "metrics": []}
+    state = _resume(learner, checkpoints) or {
+        "update": 0,
+        "env_steps": 0,
+        "reason": "",
+        "seconds": 0.0,
+        "metrics": [],
+    }
     started = time.monotonic() - state["seconds"]
     if not state["metrics"]:
-        before = {"update": 0, "env_steps": 0, "stage": "warm-up", "val_success": validation_success(config, players)}
+        before = {
+            "update": 0,
+            "env_steps": 0,
+            "stage": "warm-up",
+            "val_success": validation_success(config, players),
+        }
         state["metrics"].append(before)
     description = f"{config.variant} seed {config.seed}: online RL"
     bar = progress(None, description, total=config.rl.env_steps, initial=state["env_steps"], unit="step")
@@ -223,7 +248,7 @@ def train(config: Config) -> Pair:
     if state["reason"]:
         log.warning("%s seed %d collapsed: %s", config.variant, config.seed, state["reason"])
     write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=METRICS))
-    models.save_weights(players.policy.model, "policy", final)
+    models.save_weights(players.policy.model, "policy", folder / "policy.safetensors")
     status = {
         "status": "collapsed" if state["reason"] else "ok",
         "reason": state["reason"],
@@ -232,7 +257,7 @@ def train(config: Config) -> Pair:
         "peak_memory_mb": round(peak_memory_mb()),
     }
     write_json(folder / "status.json", status)
-    return players
+    keep_reflections(config, players)
 
 
 def _update(config: Config, learner: Learner, state: dict) -> bool:
@@ -270,10 +295,8 @@ def _save(learner: Learner, checkpoints: Checkpoints, state: dict) -> None:
     }
     if learner.critic is not None:
         tensors["critic"] = learner.critic.state_dict()
-    reflector = learner.players.reflector
-    memory = {} if reflector is None else reflector.memory
     replay = [asdict(episode) for episode in learner.replay]
-    checkpoints.save(state["update"], tensors, state | {"reflections": memory, "replay": replay})
+    checkpoints.save(state["update"], tensors, state | {"replay": replay})
 
 
 def _resume(learner: Learner, checkpoints: Checkpoints) -> dict | None:
@@ -286,10 +309,7 @@ def _resume(learner: Learner, checkpoints: Checkpoints) -> dict | None:
     restore_optimizer(learner.optimizer, tensors["optimizer"])
     if learner.critic is not None:
         learner.critic.load_state_dict(tensors["critic"])
-    memory, replay = state.pop("reflections"), state.pop("replay")
-    if learner.players.reflector is not None:
-        learner.players.reflector.memory.update(memory)
-    learner.replay = [_episode(fields) for fields in replay]
+    learner.replay = [_episode(fields) for fields in state.pop("replay")]
     return state
 
 

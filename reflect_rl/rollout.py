@@ -110,7 +110,12 @@ class Players:
 
 
 def play(
-    domain: Domain, agent: Agent, tasks: Sequence[str], rngs: Sequence[np.random.Generator], horizon: int, **options
+    domain: Domain,
+    agent: Agent,
+    tasks: Sequence[str],
+    rngs: Sequence[np.random.Generator],
+    horizon: int,
+    **options,
 ) -> list[Episode]:
     """One episode for each task, in lockstep.
 

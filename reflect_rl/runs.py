@@ -1,5 +1,6 @@
 """The run folder: atomic files, settings that must match, checkpoints, provenance, progress."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -7,12 +8,13 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
@@ -36,7 +38,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             raise
     except OSError as error:
         raise ReflectRLError(
-            f"cannot write {path} ({error.strerror}); free the place or set REFLECT_RL_HOME to a folder that can be written"
+            f"cannot write {path} ({error.strerror}); free the place, or set REFLECT_RL_HOME to a folder of your own"
         ) from error
 
 
@@ -79,8 +81,9 @@ def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     return found
 
 
-def claim(folder: Path, settings: dict) -> None:
-    """Make `folder` the place of these settings, or check that it already is.
+@contextlib.contextmanager
+def claim(folder: Path, settings: dict) -> Iterator[None]:
+    """Hold `folder` as the place of these settings: one process at a time, others wait for what it makes.
 
     Raises:
         ReflectRLError: the folder holds products of other settings; nothing in it is touched.
@@ -89,13 +92,14 @@ def claim(folder: Path, settings: dict) -> None:
     settings = json.loads(json.dumps(settings))
     if not path.exists():
         write_json(path, settings)
-        return
     different = _differences(read_json(path), settings)
     if different:
         raise ReflectRLError(
             f"{folder} was made with other settings ({'; '.join(different)}); "
             "delete that folder to make it anew, or pass the change as overrides to get a folder of its own"
         )
+    with FileLock(folder / ".lock"):
+        yield
 
 
 class Checkpoints:
@@ -137,7 +141,9 @@ class Checkpoints:
         try:
             tensors = {p.stem: load_file(p) for p in sorted(path.glob("*.safetensors"))}
         except (SafetensorError, OSError) as error:
-            raise ReflectRLError(f"checkpoint {path} is damaged ({error}); delete {self.folder} to train anew") from error
+            raise ReflectRLError(
+                f"checkpoint {path} is damaged ({error}); delete {self.folder} to train anew"
+            ) from error
         return tensors, read_json(path / "state.json")
 
 
@@ -163,7 +169,17 @@ def provenance() -> dict:
         done = subprocess.run(["git", *words], cwd=paths.project(), capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    packages = ("torch", "transformers", "tokenizers", "peft", "gymnasium", "numpy", "scipy", "pandas", "matplotlib")
+    packages = (
+        "torch",
+        "transformers",
+        "tokenizers",
+        "peft",
+        "gymnasium",
+        "numpy",
+        "scipy",
+        "pandas",
+        "matplotlib",
+    )
     return {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},

@@ -20,7 +20,7 @@ from reflect_rl.config import Config, SFTConfig
 from reflect_rl.envs import domain
 from reflect_rl.players import Encoder, Policy, Reflector, pad
 from reflect_rl.rollout import play
-from reflect_rl.runs import claim, progress, write_csv
+from reflect_rl.runs import claim, progress, read_csv, read_json, write_csv, write_json
 
 IGNORED = -100
 MAX_NEW_TOKENS = 24
@@ -193,37 +193,55 @@ def follow_success(config: Config, reflector: Reflector) -> float:
 def warm_up(config: Config) -> Pair:
     """The players of a variant after their warm-up: trained, or loaded where that was done before.
 
-    Files in `config.warmup_dir`: `reflector.safetensors`, `policy.safetensors`, `reflector.csv` and `policy.csv`
-    (the training logs). A variant without warm-up gets untrained players.
+    Files in `config.player_dir(player)`: `weights.safetensors` and `log.csv`. A variant without warm-up gets
+    untrained players.
     """
     players = new_players(config)
     if config.arm.warmup is None:
         return players
-    folder = config.warmup_dir
-    claim(folder, config.sections("data", "model", "reflector", "policy"))
     reflector_set, policy_set = SETS[config.arm.warmup]
     if players.reflector is not None:
         measure = partial(follow_success, config, players.reflector)
         _ensure(config, "reflector", players.reflector, reflector_set, measure)
-        players.reflector.memory.clear()
+        players.reflector.memory = known_reflections(config)
     _ensure(config, "policy", players.policy, policy_set)
     return players
 
 
+def known_reflections(config: Config) -> dict[str, str]:
+    """What this frozen reflector has been asked so far: prompt -> reflection."""
+    path = config.player_dir("reflector") / "reflections.json"
+    return read_json(path) if path.exists() else {}
+
+
+def keep_reflections(config: Config, players: Pair) -> None:
+    """Remember the reflections of a run for the next ones; a reflection depends on its prompt alone."""
+    if players.reflector is not None and config.arm.warmup is not None:
+        folder = config.player_dir("reflector")
+        with claim(folder, config.sections("data", "model", "reflector")):
+            write_json(folder / "reflections.json", known_reflections(config) | players.reflector.memory)
+
+
+def training_log(config: Config, player: str) -> pd.DataFrame:
+    """The log of a player's warm-up: step, loss, ..., and for the reflector its follow success."""
+    return read_csv(config.player_dir(player) / "log.csv")
+
+
 def _ensure(config: Config, name: str, player: Policy | Reflector, set_name: str, measure=None) -> None:
     """Load a player's weights, or train and save them."""
-    folder = config.warmup_dir
-    target = folder / f"{name}.safetensors"
-    if not target.exists():
-        models.activate(player.model, name)
-        tokenizer = player.encode.tokenizer
-        end = [tokenizer.eos_token_id] if name == "reflector" else []
-        pairs = Pairs(data.read(config, set_name), Encoder(tokenizer, config.model.context), end)
-        work = folder / f"{name}-checkpoints"
-        description = f"{config.arm.warmup} seed {config.seed}: {name} warm-up"
-        log = fit(player.model, pairs, getattr(config, name), work, config.seed, description, measure)
-        write_csv(folder / f"{name}.csv", pd.DataFrame(log).reindex(columns=LOG_COLUMNS))
-        models.save_weights(player.model, name, target)
-        shutil.rmtree(work, ignore_errors=True)
+    folder = config.player_dir(name)
+    target = folder / "weights.safetensors"
+    with claim(folder, config.sections("data", "model", name)):
+        if not target.exists():
+            models.activate(player.model, name)
+            tokenizer = player.encode.tokenizer
+            end = [tokenizer.eos_token_id] if name == "reflector" else []
+            pairs = Pairs(data.read(config, set_name), Encoder(tokenizer, config.model.context), end)
+            description = f"{config.arm.warmup} seed {config.seed}: {name} warm-up"
+            work = folder / "checkpoints"
+            log = fit(player.model, pairs, getattr(config, name), work, config.seed, description, measure)
+            write_csv(folder / "log.csv", pd.DataFrame(log).reindex(columns=LOG_COLUMNS))
+            models.save_weights(player.model, name, target)
+            shutil.rmtree(work, ignore_errors=True)
     models.load_weights(player.model, name, target)
     player.model.eval()

@@ -66,13 +66,9 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
 def _checked(scores: np.ndarray) -> np.ndarray:
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 2 or scores.size == 0:
-        raise ReflectRLError(
-            f"scores have shape {scores.shape}; give a non-empty (num_seeds, num_tasks) array"
-        )
+        raise ReflectRLError(f"scores have shape {scores.shape}; give a non-empty (num_seeds, num_tasks) array")
     if np.isnan(scores).any():
-        raise ReflectRLError(
-            f"{np.isnan(scores).sum()} of {scores.size} scores are NaN; give every seed every task"
-        )
+        raise ReflectRLError(f"{np.isnan(scores).sum()} of {scores.size} scores are NaN; give every seed every task")
     return scores
 
 

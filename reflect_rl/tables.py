@@ -69,9 +69,7 @@ def main_table(episodes: pd.DataFrame, ceilings: pd.DataFrame) -> pd.DataFrame:
         }
 
     table = _by_row(episodes, row).merge(ceilings, how="left", on=["env", "setting", "split", "horizon"])
-    return table[
-        [*ROW_KEYS, "n_seeds", "n_tasks", "n_episodes", "success", "ci_low", "ci_high", "ceiling", "paper"]
-    ]
+    return table[[*ROW_KEYS, "n_seeds", "n_tasks", "n_episodes", "success", "ci_low", "ci_high", "ceiling", "paper"]]
 
 
 def interval_table(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -109,9 +107,7 @@ def claims_table(episodes: pd.DataFrame) -> pd.DataFrame:
             comparison = f"{claim.better} vs {claim.worse}"
             common = set(better["seed"]) & set(worse["seed"])
             if not common or set(better["task"]) != set(worse["task"]):
-                raise ReflectRLError(
-                    f"{env} {setting} {comparison}: no common seeds and tasks; evaluate both alike"
-                )
+                raise ReflectRLError(f"{env} {setting} {comparison}: no common seeds and tasks; evaluate both alike")
             better, worse = (scores(rows[rows["seed"].isin(common)]) for rows in (better, worse))
             effect, low, high = paired_difference(better, worse, _generator())
             judged = paper.verdict(low, high)
@@ -180,9 +176,7 @@ def _ordered(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     for column in set(places) & set(frame):
         unheard = set(frame[column]) - set(places[column])
         if unheard:
-            raise ReflectRLError(
-                f"unknown {column} {sorted(unheard)}; choose among: {', '.join(places[column])}"
-            )
+            raise ReflectRLError(f"unknown {column} {sorted(unheard)}; choose among: {', '.join(places[column])}")
     return frame.sort_values(
         keys,
         key=lambda values: values.map(places[values.name].index) if values.name in places else values,

@@ -139,9 +139,7 @@ def test_main_results_without_test_rows_say_what_is_missing():
 def test_ablations_draw_a_dot_for_every_seed_in_the_colour_of_the_variant():
     clouds = FIGURES["ablations"]().axes[0].collections
     dots = [cloud for cloud in clouds if len(cloud.get_offsets()) == 3]
-    assert [to_hex(cloud.get_facecolor()[0]) for cloud in dots] == [
-        figures.COLOURS[name] for name in figures.ABLATIONS
-    ]
+    assert [to_hex(cloud.get_facecolor()[0]) for cloud in dots] == [figures.COLOURS[name] for name in figures.ABLATIONS]
 
 
 def test_reflector_effect_has_a_panel_for_each_mark():

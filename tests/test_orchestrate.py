@@ -103,12 +103,8 @@ def test_dead_kernel_is_a_failure(write, tmp_path, capfd):
         (1, ["seed", "{"], "parameter seed='{' is not a single YAML value"),
     ],
 )
-def test_bad_parameters_are_refused_before_a_kernel_starts(
-    write, tmp_path, capfd, monkeypatch, tagged, given, message
-):
-    monkeypatch.setattr(
-        orchestrate.papermill, "execute_notebook", lambda *a, **k: pytest.fail("kernel started")
-    )
+def test_bad_parameters_are_refused_before_a_kernel_starts(write, tmp_path, capfd, monkeypatch, tagged, given, message):
+    monkeypatch.setattr(orchestrate.papermill, "execute_notebook", lambda *a, **k: pytest.fail("kernel started"))
     notebook = write("profile = 'smoke'\nseed = 0", "print(seed)", tagged=tagged)
     assert main(["execute", str(notebook), str(tmp_path / "out.ipynb"), "-p", *given]) == 2
     error = capfd.readouterr().err
@@ -154,9 +150,7 @@ def test_absolute_paths_are_found_in_text_only():
         "text/html": "<td>a/tmp/b</td>",
         "image/png": "/tmp/",
     }
-    cell = new_code_cell(
-        outputs=[new_output("display_data", texts), new_output("stream", text="at 1/2 runs/a")]
-    )
+    cell = new_code_cell(outputs=[new_output("display_data", texts), new_output("stream", text="at 1/2 runs/a")])
     assert orchestrate.absolute_paths(new_notebook(cells=[cell])) == ["/home/me/runs/x.csv"]
 
 

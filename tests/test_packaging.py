@@ -14,9 +14,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DEPENDENCIES = [
-    Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
-]
+DEPENDENCIES = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
 
 
 def pins() -> dict[str, str]:
@@ -80,9 +78,7 @@ def test_make_names_a_python_out_of_range(tmp_path):
 
 
 def test_make_without_a_target_explains_itself():
-    result = subprocess.run(
-        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
     for target in ("setup", "reproduce", "tune", "test", "notebooks", "lint", "clean"):
         assert f"make {target} " in result.stdout
 

@@ -102,9 +102,7 @@ def test_claims_table_pairs_seeds_and_judges():
     better = episodes(success=[(1, 1), (1, 0), (1, 1)])
     worse = episodes("sft_only", success=[(0, 1), (0, 0), (0, 0)])
     table = tables.claims_table(pd.concat([better, worse]))
-    assert list(table) == [
-        *("claim", "env", "setting", "comparison", "effect", "ci_low", "ci_high", "verdict")
-    ]
+    assert list(table) == [*("claim", "env", "setting", "comparison", "effect", "ci_low", "ci_high", "verdict")]
     assert table["claim"].tolist() == [1]
     row = table.iloc[0]
     assert row["comparison"] == "reflect_rl vs sft_only"
@@ -121,9 +119,7 @@ def test_claims_need_sampled_test_episodes_at_horizon_20_of_both_variants():
 
 
 def test_claims_from_one_seed_are_inconclusive():
-    table = tables.claims_table(
-        pd.concat([episodes(success=[(1, 1)]), episodes("rl_only", success=[(0, 0)])])
-    )
+    table = tables.claims_table(pd.concat([episodes(success=[(1, 1)]), episodes("rl_only", success=[(0, 0)])]))
     assert table[["claim", "effect", "verdict"]].values.tolist() == [[2, 1.0, "inconclusive"]]
     assert table[["ci_low", "ci_high"]].isna().all(axis=None)
 
