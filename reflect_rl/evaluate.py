@@ -275,3 +275,18 @@ def collect_tuning(profile_name: str) -> pd.DataFrame:
     table["chosen"] = [int(key in set(best)) for key in zip(table.env, table.variant, table.overrides, strict=True)]
     write_csv(paths.results(profile_name) / "tuning.csv", table)
     return table
+
+
+def protocol(profile_name: str, env: str) -> str:
+    """One paragraph on how a profile's numbers come about, to be printed beside them."""
+    profile, run = configuration.profile(profile_name), configuration.load(profile_name, env)
+    panel, tasks = run.evaluation, len(domain(env).tasks("full", run.evaluation.split))
+    return (
+        f"Protocol: profile `{profile_name}`, {len(profile.seeds)} seeds, each with its own data, reflector and policy; "
+        f"{tasks} fixed {panel.split} tasks a setting; sampled decoding at temperature 1 with {panel.repeats} episodes a "
+        f"task, greedy decoding with one; the policy is the one after {run.rl.env_steps} environment steps (no early "
+        "stopping); reflectors were selected and settings tuned on validation tasks only. Intervals of success: 95%, "
+        "stratified bootstrap over seeds within each task; intervals of differences: 95%, bootstrap over whole seeds. "
+        "The ceiling is the share of tasks that can be finished within the horizon at all. The paper's numbers come from a "
+        "secondary source and were measured with GPT-2 XL on 100 random maps."
+    )

@@ -352,10 +352,10 @@ def _legend_below(figure: Figure, handles: list) -> None:
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    """`count` panels of `height` inches that share their y axis, up to three in a row."""
+    """`count` panels of `height` inches that share their y axis, two or three in a row."""
     if not count:
         raise ReflectRLError(f"nothing to draw: no episodes of {paper.HEADLINE}; evaluate these first")
-    columns = min(count, 3)
+    columns = 2 if count == 4 else min(count, 3)
     num_rows = -(-count // columns)
     size = (max(1.0 + 2.05 * columns, 4.2), 0.55 + (height + 0.45) * num_rows)
     figure = Figure(figsize=size, layout="constrained")
@@ -396,7 +396,7 @@ def _mark_stages(row: list[Axes], training: pd.DataFrame) -> None:
             curve = curve.sort_values("env_steps", ignore_index=True)
             before = curve["env_steps"].shift(fill_value=0)
             largest_update = max(largest_update, (curve["env_steps"] - before).max())
-            for change in curve.index[(curve["stage"] != curve["stage"].shift()).to_numpy()][1:]:
+            for change in curve.index[((curve["stage"] != curve["stage"].shift()) & (before > 0)).to_numpy()]:
                 begins.setdefault(str(curve.loc[change, "stage"]), []).append(before[change])
         for stage, steps in begins.items():
             if len(steps) == rows["seed"].nunique() and np.ptp(steps) <= largest_update:

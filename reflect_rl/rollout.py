@@ -101,6 +101,10 @@ class Players:
             decisions.append(Decision(action, prompt, float(log_probs[action]), reflection or ""))
         return decisions
 
+    def log_probs(self, prompt: str) -> np.ndarray:
+        """`(A,)` log-probabilities of the legal actions at a prompt that has been decided on."""
+        return self._log_probs[prompt]
+
     @torch.no_grad()
     def _score(self, prompts: Sequence[str], legal: Sequence[int]) -> None:
         new = {p: n for p, n in zip(prompts, legal, strict=True) if p not in self._log_probs}

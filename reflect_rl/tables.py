@@ -142,6 +142,13 @@ def run_table(training_runs: pd.DataFrame) -> pd.DataFrame:
     return _ordered(training_runs, ["env", "variant", "seed"])
 
 
+def flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """Index and nested column names as plain columns, `after RL mean` and so on."""
+    frame = frame.copy()
+    frame.columns = [" ".join(map(str, c)) if isinstance(c, tuple) else c for c in frame.columns]
+    return frame.reset_index()
+
+
 def write_table(frame: pd.DataFrame, path_stem: Path, title: str, protocol: str) -> None:
     """Write `path_stem`.csv (rates 0 to 1, 4 digits) and .md (rates in per cent, with title and protocol).
 
