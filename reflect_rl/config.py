@@ -257,7 +257,11 @@ def _read(name: str) -> dict:
     if not path.is_file():
         raise unknown("profile", name, profiles())
     try:
-        return yaml.safe_load(path.read_text())
+        raw = yaml.safe_load(path.read_text())
+        missing = [key for key in ("envs", "variants", "seeds") if key not in raw]
+        if missing:
+            raise ReflectRLError(f"configs/{name}.yaml lacks {', '.join(missing)}; see configs/smoke.yaml")
+        return raw
     except yaml.YAMLError as error:
         raise ReflectRLError(f"configs/{name}.yaml is not valid YAML: {' '.join(str(error).split())}") from error
 
@@ -299,13 +303,18 @@ def _set(sections: dict[str, dict], key: str, value: Any) -> None:
 
 def _parse(overrides: str) -> list[tuple[str, Any]]:
     """`rl.learning_rate=1e-3 rl.entropy=0` -> [(key, value), ...], sorted, values read as YAML."""
-    pairs = []
+    pairs = {}
     for item in overrides.split():
         key, equals, value = item.partition("=")
         if not equals:
             raise ReflectRLError(f"override {item!r} is not of the form section.setting=value")
-        pairs.append((key, yaml.safe_load(value)))
-    return sorted(pairs)
+        try:
+            pairs[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ReflectRLError(
+                f"override {item!r} cannot be read; write lists without spaces: {key}=[1,2]"
+            ) from error
+    return sorted(pairs.items(), key=lambda pair: pair[0])
 
 
 def load(profile: str = "smoke", env: str = "taxi", variant: str = "reflect_rl", seed: int = 0, overrides: str = ""):

@@ -34,7 +34,7 @@ def agents(config: Config) -> dict[str, Agent]:
     if config.variant == "oracle":
         return {"greedy": Oracle()}
     if config.variant == "follow":
-        return {"greedy": Follow(sft.warm_up(config).reflector)}
+        return {"greedy": Follow(sft.warm_up(config, policy=False).reflector)}
     players = rl.train(config) if config.arm.rl else sft.warm_up(config)
     return {
         "sampled": Players(players.policy, players.reflector),
@@ -163,7 +163,7 @@ def judged(config: Config) -> pd.DataFrame:
     path = folder / "reflections.csv.gz"
     with claim(folder, sections | {"variant": config.variant}):
         if not path.exists():
-            players = sft.warm_up(config)
+            players = sft.warm_up(config, policy=False)
             write_csv(path, judge_reflector(config, players.reflector))
             sft.keep_reflections(config, players)
     return read_csv(path)

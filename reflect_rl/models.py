@@ -93,8 +93,14 @@ def from_scratch(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: 
 def load_tokenizer(config: ModelConfig, trained: Path) -> PreTrainedTokenizerBase:
     """The base's own tokenizer, or the one trained for a model from scratch."""
     if not config.base:
+        try:
+            backend = Tokenizer.from_file(str(trained))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ReflectRLError(
+                f"{trained} cannot be read ({error}); delete {trained.parent} to make the data anew"
+            ) from error
         return PreTrainedTokenizerFast(
-            tokenizer_file=str(trained),
+            tokenizer_object=backend,
             pad_token="<pad>",
             eos_token="<eos>",
             clean_up_tokenization_spaces=False,
@@ -130,9 +136,10 @@ def from_pretrained(config: ModelConfig, seed: int) -> PeftModel:
 
 def build(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, PreTrainedModel | PeftModel]:
     """The model behind each player: two small ones from scratch, or one base with two adapters."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if config.base:
-        return dict.fromkeys(PLAYERS, from_pretrained(config, seed))
-    return {name: from_scratch(config, tokenizer, seed * len(PLAYERS) + i) for i, name in enumerate(PLAYERS)}
+        return dict.fromkeys(PLAYERS, from_pretrained(config, seed).to(device))
+    return {name: from_scratch(config, tokenizer, seed * len(PLAYERS) + i).to(device) for i, name in enumerate(PLAYERS)}
 
 
 def activate(model: PreTrainedModel | PeftModel, player: str) -> None:

@@ -22,6 +22,6 @@ def policy_prompt(observation: str, last_action: str, actions: Sequence[str], re
 
 def advised_action(reflection: str, actions: Sequence[str]) -> int | None:
     """Index of the legal action that a reflection names last, or None where it names none."""
-    places = [reflection.rfind(action) for action in actions]
+    places = [(reflection.rfind(action), len(action)) for action in actions]  # of "look" and "look up", the longer
     best = max(range(len(actions)), key=places.__getitem__)
-    return best if places[best] >= 0 else None
+    return best if places[best][0] >= 0 else None

@@ -54,7 +54,7 @@ class Batch:
     step: np.ndarray  # (N,) place in the episode
 
     @classmethod
-    def of(cls, episodes: list[Episode]) -> "Batch":
+    def of(cls, episodes: list[Episode], device: torch.device | str = "cpu") -> "Batch":
         transitions = [t for episode in episodes for t in episode.transitions]
         rows: dict[str, int] = {}
         row = [rows.setdefault(t.decision.prompt, len(rows)) for t in transitions]
@@ -63,10 +63,10 @@ class Batch:
         return cls(
             prompts=list(rows),
             legal=[legal[prompt] for prompt in rows],
-            row=torch.tensor(row),
-            action=torch.tensor([t.decision.action for t in transitions]),
-            log_prob=torch.tensor([t.decision.log_prob for t in transitions]),
-            returns=torch.tensor(np.concatenate(returns), dtype=torch.float32),
+            row=torch.tensor(row, device=device),
+            action=torch.tensor([t.decision.action for t in transitions], device=device),
+            log_prob=torch.tensor([t.decision.log_prob for t in transitions], device=device),
+            returns=torch.tensor(np.concatenate(returns), dtype=torch.float32, device=device),
             step=np.concatenate([np.arange(len(e)) for e in episodes]),
         )
 
@@ -82,12 +82,13 @@ class Learner:
 
     def __post_init__(self):
         self.policy = self.players.policy
+        self.device = self.policy.model.device
         models.activate(self.policy.model, "policy")
         parameters = list(models.weights(self.policy.model, "policy").values())
         self.critic = None
         if self.config.baseline == "critic":
             with models.seeded(self.seed):
-                self.critic = torch.nn.Linear(parameters[0].shape[-1], 1)
+                self.critic = torch.nn.Linear(parameters[0].shape[-1], 1).to(self.device)
             torch.nn.init.zeros_(self.critic.weight)
             parameters += self.critic.parameters()
         self.optimizer = torch.optim.AdamW(parameters, lr=self.config.learning_rate, weight_decay=0.0)
@@ -96,20 +97,20 @@ class Learner:
         """One update on a batch of episodes; `share` is the part of the budget that is used up.
 
         Returns the means over the passes of loss, gradient norm, entropy and clip fraction. Where the loss or the
-        gradient is not finite, the weights stay as they are and `loss` says so.
+        gradient is not finite, no step is taken on it, the passes end there and `loss` says so.
         """
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * (1 + share * (config.learning_rate_end - 1))
         bonus = config.entropy + share * (config.entropy_end - config.entropy)
-        batch = Batch.of(episodes)
-        past = Batch.of(self.replay) if self.replay else None
+        batch = Batch.of(episodes, self.device)
+        past = Batch.of(self.replay, self.device) if self.replay else None
         rng = np.random.default_rng([self.seed, 3, len(episodes), int(share * 1e9)])
         logs = []
         for _ in range(config.epochs):
             order = rng.permutation(len(batch.prompts))
             for part in np.array_split(order, min(config.minibatches, len(order))):
-                loss, measured = self._loss(batch, torch.from_numpy(np.sort(part)), bonus)
+                loss, measured = self._loss(batch, torch.from_numpy(np.sort(part)).to(self.device), bonus)
                 if past is not None:
                     loss = loss + self._replay_loss(past)
                 self.optimizer.zero_grad()
@@ -138,10 +139,8 @@ class Learner:
             advantage = returns - value.detach()
             extra = extra + objectives.value_loss(value, returns)
         elif self.config.baseline == "mean":
-            advantage = (
-                returns
-                - torch.tensor(objectives.step_means(batch.returns.numpy(), batch.step), dtype=torch.float32)[steps]
-            )
+            means = objectives.step_means(batch.returns.cpu().numpy(), batch.step)
+            advantage = returns - torch.tensor(means, dtype=torch.float32, device=self.device)[steps]
         else:
             advantage = returns
         if self.config.objective == "ppo":
@@ -206,7 +205,7 @@ def train(config: Config) -> Pair:
     players = warm_up(config)
     sections = config.sections("data", "model", "reflector", "policy", "rl")
     with claim(folder, sections | {"variant": config.variant}):
-        if not (folder / "status.json").exists():
+        if not all((folder / name).exists() for name in ("status.json", "policy.safetensors")):
             _train(config, players)
     models.load_weights(players.policy.model, "policy", folder / "policy.safetensors")
     return players

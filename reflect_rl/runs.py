@@ -37,9 +37,13 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.unlink(temporary)
             raise
     except OSError as error:
-        raise ReflectRLError(
-            f"cannot write {path} ({error.strerror}); free the place, or set REFLECT_RL_HOME to a folder of your own"
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> ReflectRLError:
+    return ReflectRLError(
+        f"cannot write {path} ({error.strerror}); free the place, or set REFLECT_RL_HOME to a folder of your own"
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -90,15 +94,19 @@ def claim(folder: Path, settings: dict) -> Iterator[None]:
     """
     path = folder / "config.json"
     settings = json.loads(json.dumps(settings))
-    if not path.exists():
-        write_json(path, settings)
-    different = _differences(read_json(path), settings)
-    if different:
-        raise ReflectRLError(
-            f"{folder} was made with other settings ({'; '.join(different)}); "
-            "delete that folder to make it anew, or pass the change as overrides to get a folder of its own"
-        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     with FileLock(folder / ".lock"):
+        if not path.exists():
+            write_json(path, settings)
+        different = _differences(read_json(path), settings)
+        if different:
+            raise ReflectRLError(
+                f"{folder} was made with other settings ({'; '.join(different)}); "
+                "delete that folder to make it anew, or pass the change as overrides to get a folder of its own"
+            )
         yield
 
 
@@ -123,7 +131,7 @@ class Checkpoints:
         temporary.mkdir(parents=True)
         for name, group in tensors.items():
             save_file({key: value.contiguous() for key, value in group.items()}, temporary / f"{name}.safetensors")
-        write_json(temporary / "state.json", state)
+        write_json(temporary / "state.json", {"tensors": sorted(tensors), "state": state})
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
         for path in old:
@@ -139,12 +147,13 @@ class Checkpoints:
         if path is None:
             return None
         try:
-            tensors = {p.stem: load_file(p) for p in sorted(path.glob("*.safetensors"))}
-        except (SafetensorError, OSError) as error:
+            saved = json.loads((path / "state.json").read_text())
+            tensors = {name: load_file(path / f"{name}.safetensors") for name in saved["tensors"]}
+        except (SafetensorError, OSError, ValueError) as error:
             raise ReflectRLError(
                 f"checkpoint {path} is damaged ({error}); delete {self.folder} to train anew"
             ) from error
-        return tensors, read_json(path / "state.json")
+        return tensors, saved["state"]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

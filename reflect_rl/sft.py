@@ -1,6 +1,7 @@
 """Stage 1: supervised warm-up of the two players with transformers' Trainer, and loading them afterwards."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from peft import PeftModel
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from reflect_rl import data, models
 from reflect_rl.baselines import Follow, Stumble
 from reflect_rl.config import Config, SFTConfig
 from reflect_rl.envs import domain
+from reflect_rl.errors import ReflectRLError
 from reflect_rl.players import Encoder, Policy, Reflector, pad
 from reflect_rl.rollout import play
 from reflect_rl.runs import claim, progress, read_csv, read_json, write_csv, write_json
@@ -36,6 +39,11 @@ class Pairs(Dataset):
         prompts = encode([line["prompt"] for line in lines])
         completions = encode([line["completion"] for line in lines])
         self.rows = [(p, c + end) for p, c in zip(prompts, completions, strict=True)]
+        longest = max(len(p) + len(c) for p, c in self.rows)
+        if longest > encode.context:
+            raise ReflectRLError(
+                f"an example of {longest} tokens exceeds the context of {encode.context}; raise model.context"
+            )
         self.pad_id = encode.tokenizer.pad_token_id
 
     def __len__(self):
@@ -53,10 +61,10 @@ class Pairs(Dataset):
 
 
 class _Watch(TrainerCallback):
-    """Progress bar, and the end of training once the measure is good enough."""
+    """Progress bar, the weights of the best measure, and the end of training once it is good enough."""
 
-    def __init__(self, description: str, steps: int, good_enough: float):
-        self.description, self.steps, self.good_enough = description, steps, good_enough
+    def __init__(self, description: str, steps: int, good_enough: float, keep: Callable[[], None]):
+        self.description, self.steps, self.good_enough, self.keep = description, steps, good_enough, keep
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.bar = progress(None, self.description, total=self.steps, initial=state.global_step, unit="step")
@@ -65,7 +73,10 @@ class _Watch(TrainerCallback):
         self.bar.update()
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
-        if metrics["eval_follow_success"] >= self.good_enough:
+        *before, now = _measured(state)  # the measure of now is logged already
+        if now > max(before, default=-math.inf):
+            self.keep()
+        if now >= self.good_enough:
             control.should_training_stop = True
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -89,6 +100,10 @@ class _Trainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+def _measured(state: TrainerState) -> list[float]:
+    return [line["eval_follow_success"] for line in state.log_history if "eval_follow_success" in line]
 
 
 def _whole_checkpoint(folder: Path) -> str | None:
@@ -116,6 +131,9 @@ def fit(
     With `measure`, the weights kept are those of the step at which it was best, and training stops early once
     it reaches `config.good_enough`.
     """
+    resume = _whole_checkpoint(folder)
+    player = model.active_adapter if isinstance(model, PeftModel) else ""
+    best = folder / "best.safetensors"
     args = TrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
@@ -124,14 +142,11 @@ def fit(
         warmup_steps=round(config.warmup_fraction * config.steps),
         optim="adamw_torch_fused",
         max_grad_norm=1.0,
-        logging_steps=min(20, config.steps),
+        logging_steps=min(math.gcd(20, config.evaluate_every), config.steps),
         save_steps=config.evaluate_every,
         save_total_limit=2,
         eval_strategy="steps" if measure else "no",
         eval_steps=config.evaluate_every,
-        load_best_model_at_end=measure is not None,
-        metric_for_best_model="follow_success" if measure else None,
-        greater_is_better=True if measure else None,
         seed=seed,
         data_seed=seed,
         disable_tqdm=True,
@@ -145,11 +160,19 @@ def fit(
             train_dataset=pairs,
             eval_dataset=pairs if measure else None,
             data_collator=pairs.collate,
-            callbacks=[_Watch(description, config.steps, config.good_enough)],
+            callbacks=[
+                _Watch(description, config.steps, config.good_enough, partial(models.save_weights, model, player, best))
+            ],
         )
         trainer.measure = measure
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_whole_checkpoint(folder))
+        done = resume is not None and TrainerState.load_from_json(f"{resume}/trainer_state.json")
+        if done and max(_measured(done), default=-math.inf) >= config.good_enough:
+            trainer.state = done  # killed after it was good enough: Trainer itself would go on
+        else:
+            trainer.train(resume_from_checkpoint=resume)
+    if measure is not None:
+        models.load_weights(model, player, best)
     model.eval()
     return [line for line in trainer.state.log_history if "loss" in line or "eval_follow_success" in line]
 
@@ -190,8 +213,10 @@ def follow_success(config: Config, reflector: Reflector) -> float:
     return sum(rates) / len(rates)
 
 
-def warm_up(config: Config) -> Pair:
+def warm_up(config: Config, policy: bool = True) -> Pair:
     """The players of a variant after their warm-up: trained, or loaded where that was done before.
+
+    With `policy=False` only the reflector is warmed up, for those who need no more.
 
     Files in `config.player_dir(player)`: `weights.safetensors` and `log.csv`. A variant without warm-up gets
     untrained players.
@@ -204,7 +229,8 @@ def warm_up(config: Config) -> Pair:
         measure = partial(follow_success, config, players.reflector)
         _ensure(config, "reflector", players.reflector, reflector_set, measure)
         players.reflector.memory = known_reflections(config)
-    _ensure(config, "policy", players.policy, policy_set)
+    if policy:
+        _ensure(config, "policy", players.policy, policy_set)
     return players
 
 

@@ -167,7 +167,7 @@ class DangerousTaxi(gym.Env):
     starts that very episode; without it the task is drawn from `split` by the environment's own generator.
 
     Args:
-        mode: `pickup` ends with the pickup, `dropoff` begins with the passenger aboard, `full` is both.
+        mode: of the tasks that are drawn; `pickup` ends with the pickup, `dropoff` begins with the passenger aboard, `full` is both.
         split: where tasks are drawn from when `reset` names none.
         horizon: steps after which the episode is truncated.
         milestone: whether the first pickup is rewarded.
@@ -184,7 +184,7 @@ class DangerousTaxi(gym.Env):
             raise ReflectRLError(f"horizon {horizon} leaves no step; give 1 or more")
         if render_mode not in (None, "ansi"):
             raise unknown("render mode", render_mode, ["ansi"])
-        self.mode, self.split, self.horizon, self.milestone = mode, split, horizon, milestone
+        self.drawn_mode, self.split, self.horizon, self.milestone = mode, split, horizon, milestone
         self.render_mode = render_mode
         self.action_space = spaces.Discrete(len(ACTIONS))
         self.observation_space = spaces.Text(max_length=129, min_length=129, charset="|:. \ntTwsd*" + LANDMARKS)
@@ -193,7 +193,7 @@ class DangerousTaxi(gym.Env):
         super().reset(seed=seed)
         task = (options or {}).get("task")
         if task is None:
-            choices = tasks(self.mode, self.split)
+            choices = tasks(self.drawn_mode, self.split)
             task = choices[self.np_random.integers(len(choices))]
         self.mode, self.state = parse_task(task)
         self.task = task

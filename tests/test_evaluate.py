@@ -1,0 +1,225 @@
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reflect_rl import config, evaluate, paths
+from reflect_rl.baselines import Oracle, Random, Stumble
+from reflect_rl.envs import domain, taxi
+from reflect_rl.errors import ReflectRLError
+from reflect_rl.rollout import play
+from reflect_rl.tables import EPISODE_COLUMNS
+
+TAXI = domain("taxi")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
+    return tmp_path
+
+
+def load(variant, seed=0, overrides="evaluation.repeats=2"):
+    return config.load("smoke", "taxi", variant, seed, overrides)
+
+
+def rngs(count, seed=0):
+    return [np.random.default_rng([seed, i]) for i in range(count)]
+
+
+def story(episode):
+    return [(t.observation, t.decision.action, t.reward) for t in episode.transitions] + [episode.last_observation]
+
+
+# --- episodes side by side ---
+
+
+@pytest.mark.parametrize("agent", [Random(), Oracle(), Stumble(Oracle(), 0.3)], ids=["random", "oracle", "stumble"])
+def test_cut_equals_play_with_the_shorter_horizon(agent):
+    tasks = taxi.tasks("full", "validation")
+    long = play(TAXI, agent, tasks, rngs(60), 20)
+    ends = set()
+    for horizon in (1, 2, 6, 13, 15, 20):
+        short = play(TAXI, agent, tasks, rngs(60), horizon)
+        for whole, other in zip(long, short, strict=True):
+            found = evaluate.cut(whole, horizon)
+            assert found == (other.success, pytest.approx(other.total_reward), len(other), other.ended)
+            ends.add(found[3])
+    assert len(ends) > 1
+
+
+def test_cut_at_the_very_step_of_success_keeps_it():
+    task = taxi.tasks("full", "train")[0]
+    length = taxi.shortest(task)
+    (episode,) = play(TAXI, Oracle(), [task], rngs(1), 50)
+    assert evaluate.cut(episode, length)[0] is True and evaluate.cut(episode, length)[3] == "success"
+    assert evaluate.cut(episode, length - 1)[0] is False
+    assert evaluate.cut(episode, length - 1)[2:] == (length - 1, "horizon")
+
+
+def test_episode_alone_equals_the_same_episode_in_a_batch():
+    tasks = taxi.tasks("full", "train")[:30]
+    together = play(TAXI, Random(), tasks, rngs(30), 20)
+    for i in (0, 7, 29):
+        (alone,) = play(TAXI, Random(), [tasks[i]], [rngs(30)[i]], 20)
+        assert story(alone) == story(together[i])
+    assert len({len(episode) for episode in together}) > 1
+
+
+# --- evaluate ---
+
+
+def test_rows_follow_the_contract(home):
+    rows = evaluate.evaluate(load("random"))
+    assert list(rows) == EPISODE_COLUMNS
+    assert set(rows.ended) <= {"success", "danger", "horizon"}
+    assert ((rows.ended == "success") == (rows.success == 1)).all()
+    assert set(rows.success) <= {0, 1}
+    assert set(rows.split) == {"test"} and set(rows.decoding) == {"sampled"} and set(rows.horizon) == {15, 20}
+    assert rows.model.isna().all()
+    assert (rows.steps <= rows.horizon).all() and (rows.steps >= 1).all()
+    for setting in ("pickup", "full"):
+        own = rows[rows.setting == setting]
+        assert set(own.task) == set(taxi.tasks(setting, "test"))
+        assert (own.groupby(["task", "horizon"]).repeat.apply(list).map(sorted).map(tuple) == (0, 1)).all()
+        assert len(own) == 100 * 2 * 2
+
+
+def test_repeats_and_seeds_play_different_episodes(home):
+    rows = evaluate.evaluate(load("random"))
+    full = rows[(rows.setting == "full") & (rows.horizon == 20)]
+    first, second = (full[full.repeat == r][["steps", "return"]].to_numpy() for r in (0, 1))
+    assert not np.array_equal(first, second)
+    other = evaluate.evaluate(load("random", seed=1))
+    other = other[(other.setting == "full") & (other.horizon == 20) & (other.repeat == 0)]
+    assert not np.array_equal(first, other[["steps", "return"]].to_numpy())
+
+
+def test_oracle_reaches_the_ceiling_and_no_more(home):
+    rows = evaluate.evaluate(load("oracle"))
+    assert set(rows.decoding) == {"greedy"} and set(rows.repeat) == {0}
+    for setting in ("pickup", "full"):
+        for horizon in (15, 20):
+            own = rows[(rows.setting == setting) & (rows.horizon == horizon)]
+            assert own.success.mean() == pytest.approx(TAXI.ceiling(setting, "test", horizon))
+    full = rows[(rows.setting == "full") & (rows.horizon == 20)].set_index("task")
+    assert full.steps.to_dict() == {task: taxi.shortest(task) for task in taxi.tasks("full", "test")}
+    assert full["return"].to_numpy() == pytest.approx(2 - 0.05 * (full.steps.to_numpy() - 2))
+
+
+def test_two_homes_give_the_same_bytes(tmp_path, monkeypatch):
+    found = []
+    for name in ("a", "b"):
+        monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path / name))
+        run = load("random")
+        evaluate.evaluate(run)
+        found.append((run.run_dir / "evaluation" / "episodes.csv.gz").read_bytes())
+    assert found[0] == found[1]
+    assert gzip.decompress(found[0]).startswith(",".join(EPISODE_COLUMNS).encode())
+
+
+def test_evaluation_is_made_once_and_then_read(home, monkeypatch):
+    first = evaluate.evaluate(load("oracle"))
+    monkeypatch.setattr(evaluate, "play", None)
+    pd.testing.assert_frame_equal(evaluate.evaluate(load("oracle")), first)
+
+
+def test_evaluation_of_other_settings_gets_a_folder_of_its_own(home):
+    test = evaluate.evaluate(load("oracle"))
+    validation = evaluate.evaluate(load("oracle", overrides="evaluation.split=validation"))
+    assert set(validation.task).isdisjoint(test.task)
+    assert {task.split("-")[0] for task in validation.task} == {"pickup", "full"}
+    assert validation.task.nunique() == 2 * 60
+
+
+def test_damaged_episodes_are_named(home):
+    evaluate.evaluate(load("oracle"))
+    path = load("oracle").run_dir / "evaluation" / "episodes.csv.gz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200])
+    with pytest.raises(ReflectRLError, match="episodes.csv.gz cannot be read .* delete it"):
+        evaluate.evaluate(load("oracle"))
+    path.unlink()
+    evaluate.evaluate(load("oracle"))
+    assert path.read_bytes() == whole
+
+
+# --- probes ---
+
+
+class Words:
+    """A reflector that says the same of everything."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def reflect(self, prompts):
+        return [self.text] * len(prompts)
+
+
+def test_probes_leave_the_environment_in_the_situation_they_describe():
+    run = load("follow", overrides="evaluation.split=validation")
+    seen = set()
+    for env, now in evaluate.probe(run):
+        assert env._observation() == now.observation
+        assert env.phase() == now.phase
+        assert now.actions[env.best_action()] == now.best_action
+        seen.add(now.verdict)
+        if len(seen) == 3 and now.task == taxi.tasks("full", "validation")[5]:
+            break
+    assert seen == {"start", "right", "wrong"}
+
+
+def test_judgement_of_a_reflector_that_always_says_the_same():
+    run = load("follow", overrides="evaluation.split=validation")
+    panel = list(evaluate.probe(run))
+    found = evaluate.judge_reflector(run, Words("Moving east was right: go on. Next: pick up."))
+    assert list(found) == evaluate.REFLECTION_COLUMNS
+    assert len(found) == len(panel)
+    assert (found.judges_right == (found.situation == "right")).all()
+    assert (found.names_best == (found.phase == "at passenger")).all()
+    assert (found.names_fatal == (found.phase != "at passenger")).all()
+    silent = evaluate.judge_reflector(run, Words("Starting: well."))
+    assert silent.names_best.sum() == silent.names_fatal.sum() == 0
+    assert (silent.judges_right == (silent.situation == "start")).all()
+
+
+# --- tuning ---
+
+
+def grid(monkeypatch, *points, variants=("random",), seeds=(100, 101)):
+    jobs = [("taxi", v, s, p, p.replace(" ", ",")) for v in variants for s in seeds for p in points]
+    monkeypatch.setattr(config, "tuning", lambda name: jobs)
+
+
+def test_tuning_on_test_tasks_is_refused(home, monkeypatch):
+    grid(monkeypatch, "evaluation.repeats=1")
+    monkeypatch.setattr(evaluate, "evaluate", lambda run: pytest.fail("played before it looked at the split"))
+    with pytest.raises(ReflectRLError, match="tuning needs evaluation.split=validation"):
+        evaluate.collect_tuning("smoke")
+    assert not paths.results("smoke").exists()
+
+
+def test_tuning_chooses_the_highest_mean_over_seeds_on_sampled_full_episodes(home, monkeypatch):
+    points = [f"evaluation.split=validation rl.learning_rate={rate}" for rate in (0.1, 0.2, 0.3)]
+    grid(monkeypatch, *points)
+    success = {(0.1, 100): 1.0, (0.1, 101): 0.0, (0.2, 100): 0.5, (0.2, 101): 0.75, (0.3, 100): 0.75, (0.3, 101): 0.5}
+
+    def played(run):
+        value = success[run.rl.learning_rate, run.seed]
+        rows = [
+            {"setting": "full", "horizon": 20, "decoding": "sampled", "success": value},
+            {"setting": "full", "horizon": 15, "decoding": "sampled", "success": 1 - value},
+            {"setting": "full", "horizon": 20, "decoding": "greedy", "success": 1 - value},
+            {"setting": "pickup", "horizon": 20, "decoding": "sampled", "success": 1 - value},
+        ]
+        return pd.DataFrame(rows)
+
+    monkeypatch.setattr(evaluate, "evaluate", played)
+    table = evaluate.collect_tuning("smoke")
+    assert table.success.tolist() == [1.0, 0.5, 0.75, 0.0, 0.75, 0.5]
+    assert table.chosen.tolist() == [0, 1, 0, 0, 1, 0]  # 0.2 and 0.3 are level: the first one
+    written = pd.read_csv(paths.results("smoke") / "tuning.csv")
+    assert list(written) == ["env", "variant", "seed", "overrides", "success", "chosen"]
+    assert written.chosen.tolist() == table.chosen.tolist()

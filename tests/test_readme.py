@@ -1,0 +1,32 @@
+"""The README says what the committed results say."""
+
+import re
+
+import pytest
+
+from reflect_rl import config, paths
+
+README = (paths.project() / "README.md").read_text()
+
+
+def table_lines(path):
+    return [line for line in path.read_text().splitlines() if line.startswith("|")]
+
+
+@pytest.mark.parametrize("table", ["results/laptop/tables/taxi_headline.md", "benchmarks/decisions.md"])
+def test_tables_in_the_readme_are_those_of_the_pipeline(table):
+    lines = table_lines(paths.project() / table)
+    assert len(lines) > 3
+    assert [line for line in lines if line not in README] == []
+
+
+def test_links_in_the_readme_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    assert links
+    assert [link for link in links if not (paths.project() / link).exists()] == []
+
+
+def test_names_in_the_readme_exist():
+    assert set(re.findall(r"`PROFILE=(\w+)`", README)) - {"mine"} <= set(config.profiles())
+    makefile = (paths.project() / "Makefile").read_text()
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in re.findall(r"^make (\w+)", README, re.M))

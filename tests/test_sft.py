@@ -1,0 +1,415 @@
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerState
+
+from reflect_rl import config, data, models, sft
+from reflect_rl.config import ModelConfig, SFTConfig
+from reflect_rl.envs import taxi
+from reflect_rl.errors import ReflectRLError
+from reflect_rl.players import Encoder
+from reflect_rl.prompts import label
+
+TINY = (
+    "data.trajectories=60 data.negatives=40 data.sft_examples=300 model.d_model=32 model.n_layer=1 "
+    "reflector.steps=4 reflector.evaluate_every=2 policy.steps=6 policy.evaluate_every=2"
+)
+SIZE = ModelConfig(n_layer=1, n_head=2, d_model=16, context=32, vocab_size=300)
+LINES = [
+    {"prompt": f"go {word} {'very ' * (i % 3)}far", "completion": f" {label(i % 4)} {word}"}
+    for i, word in enumerate(["north", "south", "east", "west"] * 10)
+]
+TRAINING = SFTConfig(steps=12, batch_size=8, learning_rate=1e-2, evaluate_every=4)  # five steps an epoch
+
+
+class Killed(Exception):
+    pass
+
+
+class Bar:
+    """A progress bar that knows the step, and raises at one of them."""
+
+    def __init__(self, initial, die_at, die_at_end):
+        self.n, self.die_at, self.die_at_end = initial, die_at, die_at_end
+
+    def update(self):
+        self.n += 1
+        if self.n == self.die_at:
+            raise Killed
+
+    def close(self):
+        if self.die_at_end:
+            raise Killed
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """Bars of `fit`, newest last; `bars.die_at` and `bars.die_at_end` kill the next training."""
+
+    class Bars(list):
+        die_at, die_at_end = None, False
+
+        def next(self, items, description, total, initial, unit):
+            self.append(Bar(initial, self.die_at, self.die_at_end))
+            return self[-1]
+
+    found = Bars()
+    monkeypatch.setattr(sft, "progress", found.next)
+    return found
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return models.train_tokenizer([x["prompt"] + x["completion"] for x in LINES], [label(i) for i in range(64)], SIZE)
+
+
+@pytest.fixture(scope="module")
+def pairs(tokenizer):
+    return sft.Pairs(LINES, Encoder(tokenizer, 32), [tokenizer.eos_token_id])
+
+
+def trained(tokenizer, pairs, folder, seed=0, training=TRAINING, measure=None):
+    """Weights and log of a fresh model after its training."""
+    model = models.from_scratch(SIZE, tokenizer, seed=0)
+    log = sft.fit(model, pairs, training, folder, seed, "test", measure)
+    return {k: v.clone() for k, v in model.state_dict().items()}, log
+
+
+@pytest.fixture
+def fit(tokenizer, pairs, tmp_path):
+    return lambda folder="fit", **options: trained(tokenizer, pairs, tmp_path / folder, **options)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tokenizer, pairs, tmp_path_factory):
+    return trained(tokenizer, pairs, tmp_path_factory.mktemp("uninterrupted"))
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+# --- the loss ---
+
+
+def test_collated_labels_are_the_completion_and_its_end_only(tokenizer, pairs):
+    batch = pairs.collate([pairs[0], pairs[2]])
+    for i, line in enumerate((LINES[0], LINES[2])):
+        prompt, completion = (tokenizer(line[k])["input_ids"] for k in ("prompt", "completion"))
+        row = [*prompt, *completion, tokenizer.eos_token_id]
+        padding = batch["input_ids"].shape[1] - len(row)
+        assert batch["input_ids"][i].tolist() == row + [tokenizer.pad_token_id] * padding
+        expected = [-100] * len(prompt) + row[len(prompt) :] + [-100] * padding
+        assert batch["labels"][i].tolist() == expected
+    assert len(pairs[0][0]) < len(pairs[2][0])  # so one row was padded
+
+
+def test_loss_is_the_mean_cross_entropy_of_the_completion_tokens(tokenizer, pairs):
+    model = models.from_scratch(SIZE, tokenizer, seed=3).eval()
+    rows = [pairs[0], pairs[1], pairs[2]]
+    expected = []
+    for prompt, completion in rows:  # one row at a time, so without padding
+        with torch.no_grad():
+            log_probs = model(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
+        for place, token in enumerate(completion, start=len(prompt)):
+            expected.append(-log_probs[place - 1, token].item())
+    loss = sft._Trainer.compute_loss(None, model, pairs.collate(rows))
+    assert loss.item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+
+
+def test_prompt_tokens_get_no_loss_of_their_own(tokenizer, pairs):
+    """Where nothing of a row is completion, nothing is left to average."""
+    model = models.from_scratch(SIZE, tokenizer, seed=3).eval()
+    whole = pairs.collate([pairs[0]])
+    last = {k: v.clone() for k, v in whole.items()}
+    last["labels"][0, :-1] = -100  # keep the end of the text only
+    with torch.no_grad():
+        logits = model(whole["input_ids"]).logits[0]
+    by_hand = -logits[-2].log_softmax(-1)[whole["input_ids"][0, -1]]
+    assert sft._Trainer.compute_loss(None, model, last).item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_training_lowers_the_loss(fit):
+    _, log = fit(training=replace(TRAINING, steps=40, learning_rate=3e-2))
+    losses = [line["loss"] for line in log]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+# --- killed and continued ---
+
+
+@pytest.mark.parametrize("step", [3, 7, 11], ids=["before_the_first_checkpoint", "first_epoch", "second_epoch"])
+def test_killed_warm_up_ends_with_the_weights_of_an_uninterrupted_one(fit, uninterrupted, bars, step):
+    weights, log = uninterrupted
+    bars.die_at = step
+    with pytest.raises(Killed):
+        fit("killed")
+    bars.die_at = None
+    continued, continued_log = fit("killed")
+    last = len(range(4, step, 4)) * 4
+    assert [bar.n for bar in bars] == [step, 12]
+    assert equal(continued, weights)
+    assert [line for line in continued_log if line["step"] > last] == [line for line in log if line["step"] > last]
+
+
+def test_warm_up_continues_from_its_newest_whole_checkpoint(fit, bars, tmp_path):
+    bars.die_at = 11
+    with pytest.raises(Killed):
+        fit("killed")
+    bars.die_at = 9
+    with pytest.raises(Killed):
+        fit("killed")  # starts at 8, so that one step is enough
+    assert sorted(p.name for p in (tmp_path / "killed").glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-8"]
+
+
+def test_checkpoint_without_its_state_is_skipped(fit, uninterrupted, bars, monkeypatch, tmp_path):
+    weights, _ = uninterrupted
+    save = TrainerState.save_to_json
+
+    def dying(self, path):
+        if "checkpoint-8" in str(path):
+            raise Killed
+        save(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainerState, "save_to_json", dying)
+        with pytest.raises(Killed):
+            fit("killed")
+    half = tmp_path / "killed" / "checkpoint-8"
+    assert half.is_dir() and not (half / "trainer_state.json").exists()
+    continued, _ = fit("killed")
+    assert equal(continued, weights)
+
+
+def test_checkpoint_with_a_truncated_state_is_skipped(fit, uninterrupted, bars, tmp_path):
+    weights, _ = uninterrupted
+    bars.die_at = 11
+    with pytest.raises(Killed):
+        fit("killed")
+    bars.die_at = None
+    state = tmp_path / "killed" / "checkpoint-8" / "trainer_state.json"
+    state.write_text(state.read_text()[:50])
+    continued, _ = fit("killed")
+    assert equal(continued, weights)
+
+
+def test_warm_up_killed_after_its_last_step_ends_with_the_same_weights_and_log(fit, uninterrupted, bars):
+    weights, log = uninterrupted
+    bars.die_at_end = True
+    with pytest.raises(Killed):
+        fit("killed")
+    bars.die_at_end = False
+    continued, continued_log = fit("killed")
+    assert equal(continued, weights)
+    assert continued_log == log
+
+
+# --- the measure ---
+
+
+def scores(bars, by_step):
+    return lambda: by_step[bars[-1].n]
+
+
+def test_weights_of_the_best_measure_are_kept(fit, bars):
+    at_eight, _ = fit("eight", measure=scores(bars, {4: 0.1, 8: 0.9}), training=replace(TRAINING, good_enough=0.9))
+    assert bars[-1].n == 8  # good enough: training stopped there
+    weights, log = fit("whole", measure=scores(bars, {4: 0.1, 8: 0.9, 12: 0.5}))
+    assert bars[-1].n == 12
+    assert equal(weights, at_eight)
+    assert [line["eval_follow_success"] for line in log if "eval_follow_success" in line] == [0.1, 0.9, 0.5]
+
+
+@pytest.mark.parametrize("step", [7, 11])
+def test_killed_warm_up_keeps_the_best_weights_of_before(fit, bars, step):
+    measure = scores(bars, {4: 0.9, 8: 0.1, 12: 0.5})
+    weights, log = fit("whole", measure=measure)
+    bars.die_at = step
+    with pytest.raises(Killed):
+        fit("killed", measure=measure)
+    bars.die_at = None
+    continued, continued_log = fit("killed", measure=measure)
+    assert equal(continued, weights)
+    measured = [[x["eval_follow_success"] for x in y if "eval_follow_success" in x] for y in (log, continued_log)]
+    assert measured[0] == measured[1] == [0.9, 0.1, 0.5]
+
+
+def test_warm_up_killed_after_it_was_good_enough_trains_no_further(fit, bars):
+    measure = scores(bars, {4: 0.9, 8: 0.95, 12: 0.99})
+    training = replace(TRAINING, good_enough=0.9)
+    weights, log = fit("whole", measure=measure, training=training)
+    bars.die_at_end = True
+    with pytest.raises(Killed):
+        fit("killed", measure=measure, training=training)
+    bars.die_at_end = False
+    continued, continued_log = fit("killed", measure=measure, training=training)
+    assert equal(continued, weights)
+    assert continued_log == log
+
+
+# --- seeds ---
+
+
+def test_equal_seeds_give_equal_weights_and_another_seed_others(fit, uninterrupted):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(77)  # the global generators do not matter
+        assert equal(fit("again")[0], uninterrupted[0])
+    assert not equal(fit("other", seed=1)[0], uninterrupted[0])
+
+
+def test_global_generators_are_untouched(fit, bars):
+    def state():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = state()
+    fit("a", measure=scores(bars, {4: 0.1, 8: 0.2, 12: 0.3}))
+    assert state() == before
+    bars.die_at = 7
+    with pytest.raises(Killed):
+        fit("b")
+    assert state() == before
+    bars.die_at = None
+    fit("b")  # restores generators from its checkpoint
+    assert state() == before
+
+
+# --- warm_up ---
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path / "home"))
+
+
+def load(variant="sft_only", seed=0, more=""):
+    return config.load("smoke", "taxi", variant, seed, f"{TINY} {more}")
+
+
+def files(folder: Path):
+    return {name: (folder / name).read_bytes() for name in ("weights.safetensors", "log.csv")}
+
+
+def test_killed_warm_up_of_a_variant_ends_with_the_same_files(tmp_path, monkeypatch, bars):
+    found = {}
+    for home in ("whole", "killed"):
+        monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path / home))
+        if home == "killed":
+            bars.die_at = 5
+            with pytest.raises(Killed):
+                sft.warm_up(load())
+            bars.die_at = None
+        sft.warm_up(load())
+        found[home] = files(load().player_dir("policy"))
+    assert bars[-1].n - bars[0].n == 0 and len(bars) == 3
+    assert found["killed"] == found["whole"]
+
+
+def test_warm_up_is_done_once_and_then_loaded(home, monkeypatch):
+    trained = sft.warm_up(load())
+    monkeypatch.setattr(sft, "fit", None)
+    loaded = sft.warm_up(load())
+    assert equal(trained.policy.model.state_dict(), loaded.policy.model.state_dict())
+    assert not loaded.policy.model.training
+    assert list(sft.training_log(load(), "policy")) == sft.LOG_COLUMNS
+
+
+def test_variants_with_equal_players_share_their_warm_up(home, monkeypatch):
+    monkeypatch.setattr(sft, "follow_success", lambda *_: 0.0)
+    sft.warm_up(load("reflect_rl"))
+    monkeypatch.setattr(sft, "fit", None)
+    for variant in ("follow", "reflect_rl_no_curriculum"):
+        assert sft.warm_up(load(variant)).reflector is not None
+
+
+def test_variant_without_warm_up_gets_untrained_players(home, monkeypatch):
+    monkeypatch.setattr(sft, "fit", None)
+    players = sft.warm_up(load("rl_only"))
+    assert players.reflector is None
+    fresh = sft.new_players(load("rl_only"))
+    assert equal(players.policy.model.state_dict(), fresh.policy.model.state_dict())
+    other = sft.new_players(load("rl_only", seed=1))
+    assert not equal(
+        {"wpe": players.policy.model.state_dict()["transformer.wpe.weight"]},
+        {"wpe": other.policy.model.state_dict()["transformer.wpe.weight"]},
+    )
+
+
+@pytest.mark.parametrize("variant", ["sft_only", "reflect_rl", "reflect_rl_no_negatives"])
+def test_each_variant_learns_from_its_own_sets(home, monkeypatch, variant):
+    read, used = data.read, []
+    monkeypatch.setattr(data, "read", lambda run, name: used.append(name) or read(run, name))
+    monkeypatch.setattr(sft, "follow_success", lambda *_: 0.0)
+    sft.warm_up(load(variant))
+    assert (
+        used
+        == {
+            "sft_only": ["policy_no_reflection"],
+            "reflect_rl": ["reflector", "policy"],
+            "reflect_rl_no_negatives": ["reflector_no_negatives", "policy_no_negatives"],
+        }[variant]
+    )
+
+
+def test_damaged_weights_are_named_and_the_advised_deletion_makes_them_anew(home):
+    sft.warm_up(load())
+    path = load().player_dir("policy") / "weights.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    with pytest.raises(ReflectRLError, match="is damaged .*; delete it to train anew") as error:
+        sft.warm_up(load())
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    path.unlink()
+    sft.warm_up(load())
+    assert path.read_bytes() == whole
+
+
+# --- follow success ---
+
+
+class Words:
+    """A reflector that computes its advice from the prompt, `None` for no advice."""
+
+    def __init__(self, advise):
+        self.advise, self.memory, self.asked = advise, {}, []
+
+    def reflect(self, prompts):
+        self.asked += prompts
+        return [self.advise(prompt) for prompt in prompts]
+
+
+def best(prompt):
+    """The oracle's next action, from what the grid says."""
+    facts = taxi.describe(prompt[: prompt.index("\nLast")])
+    passenger = taxi.ABOARD if facts["aboard"] else "RGYB".index(facts["passenger"])
+    env = taxi.DangerousTaxi()
+    env.mode = "full"
+    env.state = int(taxi._gymnasium_taxi().encode(*facts["taxi"], passenger, "RGYB".index(facts["destination"])))
+    return f"Next: {taxi.ACTIONS[env.best_action()]}."
+
+
+def test_follow_success_is_1_for_the_best_advice_and_0_without_any():
+    assert sft.follow_success(load("follow"), Words(best)) == 1
+    assert sft.follow_success(load("follow"), Words(lambda prompt: "")) == 0
+
+
+def test_follow_success_plays_all_validation_tasks_and_no_other(monkeypatch):
+    played = []
+    play = sft.play
+    monkeypatch.setattr(sft, "play", lambda d, a, tasks, *rest: played.append(list(tasks)) or play(d, a, tasks, *rest))
+    reflector = Words(lambda prompt: "")
+    sft.follow_success(load("follow"), reflector)
+    assert played == [list(taxi.tasks("full", "validation"))] * 2
+    starts = {taxi.grid(taxi.parse_task(task)[1], False) for task in taxi.tasks("full", "validation")}
+    assert {prompt[: prompt.index("\nLast")] for prompt in reflector.asked if "Last: none" in prompt} == starts
+
+
+def test_follow_success_asks_the_weights_of_now():
+    """What was remembered from earlier weights must not be repeated."""
+    reflector = Words(best)
+    reflector.memory["old"] = "words"
+    sft.follow_success(load("follow"), reflector)
+    assert "old" not in reflector.memory
