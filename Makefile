@@ -58,4 +58,4 @@ lint: $(READY) ## ruff
 	@$(RUN) ruff check .
 
 clean: ## remove what is quickly made again; runs/, results/ and figures/ of long profiles stay
-	rm -rf $(VENV) build .snakemake .pytest_cache .ruff_cache *.egg-info results/smoke figures/smoke runs/smoke
+	rm -rf $(VENV) build .snakemake .pytest_cache .ruff_cache *.egg-info results/smoke figures/smoke runs/smoke runs/smoke~*

@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 data = f"{runs}/{{env}}/data/seed{{seed}}/01_data_generation.ipynb"
 warmup = f"{runs}/{{env}}/{{group}}/seed{{seed}}/02_sft_warmup.ipynb"
 rl = f"{runs}/{{env}}/{{variant}}/seed{{seed}}/03_online_rl.ipynb"
-tuning = f"{runs}/tuning/{{env}}/{{variant}}/seed{{seed}}/{{slug}}/03_online_rl.ipynb"
+tuning = f"{runs}/tuning/{{env}}/{{variant}}/seed{{seed}}/{{slug}}/notebook.ipynb"
 
 
 wildcard_constraints:
@@ -72,6 +72,8 @@ rule all:
 
 
 rule data_generation:
+    input:
+        Path(workflow.basedir) / "configs" / f"{profile.name}.yaml",  # edited settings are noticed
     output:
         data,
     log:
@@ -170,9 +172,10 @@ rule tuning_run:
     output:
         tuning,
     log:
-        f"{runs}/tuning/{{env}}/{{variant}}/seed{{seed}}/{{slug}}/03_online_rl.log",
+        f"{runs}/tuning/{{env}}/{{variant}}/seed{{seed}}/{{slug}}/notebook.log",
     params:
-        notebook=notebooks / "03_online_rl.ipynb",
+        notebook=lambda wildcards: notebooks
+        / ("03_online_rl.ipynb" if wildcards.variant in rl_variants else "02_sft_warmup.ipynb"),
         overrides=lambda wildcards: tuning_jobs()[tuning.format(**wildcards)],
     threads: 1
     shell:

@@ -17,6 +17,11 @@ from reflect_rl.errors import ReflectRLError, unknown
 ENVS = ("taxi",)
 
 
+def _at_least_one(section: str, name: str, value: int) -> None:
+    if value < 1:
+        raise ReflectRLError(f"setting {section}.{name}={value} should be 1 or more")
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Stage 0: trajectories and negative examples.
@@ -26,7 +31,7 @@ class DataConfig:
         random_action_probability: the `p` of that mixture (the authors' code: 0.9 for the taxi).
         negatives: wrong actions planted, one a trajectory (paper, "negative examples").
         horizon: steps after which a trajectory is cut.
-        sft_examples: size of each SFT set, drawn so that all situations are equally frequent.
+        sft_examples: size of each SFT set, drawn so that rare situations are not drowned (`data.balanced`).
     """
 
     trajectories: int = 2000
@@ -77,6 +82,10 @@ class SFTConfig:
     evaluate_every: int = 200
     good_enough: float = 1.0
 
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "evaluate_every"):
+            _at_least_one("reflector or policy", name, getattr(self, name))
+
 
 @dataclass(frozen=True)
 class RLConfig:
@@ -92,7 +101,7 @@ class RLConfig:
         entropy, entropy_end: coefficient of the entropy bonus at the start and at the end (linear between).
         learning_rate_end: learning rate at the end as a share of `learning_rate` (linear between).
         replay: number of past successful episodes that are mixed into each update; 0 is off. The authors'
-            code replays 50 of them without off-policy correction; here the ratio is clipped as in PPO.
+            code replays 50 of them without off-policy correction; here by an importance weight truncated at 1.
         max_grad_norm: gradient clipping (paper: 0.3).
         milestone: whether the first pickup is rewarded in training (evaluation always counts it).
         pickup, dropoff: shares of the budget for these easier stages; the rest trains the full task.
@@ -127,6 +136,11 @@ class RLConfig:
             raise unknown("objective", self.objective, ("pg", "ppo"))
         if self.baseline not in ("none", "mean", "critic"):
             raise unknown("baseline", self.baseline, ("none", "mean", "critic"))
+        for name in ("env_steps", "episodes_per_update", "epochs", "minibatches", "horizon", "evaluate_every"):
+            _at_least_one("rl", name, getattr(self, name))
+        _at_least_one("rl", "checkpoint_every", self.checkpoint_every)
+        if self.objective == "pg" and self.epochs * self.minibatches > 1:
+            raise ReflectRLError("objective 'pg' makes one pass over a batch; for more epochs take rl.objective=ppo")
         if self.pickup + self.dropoff > 1:
             raise ReflectRLError(f"rl.pickup + rl.dropoff = {self.pickup + self.dropoff} exceeds 1; lower one of them")
 
@@ -141,6 +155,13 @@ class EvaluationConfig:
     split: str = "test"
     horizons: tuple[int, ...] = (15, 20)
     repeats: int = 10
+
+    def __post_init__(self):
+        if self.split not in ("train", "validation", "test"):
+            raise unknown("split", self.split, ("train", "validation", "test"))
+        if not self.horizons:
+            raise ReflectRLError("evaluation.horizons is empty; give at least one, such as [15,20]")
+        _at_least_one("evaluation", "repeats", self.repeats)
 
 
 @dataclass(frozen=True)
@@ -214,6 +235,8 @@ class Config:
 
     def player_dir(self, player: str) -> Path:
         """Where a warmed-up player (`reflector` or `policy`) is; variants whose settings for it agree share it."""
+        if self.arm.warmup is None:
+            raise ReflectRLError(f"variant {self.variant!r} has no warm-up; choose one that has, such as 'reflect_rl'")
         settings = json.dumps(self.sections("data", "model", player), sort_keys=True)
         name = f"{player}-{sha256(settings.encode()).hexdigest()[:8]}"
         return paths.run(self.profile, self.env, self.arm.warmup, self.seed) / "warmup" / name
@@ -257,7 +280,7 @@ def _read(name: str) -> dict:
     if not path.is_file():
         raise unknown("profile", name, profiles())
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.safe_load(path.read_text()) or {}
         missing = [key for key in ("envs", "variants", "seeds") if key not in raw]
         if missing:
             raise ReflectRLError(f"configs/{name}.yaml lacks {', '.join(missing)}; see configs/smoke.yaml")
@@ -272,9 +295,11 @@ def profile(name: str) -> Profile:
     for env in raw["envs"]:
         if env not in ENVS:
             raise unknown("environment", env, ENVS)
-    for variant in raw["variants"]:
+    for variant in [*raw["variants"], *(v for env in raw["envs"] for v in raw.get(env, {}).get("tuned", {}))]:
         if variant not in VARIANTS:
             raise unknown("variant", variant, VARIANTS)
+    if "reflect_rl" not in raw["variants"]:
+        raise ReflectRLError(f"configs/{name}.yaml leaves out 'reflect_rl', which all others are compared with; add it")
     return Profile(name, tuple(raw["envs"]), tuple(raw["variants"]), tuple(raw["seeds"]))
 
 

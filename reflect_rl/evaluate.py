@@ -19,6 +19,13 @@ from reflect_rl.rollout import Agent, Episode, Players, play
 from reflect_rl.runs import claim, progress, provenance, read_csv, read_json, write_csv, write_json
 from reflect_rl.tables import EPISODE_COLUMNS
 
+FILES = {
+    "episodes": "episodes.csv.gz",
+    "training": "training.csv.gz",
+    "reflections": "reflections.csv.gz",
+    "runs": "runs.csv",
+    "ceilings": "ceilings.csv",
+}
 REFLECTION_COLUMNS = [
     "env", "variant", "seed", "situation", "phase", "names_best", "judges_right", "names_fatal",
 ]  # fmt: skip
@@ -207,11 +214,18 @@ class Results:
     ceilings: pd.DataFrame
 
 
+def results(profile_name: str) -> Results:
+    """The raw results of a profile: `collect`ed where it has been run here, else as they were committed."""
+    folder = paths.project() / "results" / profile_name
+    if (paths.home() / "runs" / profile_name).exists() or not (folder / "manifest.json").exists():
+        return collect(profile_name)
+    return Results(**{name: read_csv(folder / file) for name, file in FILES.items()})
+
+
 def collect(profile_name: str) -> Results:
     """Everything that a profile's tables and figures are made from; what has not been run yet is run.
 
-    Writes `episodes.csv.gz`, `training.csv.gz`, `reflections.csv.gz`, `runs.csv`, `ceilings.csv` and `manifest.json`
-    to `results/<profile>/`.
+    Writes `FILES` and `manifest.json` to `results/<profile>/`.
     """
     profile = configuration.profile(profile_name)
     episodes, training, reflections, runs, checksums = [], [], [], [], {}
@@ -234,21 +248,27 @@ def collect(profile_name: str) -> Results:
         ceilings(profile),
     )
     folder = paths.results(profile_name)
-    for name in ("episodes", "training", "reflections"):
-        write_csv(folder / f"{name}.csv.gz", getattr(found, name))
-    for name in ("runs", "ceilings"):
-        write_csv(folder / f"{name}.csv", getattr(found, name))
+    for name, file in FILES.items():
+        write_csv(folder / file, getattr(found, name))
+    first = [c for c in configs if c.seed == profile.seeds[0]]
     manifest = {
         "profile": profile_name,
-        "settings": {
-            f"{c.env} {c.variant}": c.sections(*configuration.SECTIONS) for c in configs if c.seed == profile.seeds[0]
-        },
         "seeds": profile.seeds,
+        "settings": {f"{c.env} {c.variant}": c.sections(*configuration.SECTIONS) for c in first},
         "data_sha256": checksums,
+        "rl_seconds": round(sum(run["seconds"] for run in runs)),
         "provenance": provenance(),
     }
     write_json(folder / "manifest.json", manifest)
     return found
+
+
+def tuning_results(profile_name: str) -> pd.DataFrame | None:
+    """What `collect_tuning` wrote, here or as committed; None where the profile was never tuned."""
+    for folder in (paths.results(profile_name), paths.project() / "results" / profile_name):
+        if (folder / "tuning.csv").exists():
+            return read_csv(folder / "tuning.csv")
+    return None
 
 
 def collect_tuning(profile_name: str) -> pd.DataFrame:
@@ -285,7 +305,7 @@ def protocol(profile_name: str, env: str) -> str:
         f"Protocol: profile `{profile_name}`, {len(profile.seeds)} seeds, each with its own data, reflector and policy; "
         f"{tasks} fixed {panel.split} tasks a setting; sampled decoding at temperature 1 with {panel.repeats} episodes a "
         f"task, greedy decoding with one; the policy is the one after {run.rl.env_steps} environment steps (no early "
-        "stopping); reflectors were selected and settings tuned on validation tasks only. Intervals of success: 95%, "
+        "stopping); the reflector's checkpoint and the tuning grid were decided on validation tasks only. Intervals of success: 95%, "
         "stratified bootstrap over seeds within each task; intervals of differences: 95%, bootstrap over whole seeds. "
         "The ceiling is the share of tasks that can be finished within the horizon at all. The paper's numbers come from a "
         "secondary source and were measured with GPT-2 XL on 100 random maps."

@@ -81,7 +81,7 @@ def training_curves(training: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
     """Validation success, policy entropy and episode length over environment steps, a row of panels each env.
 
     Seeds are linearly interpolated to common environment steps, over the range that all of them reached;
-    lines are their mean and bands their range. Vertical lines mark curriculum stages where all seeds of a
+    lines are their mean, bands its 95% bootstrap interval over seeds. Vertical lines mark curriculum stages where all seeds of a
     variant change together. `ceilings` as in `tables.main_table`; the one of validation at
     `paper.HEADLINE`'s horizon on the full task is drawn.
     """
@@ -116,7 +116,7 @@ def training_curves(training: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
         for name in _in_order(training["variant"])
     ]
     handles += [
-        Patch(color=FAINT, alpha=0.5, linewidth=0, label="range of seeds"),
+        Patch(color=FAINT, alpha=0.5, linewidth=0, label="95% interval over seeds"),
         Line2D([], [], color=INK, linestyle="--", linewidth=0.8, label="ceiling"),
     ]
     _legend_below(figure, handles)
@@ -366,15 +366,18 @@ def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _seed_band(axis: Axes, rows: pd.DataFrame, column: str, variant: str) -> None:
-    """Mean (line) and range (band) over seeds, on the environment steps that all seeds reached."""
+    """Mean (line) and its 95% `seed_bootstrap` interval (band), on the environment steps that all seeds reached."""
     curves = [curve for _, curve in rows.dropna(subset=[column]).groupby("seed")]
     if not curves:
         return
     first = max(curve["env_steps"].min() for curve in curves)
     last = min(curve["env_steps"].max() for curve in curves)
-    steps = np.linspace(first, last, 300)
+    steps = np.linspace(first, last, 120)
     values = np.stack([np.interp(steps, curve["env_steps"], curve[column]) for curve in curves])
-    axis.fill_between(steps, values.min(0), values.max(0), color=COLOURS[variant], alpha=0.16, linewidth=0)
+    if len(curves) > 1:
+        rng = np.random.default_rng(0)
+        bounds = np.array([seed_bootstrap(column[:, None], rng, resamples=500)[1:] for column in values.T])
+        axis.fill_between(steps, bounds[:, 0], bounds[:, 1], color=COLOURS[variant], alpha=0.16, linewidth=0)
     marker = "o" if first == last else None  # a single evaluation draws no line
     axis.plot(steps, values.mean(0), color=COLOURS[variant], linestyle=_dashes(variant), marker=marker, markersize=4)
 

@@ -24,6 +24,7 @@ from transformers import (
 
 from reflect_rl.config import ModelConfig
 from reflect_rl.errors import ReflectRLError
+from reflect_rl.paths import writing
 
 # Right-padded causal models need no mask, and a saved two-layer model no bar: the warnings would only hide others.
 transformers.logging.set_verbosity_error()
@@ -177,10 +178,11 @@ def set_weights(
 
 def save_weights(model: PreTrainedModel | PeftModel, player: str, path: Path) -> None:
     """A player's own parameters as safetensors, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file({k: v.detach().contiguous() for k, v in weights(model, player).items()}, temporary)
-    temporary.replace(path)
+    with writing(path, SafetensorError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.detach().contiguous() for k, v in weights(model, player).items()}, temporary)
+        temporary.replace(path)
 
 
 def load_weights(model: PreTrainedModel | PeftModel, player: str, path: Path) -> None:

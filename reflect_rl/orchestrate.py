@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from reflect_rl import config, paths
 from reflect_rl.errors import ReflectRLError, unknown
+from reflect_rl.paths import writing
 
 CONFIG_PARAMETERS = ("profile", "env", "variant", "seed", "overrides")
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -105,7 +106,9 @@ def execute(notebook: Path, output: Path, parameters: dict) -> None:
     notebook, output = notebook.resolve(), output.resolve()
     check_parameters(notebook, parameters)
     running, failed = output.with_suffix(".running.ipynb"), output.with_suffix(".failed.ipynb")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of a kernel that nobody watches would fill the notebook
     try:
         with own_kernel():
             papermill.execute_notebook(
@@ -175,7 +178,7 @@ def _run(arguments: list[str], home: Path) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=paths.project(),
-        env=os.environ | {"REFLECT_RL_HOME": str(home)},
+        env=os.environ | {"REFLECT_RL_HOME": str(home), "TQDM_DISABLE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -199,7 +202,8 @@ def run_notebooks(notebooks: list[Path], cores: int, check: bool) -> None:
     for notebook in notebooks:
         check_parameters(notebook, {})
     build = paths.project() / "build"
-    build.mkdir(exist_ok=True)
+    with writing(build):
+        build.mkdir(exist_ok=True)
 
     def one(notebook: Path) -> str | None:
         home = Path(tempfile.mkdtemp(prefix=f"{notebook.stem}-", dir=build))
@@ -280,7 +284,8 @@ def single_run(home: Path) -> Iterator[tuple[IO[str], bool]]:
     The file has text exactly while a run is going on or was killed.
     """
     path = home / ".snakemake" / "reflect_rl.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         file.seek(0)
         holder = file.read().strip()
@@ -317,7 +322,8 @@ def run_graph(
     config.profile(profile)
     home = paths.home().resolve()
     log_path = home / "runs" / profile / "snakemake.log"
-    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(log_path):
+        log_path.parent.mkdir(parents=True, exist_ok=True)
     snakefile = snakefile or paths.project() / "Snakefile"
     command = [
         sys.executable,

@@ -4,10 +4,24 @@ Products go below the current project (the nearest parent folder with a `configs
 `pyproject.toml`), or below `$REFLECT_RL_HOME` where that is set.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from reflect_rl.errors import ReflectRLError
+
+
+@contextlib.contextmanager
+def writing(path: Path, *also: type[Exception]) -> Iterator[None]:
+    """Turn a failure to write at `path` (`OSError` or one of `also`) into an error that names the way out."""
+    try:
+        yield
+    except (OSError, *also) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ReflectRLError(
+            f"cannot write {path} ({reason}); free the place, or set REFLECT_RL_HOME to a folder of your own"
+        ) from error
 
 
 def project() -> Path:

@@ -1,6 +1,5 @@
 """Stage 2: the online loop. Roll out, compute returns, update the policy; the reflector stays frozen."""
 
-import logging
 import math
 import time
 from dataclasses import asdict, dataclass, field
@@ -10,9 +9,10 @@ import pandas as pd
 import torch
 
 from reflect_rl import models, objectives
-from reflect_rl.config import Config, RLConfig
+from reflect_rl.config import VARIANTS, Config, RLConfig
 from reflect_rl.curriculum import stage
 from reflect_rl.envs import domain
+from reflect_rl.errors import ReflectRLError
 from reflect_rl.rollout import Decision, Episode, Players, Transition, play
 from reflect_rl.runs import (
     Checkpoints,
@@ -25,8 +25,6 @@ from reflect_rl.runs import (
     write_json,
 )
 from reflect_rl.sft import Pair, keep_reflections, warm_up
-
-log = logging.getLogger(__name__)
 
 METRICS = [
     "update", "env_steps", "stage", "episodes", "success", "return", "episode_length",
@@ -176,7 +174,7 @@ def validation_success(config: Config, players: Pair) -> float:
 
 
 def trouble(metrics: list[dict]) -> str:
-    """Why a run counts as collapsed, empty while it does not.
+    """Why a run counts as collapsed, empty while it does not; once collapsed, a run stays marked.
 
     Two traps: episodes that end at once (dying early costs less than wandering), and a policy without entropy
     that fails. Either must last for `PATIENCE` updates.
@@ -201,6 +199,9 @@ def train(config: Config) -> Pair:
     A collapsed run is trained to the end of its budget, so that variants compare at equal environment steps, and
     is marked; where loss or gradient stop being finite, training ends and the last finite policy is kept.
     """
+    if not config.arm.rl:
+        trained = [name for name, variant in VARIANTS.items() if variant.rl]
+        raise ReflectRLError(f"variant {config.variant!r} has no online RL; choose one of: {', '.join(trained)}")
     folder = config.run_dir / "rl"
     players = warm_up(config)
     sections = config.sections("data", "model", "reflector", "policy", "rl")
@@ -244,8 +245,6 @@ def _train(config: Config, players: Pair) -> None:
             _save(learner, checkpoints, state)
             write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=METRICS))
     bar.close()
-    if state["reason"]:
-        log.warning("%s seed %d collapsed: %s", config.variant, config.seed, state["reason"])
     write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=METRICS))
     models.save_weights(players.policy.model, "policy", folder / "policy.safetensors")
     status = {

@@ -17,15 +17,16 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from reflect_rl import paths
 from reflect_rl.errors import ReflectRLError
+from reflect_rl.paths import writing
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: a temporary file beside it, then a rename."""
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -36,14 +37,6 @@ def write_bytes(path: Path, content: bytes) -> None:
         except BaseException:
             os.unlink(temporary)
             raise
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> ReflectRLError:
-    return ReflectRLError(
-        f"cannot write {path} ({error.strerror}); free the place, or set REFLECT_RL_HOME to a folder of your own"
-    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -94,12 +87,11 @@ def claim(folder: Path, settings: dict) -> Iterator[None]:
     """
     path = folder / "config.json"
     settings = json.loads(json.dumps(settings))
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
     with FileLock(folder / ".lock"):
         if not path.exists():
+            write_json(folder / "provenance.json", provenance())
             write_json(path, settings)
         different = _differences(read_json(path), settings)
         if different:
@@ -128,12 +120,13 @@ class Checkpoints:
         target, temporary = self.folder / f"step{step}", self.folder / f".step{step}.tmp"
         old = [p for p in self.folder.glob("step*") if p != target]
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, group in tensors.items():
-            save_file({key: value.contiguous() for key, value in group.items()}, temporary / f"{name}.safetensors")
-        write_json(temporary / "state.json", {"tensors": sorted(tensors), "state": state})
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
+        with writing(target, SafetensorError):
+            temporary.mkdir(parents=True)
+            for name, group in tensors.items():
+                save_file({key: value.contiguous() for key, value in group.items()}, temporary / f"{name}.safetensors")
+            write_json(temporary / "state.json", {"tensors": sorted(tensors), "state": state})
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(temporary, target)
         for path in old:
             shutil.rmtree(path, ignore_errors=True)
 

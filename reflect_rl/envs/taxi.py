@@ -202,12 +202,13 @@ class DangerousTaxi(gym.Env):
         return self._observation(), self._info()
 
     def step(self, action):
+        action = int(action)
         self.steps += 1
         truncated = self.steps >= self.horizon
         if not 0 <= action < len(ACTIONS):
-            info = self._info(ended="horizon" if truncated else "", invalid_action=int(action))
+            info = self._info(ended="horizon" if truncated else "", invalid_action=action)
             return self._observation(), -1 / REWARD_SCALE, False, truncated, info
-        after = _transition(self.state, int(action))
+        after = _transition(self.state, action)
         fatal = after == self.state
         picked_up = not fatal and action == PICK_UP
         delivered = _delivered(after)
