@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from reflect_rl import paths
 from reflect_rl.errors import ReflectRLError
