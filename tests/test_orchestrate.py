@@ -147,7 +147,7 @@ def test_tidy_keeps_tags_and_nothing_else():
 def test_absolute_paths_are_found_in_text_only():
     texts = {
         "text/plain": "saved in '/home/me/runs/x.csv'",
-        "text/html": "<td>a/tmp/b</td>",
+        "text/html": "<td>a/opt/b</td>",
         "image/png": "/tmp/",
     }
     cell = new_code_cell(outputs=[new_output("display_data", texts), new_output("stream", text="at 1/2 runs/a")])
