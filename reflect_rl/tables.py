@@ -21,6 +21,7 @@ RATES = {
     *("success", "ci_low", "ci_high", "ceiling", "paper", "effect"),
     *("stratified_low", "stratified_high", "seed_low", "seed_high", "seed_min", "seed_max"),
     *("names_best", "names_best_low", "names_best_high"),
+    *(f"{when} RL {statistic}" for when in ("before", "after") for statistic in ("mean", "min", "max")),
     *("judges_right", "judges_right_low", "judges_right_high", "names_fatal"),
 }
 INTERVAL_SEED = 20240812  # every row starts its own generator from it, so that no row depends on another

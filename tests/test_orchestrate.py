@@ -44,6 +44,15 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_bars_leave_no_widgets_in_an_executed_notebook(write, tmp_path):
+    # a bar in a notebook sends thousands of messages, more than nbval waits for
+    notebook = write("cheese = 'none'", "from reflect_rl.runs import progress\nprint(sum(progress(range(3), 'work')))")
+    output = tmp_path / "story.ipynb"
+    assert main(["execute", str(notebook), str(output)]) == 0
+    cells = [cell for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "code"]
+    assert [(o.output_type, o.get("text")) for cell in cells for o in cell.outputs] == [("stream", "3\n")]
+
+
 def test_success_leaves_the_executed_notebook_alone(write, tmp_path):
     notebook = write(
         "cheese = 'none'\npieces = 1", "import os, sys\nprint(cheese, pieces * 2, os.getcwd(), sys.prefix)"

@@ -1,5 +1,6 @@
 """Environments by name: their tasks, settings and ceilings. To add one, write a module like `taxi` and list it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -15,18 +16,16 @@ class Domain:
 
     Attributes:
         gym_id: name in Gymnasium's registry.
+        make: builds a bare environment (Gymnasium's `make` and its wrappers would cost more than the environment).
         module: has `tasks(mode, split)`, `shortest(task)`, `parse_task(task)`.
         settings: task families that are evaluated.
     """
 
     name: str
     gym_id: str
+    make: Callable[..., gym.Env]
     module: ModuleType
     settings: tuple[str, ...]
-
-    def make(self, **options) -> gym.Env:
-        """A bare environment (Gymnasium's wrappers would cost more than the environment itself)."""
-        return gym.make(self.gym_id, disable_env_checker=True, **options).unwrapped
 
     def tasks(self, setting: str, split: str) -> tuple[str, ...]:
         return self.module.tasks(setting, split)
@@ -39,7 +38,7 @@ class Domain:
 
 gym.register("reflect_rl/DangerousTaxi-v0", entry_point="reflect_rl.envs.taxi:DangerousTaxi", order_enforce=False)
 
-DOMAINS = {"taxi": Domain("taxi", "reflect_rl/DangerousTaxi-v0", taxi, ("pickup", "full"))}
+DOMAINS = {"taxi": Domain("taxi", "reflect_rl/DangerousTaxi-v0", taxi.DangerousTaxi, taxi, ("pickup", "full"))}
 
 
 def domain(name: str) -> Domain:
