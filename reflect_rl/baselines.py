@@ -18,6 +18,13 @@ class Oracle:
     """The first action of a shortest way: the ceiling."""
 
     def decide(self, seats: Sequence[Seat]) -> list[Decision]:
+        return [Decision(seat.env.oracle_action()) for seat in seats]
+
+
+class Expert:
+    """The best that can be known from what has been seen: the oracle where all is seen, the explorer where not."""
+
+    def decide(self, seats: Sequence[Seat]) -> list[Decision]:
         return [Decision(seat.env.best_action()) for seat in seats]
 
 
@@ -45,7 +52,7 @@ class Stumble:
     def decide(self, seats: Sequence[Seat]) -> list[Decision]:
         decisions = self.agent.decide(seats)
         for i, seat in enumerate(seats):
-            wrong = [a for a in seat.env.safe_actions() if a != seat.env.best_action()]
+            wrong = seat.env.wrong_actions()
             if wrong and seat.rng.random() < self.probability:
                 decisions[i] = Decision(int(seat.rng.choice(wrong)), reflection=decisions[i].reflection)
         return decisions

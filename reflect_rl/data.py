@@ -40,50 +40,48 @@ class Example:
         return prompt, " " + label(s.actions.index(s.best_action))
 
 
-def situation(env, index: int, last_action: str, verdict: str, observation: str, actions: Sequence[str]) -> Situation:
+def situation(env, index: int, last_action: str, observation: str, actions: Sequence[str]) -> Situation:
     """The present step of `env` as a teacher sees it."""
     best = actions[env.best_action()]
-    return Situation(env.task, index, observation, last_action, verdict, env.phase(), tuple(actions), best)
+    return Situation(env.task, index, observation, last_action, env.verdict, env.phase(), tuple(actions), best)
 
 
-def _act(env, action: int, index: int) -> tuple[Situation | None, str]:
-    """Take an action; the next situation (None at the end of the episode) and how the episode ended."""
-    before = env.distance()
+def act(env, now: Situation, action: int) -> Situation | None:
+    """Take an action; the next situation, None at the end of the episode."""
     observation, _, terminated, truncated, info = env.step(action)
     if terminated or truncated:
-        return None, info["ended"]
-    verdict = "right" if env.distance() < before else "wrong"
-    return situation(env, index, info["actions"][action], verdict, observation, info["actions"]), ""
+        return None
+    return situation(env, now.index + 1, now.actions[action], observation, info["actions"])
 
 
-def _begin(env, task: str) -> Situation:
+def begin(env, task: str) -> Situation:
     observation, info = env.reset(options={"task": task})
-    return situation(env, 0, "", "start", observation, info["actions"])
+    return situation(env, 0, "", observation, info["actions"])
 
 
 def trajectory(env, task: str, random_action_probability: float, rng: np.random.Generator) -> Iterator[Situation]:
-    """The situations of one episode of the oracle, mixed with random actions."""
-    now: Situation | None = _begin(env, task)
+    """The situations of one episode of the best actions that a player can know, mixed with random ones."""
+    now: Situation | None = begin(env, task)
     while now is not None:
         yield now
         explore = rng.random() < random_action_probability
         action = int(rng.integers(len(now.actions))) if explore else env.best_action()
-        now, _ = _act(env, action, now.index + 1)
+        now = act(env, now, action)
 
 
 def negative(env, task: str, rng: np.random.Generator) -> Situation | None:
-    """The situation after a wrong action, planted at a random step of the oracle's own trajectory.
+    """The situation after a wrong action, planted at a random step of the teacher's own trajectory.
 
     Only an action that survives can be recovered from, so fatal actions are never planted. None where the
     step has no wrong action that survives.
     """
-    now = _begin(env, task)
-    for _ in range(int(rng.integers(env.distance()))):
-        now, _ = _act(env, env.best_action(), now.index + 1)
-    wrong = [a for a in env.safe_actions() if a != env.best_action()]
+    now = begin(env, task)
+    for _ in range(int(rng.integers(env.steps_to_go()))):
+        now = act(env, now, env.best_action())
+    wrong = env.wrong_actions()
     if not wrong:
         return None
-    after, _ = _act(env, int(rng.choice(wrong)), now.index + 1)
+    after = act(env, now, int(rng.choice(wrong)))
     return after if after is not None and after.verdict == "wrong" else None
 
 

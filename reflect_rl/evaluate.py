@@ -10,7 +10,6 @@ from reflect_rl import config as configuration
 from reflect_rl import data, paths, rl, sft
 from reflect_rl.baselines import Follow, Oracle, Random
 from reflect_rl.config import Config, Profile
-from reflect_rl.data import situation
 from reflect_rl.envs import domain
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.players import Reflector
@@ -105,54 +104,40 @@ def _evaluate(config: Config) -> pd.DataFrame:
 
 
 def probe(config: Config) -> Iterator[tuple]:
-    """Situations along the oracle's way through every task of the panel, each with the environment in that state.
+    """Situations along the best way through every task of the panel, each with the environment in that state.
 
-    `start`: the first; `right`: after each of the oracle's actions; `wrong`: after one wrong action that survives,
-    at each step that has one.
+    `start`: the first; `right`: after each of the best actions; `wrong`: after one wrong action that survives, at each
+    step that has one.
     """
     env = domain(config.env).make(horizon=10_000)
     rng = np.random.default_rng(7)  # the same probes for every seed and variant
 
-    def walk(task, length, last=None):
-        observation, info = env.reset(options={"task": task})
-        action, verdict = None, "start"
-        for index in range(length + (last is not None)):
-            action = env.best_action() if index < length else last
-            verdict = "right" if index < length else "wrong"
-            observation, _, _, _, info = env.step(action)
-        name = "" if action is None else info["actions"][action]
-        return situation(env, length, name, verdict, observation, info["actions"])
+    def walk(task, length):
+        now = data.begin(env, task)
+        for _ in range(length):
+            now = data.act(env, now, env.best_action())
+        return now
 
     for task in domain(config.env).tasks("full", config.evaluation.split):
         env.reset(options={"task": task})
-        for length in range(env.distance()):
-            yield env, walk(task, length)
-            wrong = [a for a in env.safe_actions() if a != env.best_action()]
+        for length in range(env.steps_to_go()):
+            now = walk(task, length)
+            yield env, now
+            wrong = env.wrong_actions()
             if wrong:
-                before, action = env.distance(), int(rng.choice(wrong))
-                after = walk(task, length, action)
-                if env.distance() >= before:
+                after = data.act(env, now, int(rng.choice(wrong)))
+                if after.verdict == "wrong":
                     yield env, after
-            env.reset(options={"task": task})
 
 
 def judge_reflector(config: Config, reflector: Reflector) -> pd.DataFrame:
     """What the reflector of a seed says in the probed situations; one row a situation, 0/1 in the last columns.
 
-    `names_best`: the advice shortens the way; `judges_right`: the verdict on the last action is the teacher's;
-    `names_fatal`: the advice would end the episode.
+    `names_best`: the advice is as good as any that a player can know; `judges_right`: the verdict on the last action
+    is the teacher's; `names_fatal`: the advice would end the episode.
     """
-    rows, prompts = [], []
-    for env, now in probe(config):
-        before = env.distance()
-        safe, state = env.safe_actions(), (env.state, env.was_aboard)
-        good = []
-        for action in safe:
-            env.step(action)
-            good += [action] if env.distance() < before else []
-            env.state, env.was_aboard = state
-        rows.append([now, good, safe])
-        prompts.append(reflection_prompt(now.observation, now.last_action))
+    rows = [(now, env.good_actions(), env.safe_actions()) for env, now in probe(config)]
+    prompts = [reflection_prompt(now.observation, now.last_action) for now, _, _ in rows]
     table = []
     for (now, good, safe), text in zip(rows, reflector.reflect(prompts), strict=True):
         advised = advised_action(text, now.actions)

@@ -288,16 +288,19 @@ def reflector_effect(reflector: pd.DataFrame) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def film_strip(frames: list[dict], title: str) -> Figure:
-    """A taxi episode as a strip of grids, each with the reflection on it and the action then taken.
+    """An episode as a strip of scenes, each with the reflection on it and the action then taken.
 
-    `frames` hold `observation` (the grid of text), `reflection`, `action` (empty at the end) and `reward`.
+    `frames` hold `observation`, `reflection`, `action` (empty at the end) and `reward`. A taxi's grid of text is drawn,
+    any other text is set as it is.
     """
     if not frames:
         raise ReflectRLError("no frames to draw; give at least the first observation of an episode")
-    num_rows = -(-len(frames) // 8)
+    grids = frames[0]["observation"].startswith("|")
+    most, letters = (8, 27) if grids else (5, 40)
+    num_rows = -(-len(frames) // most)
     num_columns = -(-len(frames) // num_rows)
-    width, gap, line = 1.5, 0.22, 0.115  # inches: a grid, the space between two, a line of caption
-    captions = [textwrap.wrap(frame["reflection"], 27) for frame in frames]
+    width, gap, line = 1.5 if grids else 2.2, 0.22, 0.115  # inches: a scene, the space between two, a line of caption
+    captions = [textwrap.wrap(frame["reflection"], letters) for frame in frames]
     rows = [range(start, min(start + num_columns, len(frames))) for start in range(0, len(frames), num_columns)]
     heights = [width + 0.52 + line * max(len(captions[i]) for i in row) for row in rows]
     figure_width = max(num_columns * (width + gap) + gap, 6.9)
@@ -316,7 +319,7 @@ def film_strip(frames: list[dict], title: str) -> Figure:
             axis = figure.add_axes(
                 [left / figure_width, bottom / figure_height, width / figure_width, width / figure_height]
             )
-            _draw_grid(axis, frames[i]["observation"])
+            (_draw_grid if grids else _draw_text)(axis, frames[i]["observation"])
             write(
                 left,
                 bottom - 0.06,
@@ -329,9 +332,22 @@ def film_strip(frames: list[dict], title: str) -> Figure:
                 action = f"→ {frames[i]['action']}  ({frames[i]['reward']:+.2f})".replace("-", "−")
                 write(left, bottom - 0.1 - line * len(captions[i]), action, fontsize=7, fontweight="bold")
         top -= height
-    axis = figure.add_axes([gap / figure_width, 0.06 / figure_height, 6.5 / figure_width, 0.3 / figure_height])
-    _draw_glyph_legend(axis)
+    if grids:
+        axis = figure.add_axes([gap / figure_width, 0.06 / figure_height, 6.5 / figure_width, 0.3 / figure_height])
+        _draw_glyph_legend(axis)
     return figure
+
+
+def _draw_text(axis: Axes, observation: str) -> None:
+    """A card with the text of an observation, each of its lines wrapped; the longest is cut, which dots tell."""
+    lines = [part for text in observation.splitlines() for part in textwrap.wrap(text, 38, subsequent_indent="  ")]
+    if len(lines) > 17:
+        lines = [*lines[:16], "..."]
+    axis.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
+    axis.grid(visible=False)
+    for spine in axis.spines.values():
+        spine.set(visible=True, color=FAINT)
+    axis.text(0.03, 0.97, "\n".join(lines), va="top", fontsize=6, linespacing=1.3, color=INK)
 
 
 def _in_order(variants: pd.Series) -> list[str]:

@@ -6,6 +6,7 @@ Products go below the current project (the nearest parent folder with a `configs
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,21 @@ def writing(path: Path, *also: type[Exception]) -> Iterator[None]:
         raise ReflectRLError(
             f"cannot write {path} ({reason}); free the place, or set REFLECT_RL_HOME to a folder of your own"
         ) from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a temporary file beside it, then a rename."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
 
 
 def project() -> Path:
@@ -44,6 +60,11 @@ def configs() -> Path:
 
 def notebooks() -> Path:
     return project() / "notebooks"
+
+
+def games() -> Path:
+    """Games that were generated, and translations of games; the same for every profile."""
+    return home() / "data" / "alfworld"
 
 
 def data(profile: str, env: str, seed: int) -> Path:

@@ -1,4 +1,4 @@
-"""Who writes reflections: the interface, and a teacher of rules for DangerousTaxi."""
+"""Who writes reflections: the interface, and a teacher of rules for each environment."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -60,7 +60,41 @@ class TaxiRules:
         return f"{self._GERUND[situation.last_action]} was {situation.verdict}: {goal}. {advice}"
 
 
-TEACHERS = {"taxi": TaxiRules}
+class HouseholdRules:
+    """Writes household reflections from what the explorer is about, which it knows from what it has seen alone."""
+
+    _GERUND = {
+        "go": "Going",
+        "open": "Opening",
+        "close": "Closing",
+        "take": "Taking",
+        "move": "Moving",
+        "put": "Putting",
+        "clean": "Cleaning",
+        "heat": "Heating",
+        "cool": "Cooling",
+        "use": "Using",
+        "slice": "Slicing",
+    }
+    _REASON = {
+        "search": "it is still to be found",
+        "fetch": "it has been seen",
+        "carry": "it is in hand",
+        "treat": "it is at the right place",
+        "place": "here it belongs",
+        "light": "here is the light",
+        "put down": "this is not needed",
+    }
+
+    def reflect(self, situation: Situation) -> str:
+        reason, advice = self._REASON[situation.phase], f"Next: {situation.best_action}."
+        if situation.verdict == "start":
+            return f"Starting: {reason}. {advice}"
+        verb, _, rest = situation.last_action.partition(" ")
+        return f"{self._GERUND[verb]} {rest} was {situation.verdict}: {reason}. {advice}"
+
+
+TEACHERS = {"taxi": TaxiRules, "alfworld": HouseholdRules}
 
 
 def teacher(env: str) -> Teacher:

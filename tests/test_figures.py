@@ -159,10 +159,18 @@ def test_film_strip_draws_every_frame_its_walls_and_its_words():
     assert "end" in words and "→ move north  (−0.05)" in words
 
 
-@pytest.mark.parametrize("observation", ["", "a room with a door", GRID[:-3]])
-def test_film_strip_refuses_what_is_no_grid(observation):
+def test_film_strip_refuses_a_broken_grid():
     with pytest.raises(ReflectRLError, match="not a taxi grid"):
-        figures.film_strip([{**frames()[0], "observation": observation}], "")
+        figures.film_strip([{**frames()[0], "observation": GRID[:-3]}], "")
+
+
+def test_film_strip_sets_other_observations_as_text():
+    observation = "Task: put some tomato on microwave\nAt: the middle of the room\nSearched: nothing"
+    figure = figures.film_strip([{**frames()[0], "observation": observation}] * 6, "")
+    cards = [text.get_text() for axis in figure.axes for text in axis.texts]
+    assert cards == ["Task: put some tomato on microwave\nAt: the middle of the room\nSearched: nothing"] * 6
+    long = figures.film_strip([{**frames()[0], "observation": "cabinet 1, " * 100}], "")
+    assert long.axes[0].texts[0].get_text().endswith("\n...")
 
 
 def test_film_strip_refuses_an_empty_episode():

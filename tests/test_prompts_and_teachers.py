@@ -92,19 +92,19 @@ def situations(task):
     """Every situation one or no wrong step away from the oracle's way, with the environment that is in it."""
     env = domain("taxi").make(horizon=1000)
 
-    def now(index, last, verdict):
-        return data.situation(env, index, last, verdict, env._observation(), taxi.ACTIONS)
+    def now(index, last):
+        return data.situation(env, index, last, env._observation(), taxi.ACTIONS)
 
     env.reset(options={"task": task})
-    yield env, now(0, "", "start")
+    yield env, now(0, "")
     for index in range(1, taxi.shortest(task)):
         state, was_aboard = env.state, env.was_aboard
         for action in env.safe_actions():
             before = env.distance()
             env.step(action)
             if env.distance():
-                verdict = "right" if env.distance() == before - 1 else "wrong"
-                yield env, now(index, taxi.ACTIONS[action], verdict)
+                assert env.verdict == ("right" if env.distance() == before - 1 else "wrong")
+                yield env, now(index, taxi.ACTIONS[action])
             env.state, env.was_aboard = state, was_aboard
         env.step(env.best_action())
 

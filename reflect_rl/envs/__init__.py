@@ -37,6 +37,7 @@ class Domain:
 
 
 gym.register("reflect_rl/DangerousTaxi-v0", entry_point="reflect_rl.envs.taxi:DangerousTaxi", order_enforce=False)
+gym.register("reflect_rl/Household-v0", entry_point="reflect_rl.envs.alfworld:Household", order_enforce=False)
 
 DOMAINS = {"taxi": Domain("taxi", "reflect_rl/DangerousTaxi-v0", taxi.DangerousTaxi, taxi, ("pickup", "full"))}
 

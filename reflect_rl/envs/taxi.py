@@ -199,6 +199,7 @@ class DangerousTaxi(gym.Env):
         self.task = task
         self.was_aboard = self.mode == "dropoff"
         self.steps = 0
+        self.verdict = "start"
         return self._observation(), self._info()
 
     def step(self, action):
@@ -206,6 +207,7 @@ class DangerousTaxi(gym.Env):
         self.steps += 1
         truncated = self.steps >= self.horizon
         if not 0 <= action < len(ACTIONS):
+            self.verdict = "wrong"
             info = self._info(ended="horizon" if truncated else "", invalid_action=action)
             return self._observation(), -1 / REWARD_SCALE, False, truncated, info
         after = _transition(self.state, action)
@@ -214,6 +216,8 @@ class DangerousTaxi(gym.Env):
         delivered = _delivered(after)
         success = picked_up if self.mode == "pickup" else delivered
         rewarded = delivered or (picked_up and self.milestone and not self.was_aboard)
+        distance = _distances(self.mode)
+        self.verdict = "right" if distance[after] < distance[self.state] else "wrong"
         reward = -10 if fatal else 20 if rewarded else -1
         self.state = after
         self.was_aboard = self.was_aboard or picked_up
@@ -233,6 +237,24 @@ class DangerousTaxi(gym.Env):
         """The oracle: index of the first action on a shortest way to success."""
         distance = _distances(self.mode)
         return min(range(len(ACTIONS)), key=lambda a: self._cost(a, distance))
+
+    def good_actions(self) -> tuple[int, ...]:
+        """Indices of the actions that shorten the way to success."""
+        distance = _distances(self.mode)
+        return tuple(a for a in range(len(ACTIONS)) if self._cost(a, distance) < self.distance())
+
+    def oracle_action(self) -> int:
+        """The same as `best_action`: the grid shows all of the state, so that there is no more to know."""
+        return self.best_action()
+
+    def wrong_actions(self) -> tuple[int, ...]:
+        """Indices of the actions that survive and are not the oracle's."""
+        best = self.best_action()
+        return tuple(action for action in self.safe_actions() if action != best)
+
+    def steps_to_go(self) -> int:
+        """Steps of the oracle's way from here."""
+        return self.distance()
 
     def safe_actions(self) -> tuple[int, ...]:
         """Indices of the actions that do not end the episode in danger."""

@@ -1,0 +1,203 @@
+"""Where games lie, which games make up the panels, and making those that are not there."""
+
+import json
+import os
+from collections import Counter
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from reflect_rl import paths
+from reflect_rl.envs.alfworld.games import PAPER, ROOMS, SPLITS, TASK_TYPES, UNSEEN, Recipe, generate, recipes
+from reflect_rl.errors import ReflectRLError, unknown
+
+LAYOUT = "json_2.1.1"
+SETTINGS = ("paper", "kitchens", "all_seen", "all_unseen")
+MODES = ("pickup", "dropoff", "full")
+# Trials of generated games: which numbers belong to which of the project's splits. No number is in two of them.
+TRIALS = {"train": 0, "validation": 1000, "test": 2000}
+SIZES = {  # setting -> games of each split; of each scene for `kitchens` outside of test, of each task type for `all_*`
+    "paper": {"train": 40, "validation": 20, "test": 25},
+    "kitchens": {"train": 2, "validation": 1, "test": 25},
+    "all_seen": {"train": 20, "validation": 5, "test": 6},
+    "all_unseen": {"test": 6},
+}
+
+
+def real_root() -> Path | None:
+    """`$ALFWORLD_DATA`, where the real archives are; None where the variable is not set.
+
+    Raises:
+        ReflectRLError: it is set and holds no games.
+    """
+    named = os.environ.get("ALFWORLD_DATA")
+    if not named:
+        return None
+    root = Path(named)
+    if not any(root.glob(f"{LAYOUT}/*/*/*/game.tw-pddl")):
+        raise ReflectRLError(
+            f"ALFWORLD_DATA={named} holds no {LAYOUT}/<split>/<task>/<trial>/game.tw-pddl; unset it to play generated games"
+        )
+    return root
+
+
+def provenance() -> str:
+    """Where the games of this machine come from, in a few words."""
+    return "generated from floor plans" if real_root() is None else "ALFWorld 2.1.1 archive"
+
+
+def folder_of(split: str, setting: str) -> str:
+    """ALFWorld's split in which the games of one of the project's splits lie."""
+    if split != "test":
+        return "train"
+    return "valid_unseen" if setting in ("kitchens", "all_unseen") else "valid_seen"
+
+
+@cache
+def games(setting: str, split: str) -> tuple[str, ...]:
+    """The games of a panel as `<ALFWorld's split>/<task>/<trial>`, fixed once and for all.
+
+    `paper`: the paper's task in its scene. `kitchens`: the same task in all kitchens, tested in one that training never
+    saw. `all_seen` and `all_unseen`: all six task types in every kind of room, tested in scenes that training saw and in
+    scenes that it did not.
+    """
+    if setting not in SETTINGS:
+        raise unknown("setting", setting, SETTINGS)
+    if split not in TRIALS:
+        raise unknown("split", split, TRIALS)
+    size = SIZES[setting].get(split, 0)
+    return tuple(_generated(setting, split, size) if real_root() is None else _real(setting, split))
+
+
+def _generated(setting: str, split: str, size: int) -> list[str]:
+    folder, first = folder_of(split, setting), TRIALS[split]
+    if setting == "paper":
+        return [f"{folder}/{PAPER.name}/{trial_name(first + i)}" for i in range(size)]
+    if setting == "kitchens":
+        scenes = [s for s in ROOMS["kitchen"] if (s in UNSEEN) == (split == "test")]
+        recipe = {s: Recipe(PAPER.task_type, PAPER.object, PAPER.target, s) for s in scenes}
+        # scene 13 has the paper's games; other numbers keep the two panels apart
+        return [f"{folder}/{recipe[s].name}/{trial_name(first + 500 + i)}" for i in range(size) for s in scenes]
+    rng = np.random.default_rng([SETTINGS.index(setting), list(TRIALS).index(split)])
+    scenes = [s for rooms in ROOMS.values() for s in rooms if (s in UNSEEN) == (setting == "all_unseen")]
+    chosen = []
+    for task_type in TASK_TYPES:
+        possible = {s: [r for r in recipes(s) if r.task_type == task_type] for s in scenes}
+        possible = {s: found for s, found in possible.items() if found}
+        for i in range(size):
+            scene = list(possible)[rng.integers(len(possible))]
+            recipe = possible[scene][rng.integers(len(possible[scene]))]
+            chosen.append(f"{folder}/{recipe.name}/{trial_name(first + 700 + i)}")
+    return chosen
+
+
+def _real(setting: str, split: str) -> list[str]:
+    """The games of a panel in the real archives; training and validation share a folder and are told apart by checksum."""
+    found = []
+    for path in sorted(real_root().glob(f"{LAYOUT}/{folder_of(split, setting)}/*/*/game.tw-pddl")):
+        name, trial = path.parts[-3:-1]
+        try:
+            recipe = Recipe.parse(name)
+        except ReflectRLError:
+            continue  # sliced and movable tasks, which ALFWorld leaves out too
+        tomato = (recipe.task_type, recipe.object, recipe.target) == (PAPER.task_type, PAPER.object, PAPER.target)
+        if setting in ("paper", "kitchens") and not tomato or setting == "paper" and recipe.scene != PAPER.scene:
+            continue
+        held_out = sha256(f"{name}/{trial}".encode()).digest()[0] < 32  # one in eight
+        if split == "test" or held_out == (split == "validation"):
+            found.append(f"{folder_of(split, setting)}/{name}/{trial}")
+    return found
+
+
+def tasks(name: str, split: str) -> tuple[str, ...]:
+    """Task ids of a panel: of a setting, or in one of the modes the games of `paper`, `kitchens` and `all_seen` together."""
+    if name in SETTINGS:
+        return tuple(f"full:{game}" for game in games(name, split))
+    if name not in MODES:
+        raise unknown("setting or mode", name, (*SETTINGS, *MODES))
+    return tuple(f"{name}:{game}" for setting in SETTINGS[:3] for game in games(setting, split))
+
+
+def parse_task(task: str) -> tuple[str, str, Recipe]:
+    """`full:train/<task>/<trial>` -> (mode, game, recipe)."""
+    mode, _, game = str(task).partition(":")
+    parts = game.split("/")
+    if mode not in MODES or len(parts) != 3 or parts[0] not in SPLITS:
+        example = tasks("paper", "train")[0]
+        raise ReflectRLError(f"{task!r} is no ALFWorld task; an example: {example!r}")
+    return mode, game, Recipe.parse(parts[1])
+
+
+def trial_name(number: int) -> str:
+    """`trial_G00007`; the G tells a generated game from a real one wherever its name stands."""
+    return f"trial_G{number:05d}"
+
+
+def path_of(game: str) -> Path:
+    """The game's file, which may not be there yet."""
+    return (real_root() or paths.games()) / LAYOUT / game / "game.tw-pddl"
+
+
+def make(game: str) -> str:
+    """Generate a game unless it is there; returns its path. To be called in an engine process.
+
+    A game is kept once the oracle has won it; where it cannot, or where the game is won at the start, the next draw of
+    the same trial is taken.
+    """
+    from reflect_rl.envs.alfworld.experts import Goal, oracle
+
+    path = path_of(game)
+    if path.is_file():
+        return str(path)
+    if real_root() is not None:
+        raise ReflectRLError(f"no game at {path}; check ALFWORLD_DATA, or unset it to play generated games")
+    _, name, trial = game.split("/")
+    recipe = Recipe.parse(name)
+    engine = _prover()
+    for attempt in range(20):
+        made, trajectory = generate(recipe, int(trial.removeprefix("trial_G")), attempt)
+        draft = path.with_name(f"draft{attempt}.tw-pddl")
+        paths.write_bytes(draft, json.dumps(made).encode())
+        engine.reset(draft)
+        draft.unlink()
+        walkthrough = [] if engine.won else oracle(engine, Goal.of(recipe))
+        for command in walkthrough:
+            engine.step(command)
+        if walkthrough and engine.won:
+            made |= {"solvable": True, "walkthrough": walkthrough}
+            paths.write_bytes(path.with_name("initial_state.pddl"), made["pddl_problem"].encode())
+            paths.write_bytes(path.with_name("traj_data.json"), json.dumps(trajectory, indent=1).encode())
+            paths.write_bytes(path, json.dumps(made).encode())
+            return str(path)
+    raise ReflectRLError(f"no solvable game found for {game} in 20 draws; name another trial")
+
+
+@cache
+def _prover():
+    from reflect_rl.envs.alfworld.engine import Engine
+
+    return Engine()
+
+
+def manifest(panel: tuple[str, ...]) -> dict:
+    """What the games of a panel are: provenance, checksum and length of the walkthrough of each.
+
+    Raises:
+        ReflectRLError: two games are the same.
+    """
+    listed = {}
+    for game in sorted({task.partition(":")[2] for task in panel}):
+        text = path_of(game).read_text()
+        content = json.loads(text)
+        listed[game] = {
+            "problem_sha256": sha256(content["pddl_problem"].encode()).hexdigest(),
+            "sha256": sha256(text.encode()).hexdigest(),
+            "steps": len(content.get("walkthrough") or ()),
+        }
+    copies = [key for key, n in Counter(entry["problem_sha256"] for entry in listed.values()).items() if n > 1]
+    if copies:
+        same = [game for game, entry in listed.items() if entry["problem_sha256"] == copies[0]]
+        raise ReflectRLError(f"equal games: {', '.join(same)}; leave all but one out")
+    return {"provenance": provenance(), "games": listed}
