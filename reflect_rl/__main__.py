@@ -30,8 +30,8 @@ def parser() -> argparse.ArgumentParser:
 
     execute = commands.add_parser("execute", help="execute one notebook with checked parameters")
     execute.set_defaults(run=_execute)
-    execute.add_argument("notebook", type=Path)
-    execute.add_argument("output", type=Path)
+    execute.add_argument("notebook", type=Path, help="such as notebooks/00_quickstart.ipynb")
+    execute.add_argument("output", type=Path, help="where the executed copy goes, such as build/my_quickstart.ipynb")
     execute.add_argument(
         "-p",
         dest="parameters",
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar=("NAME", "VALUE"),
-        help="repeatable",
+        help="a value for the notebook's parameters cell, such as -p seed 1; repeatable",
     )
 
     notebooks = commands.add_parser("notebooks", help="execute notebooks in place with their own defaults")
@@ -77,6 +77,7 @@ def _tuned(arguments: argparse.Namespace) -> None:
 def _execute(arguments: argparse.Namespace) -> None:
     given = {name: orchestrate.parse_value(name, text) for name, text in arguments.parameters}
     orchestrate.execute(arguments.notebook, arguments.output, given)
+    print(f"executed: {arguments.output}")
 
 
 def _notebooks(arguments: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ import yaml
 from reflect_rl import paths
 from reflect_rl.errors import ReflectRLError, unknown
 
-ENVS = ("taxi",)
+ENVS = ("taxi", "alfworld")
 
 
 def _at_least_one(section: str, name: str, value: int) -> None:
@@ -186,6 +186,7 @@ class Variant:
 VARIANTS = {
     "random": Variant(),
     "oracle": Variant(),
+    "expert": Variant(),
     "follow": Variant(warmup="reflect_rl", reflection=True),
     "sft_only": Variant(warmup="sft_only"),
     "rl_only": Variant(rl=True),
@@ -249,7 +250,7 @@ class Config:
     @property
     def model_name(self) -> str:
         """What stands in the `model` column; empty for variants without a language model."""
-        if self.variant in ("random", "oracle"):
+        if self.variant in ("random", "oracle", "expert"):
             return ""
         return self.model.base or f"gpt2-scratch-{self.model.n_layer}x{self.model.d_model}"
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from reflect_rl import config as configuration
 from reflect_rl import data, paths, rl, sft
-from reflect_rl.baselines import Follow, Oracle, Random
+from reflect_rl.baselines import Expert, Follow, Oracle, Random
 from reflect_rl.config import Config, Profile
 from reflect_rl.envs import domain
 from reflect_rl.errors import ReflectRLError
@@ -33,12 +33,14 @@ REFLECTION_COLUMNS = [
 def agents(config: Config) -> dict[str, Agent]:
     """The agent of a variant by decoding, trained where that has not been done yet.
 
-    The untrained variants know one decoding each: `random` samples; `oracle` and `follow` are deterministic.
+    The untrained variants know one decoding each: `random` samples; `oracle`, `expert` and `follow` are deterministic.
     """
     if config.variant == "random":
         return {"sampled": Random()}
     if config.variant == "oracle":
         return {"greedy": Oracle()}
+    if config.variant == "expert":
+        return {"greedy": Expert()}
     if config.variant == "follow":
         return {"greedy": Follow(sft.warm_up(config, policy=False).reflector)}
     players = rl.train(config) if config.arm.rl else sft.warm_up(config)
@@ -271,7 +273,9 @@ def collect_tuning(profile_name: str) -> pd.DataFrame:
             )
         found = evaluate(run)
         asked = found[
-            (found.setting == "full") & (found.horizon == found.horizon.max()) & (found.decoding == "sampled")
+            (found.setting == domain(env).headline)
+            & (found.horizon == found.horizon.max())
+            & (found.decoding == "sampled")
         ]
         rows.append([env, variant, seed, overrides, asked.success.mean()])
     table = pd.DataFrame(rows, columns=["env", "variant", "seed", "overrides", "success"])
@@ -285,13 +289,13 @@ def collect_tuning(profile_name: str) -> pd.DataFrame:
 def protocol(profile_name: str, env: str) -> str:
     """One paragraph on how a profile's numbers come about, to be printed beside them."""
     profile, run = configuration.profile(profile_name), configuration.load(profile_name, env)
-    panel, tasks = run.evaluation, len(domain(env).tasks("full", run.evaluation.split))
+    panel, tasks = run.evaluation, len(domain(env).tasks(domain(env).headline, run.evaluation.split))
     return (
         f"Protocol: profile `{profile_name}`, {len(profile.seeds)} seeds, each with its own data, reflector and policy; "
         f"{tasks} fixed {panel.split} tasks a setting; sampled decoding at temperature 1 with {panel.repeats} episodes a "
         f"task, greedy decoding with one; the policy is the one after {run.rl.env_steps} environment steps (no early "
-        "stopping); the reflector's checkpoint and the tuning grid were decided on validation tasks only. Intervals of success: 95%, "
-        "stratified bootstrap over seeds within each task; intervals of differences: 95%, bootstrap over whole seeds. "
+        "stopping); the reflector's checkpoint and the tuning grid were decided on validation tasks only. Intervals: 95%, "
+        "bootstrap over whole seeds; in the main table over seeds within each task. "
         "The ceiling is the share of tasks that can be finished within the horizon at all. The paper's numbers come from a "
         "secondary source and were measured with GPT-2 XL on 100 random maps."
     )

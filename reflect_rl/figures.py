@@ -13,6 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyBboxPatch, Patch, Rectangle, RegularPolygon, Wedge
 
 from reflect_rl import paper, runs
+from reflect_rl.config import warmup_of
+from reflect_rl.envs import domain
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.stats import seed_bootstrap
 
@@ -20,6 +22,7 @@ from reflect_rl.stats import seed_bootstrap
 COLOURS = {
     "random": "#9a9a9a",
     "oracle": "#222222",
+    "expert": "#6b6b6b",
     "follow": "#7a1f4f",
     "sft_only": "#e69f00",
     "rl_only": "#cc79a7",
@@ -83,7 +86,7 @@ def training_curves(training: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
     Seeds are linearly interpolated to common environment steps, over the range that all of them reached;
     lines are their mean, bands its 95% bootstrap interval over seeds. Vertical lines mark curriculum stages where all seeds of a
     variant change together. `ceilings` as in `tables.main_table`; the one of validation at
-    `paper.HEADLINE`'s horizon on the full task is drawn.
+    `paper.HORIZON` in the environment's headline setting is drawn.
     """
     if training.empty:
         raise ReflectRLError("no training curves to draw: no run has logged an update; train one with RL")
@@ -147,30 +150,32 @@ def warm_up(logs: dict[str, pd.DataFrame]) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def warmup_length(tuning: pd.DataFrame) -> Figure:
-    """Validation success over the length of the policy's warm-up: every point of the tuning grid and the best.
+    """Validation success over the length of the policy's warm-up, of the variants that have one.
 
-    `tuning`: env, variant, seed, overrides, success as `evaluate.collect_tuning` writes them. Dots are single runs;
-    lines join the best mean over seeds among the other settings of the grid. One panel an environment.
+    `tuning`: env, variant, seed, overrides, success as `evaluate.collect_tuning` writes them. Small dots are single runs;
+    large ones the best mean over seeds among the other settings of the grid. One panel an environment.
     """
     points = tuning.assign(steps=tuning["overrides"].str.extract(r"policy\.steps=(\d+)", expand=False).astype(int))
     envs = sorted(points["env"].unique())
     figure = Figure(figsize=(4.2 * len(envs), 2.9), layout="constrained")
+    points = points[points["variant"].map(warmup_of).notna()]
     variants = _in_order(points["variant"])
     for axis, env in zip(figure.subplots(1, len(envs), squeeze=False)[0], envs, strict=True):
         of_env = points[points["env"] == env]
+        lengths = sorted(of_env["steps"].unique())
         for i, variant in enumerate(variants):
             rows = of_env[of_env["variant"] == variant]
-            shift = 1.04 ** (i - (len(variants) - 1) / 2)
-            axis.plot(rows["steps"] * shift, rows["success"], ".", color=COLOURS[variant], alpha=0.5, markersize=5)
+            shift = 0.12 * (i - (len(variants) - 1) / 2)
+            axis.plot(rows["steps"].map(lengths.index) + shift, rows["success"], ".", color=COLOURS[variant], alpha=0.5)
             best = rows.groupby(["steps", "overrides"])["success"].mean().groupby("steps").max()
-            axis.plot(best.index * shift, best, color=COLOURS[variant], linestyle=_dashes(variant))
-        axis.set(xscale="log", xlabel="Warm-up of the policy (gradient steps)", ylabel="Validation success", title=env)
-        axis.set_xticks(sorted(of_env["steps"].unique()), sorted(of_env["steps"].unique()))
-        axis.minorticks_off()
-        axis.set_ylim(-0.03, 1.06)
+            axis.plot([lengths.index(n) + shift for n in best.index], best, "o", color=COLOURS[variant], markersize=6)
+        axis.set(xlabel="Warm-up of the policy (gradient steps)", ylabel="Validation success", title=env)
+        axis.set_xticks(range(len(lengths)), lengths)
+        axis.grid(axis="x", visible=False)
+        axis.set(xlim=(-0.5, len(lengths) - 0.5), ylim=(-0.03, 1.06))
     _legend_below(
         figure,
-        [Line2D([], [], color=COLOURS[v], label=paper.VARIANTS[v].label, linestyle=_dashes(v)) for v in variants],
+        [Line2D([], [], marker="o", linestyle="", color=COLOURS[v], label=paper.VARIANTS[v].label) for v in variants],
     )
     return figure
 
@@ -215,13 +220,12 @@ def main_results(main: pd.DataFrame) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def ablations(episodes: pd.DataFrame) -> Figure:
-    """Reflect-RL beside its ablations on `paper.HEADLINE`, a panel each env and setting.
+    """Reflect-RL beside its ablations on `paper.HEADLINE`, a panel each env and setting; the axis starts at the worst seed.
 
     Every small dot is a seed, thin lines join equal seeds, and the large dot is their mean with the 95%
     interval of `stats.seed_bootstrap`.
     """
-    for column, value in paper.HEADLINE.items():
-        episodes = episodes[episodes[column] == value]
+    episodes = paper.on_headline(episodes)
     episodes = episodes[episodes["variant"].isin(ABLATIONS)]
     variants = _in_order(episodes["variant"])
     panels = list(episodes.groupby(["env", "setting"]))
@@ -239,7 +243,10 @@ def ablations(episodes: pd.DataFrame) -> Figure:
             axis.scatter([x] * len(seeds), seeds, s=14, color=colour, alpha=0.55, linewidth=0, zorder=2)
             bar = np.array([[mean - low], [high - mean]])
             axis.errorbar(x + 0.2, mean, bar, fmt="o", color=colour, markersize=5.5, elinewidth=1.5)
-        axis.set(ylim=(-0.03, 1.03), xlim=(-0.5, len(variants) - 0.3), title=f"{env}, {setting}")
+        lowest = float(np.nanmin(by_seed.to_numpy(), initial=1.0))
+        axis.set(
+            ylim=(lowest - 0.1 * (1.02 - lowest), 1.01), xlim=(-0.5, len(variants) - 0.3), title=f"{env}, {setting}"
+        )
         axis.set_xticks(range(len(variants)), [paper.VARIANTS[n].label.replace(" ", "\n") for n in variants])
         axis.grid(axis="x", visible=False)
         axis.tick_params(axis="x", length=0)
@@ -399,7 +406,7 @@ def _seed_band(axis: Axes, rows: pd.DataFrame, column: str, variant: str) -> Non
 
 
 def _draw_ceiling(axis: Axes, ceilings: pd.DataFrame, env: str) -> None:
-    wanted = {"env": env, "setting": "full", "split": "validation", "horizon": paper.HEADLINE["horizon"]}
+    wanted = {"env": env, "setting": domain(env).headline, "split": "validation", "horizon": paper.HORIZON[env]}
     rows = ceilings[(ceilings[list(wanted)] == pd.Series(wanted)).all(axis=1)]
     for ceiling in rows["ceiling"]:
         axis.axhline(ceiling, color=INK, linestyle="--", linewidth=0.8)

@@ -3,13 +3,14 @@
 import contextlib
 import random
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -53,9 +54,12 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def train_tokenizer(texts: Sequence[str], labels: Sequence[str], config: ModelConfig) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of these texts in which every label is one token."""
+    """A byte-level BPE tokenizer of these texts in which every label is one token.
+
+    A row of a grid and a name with its number (`cabinet 12`) can become one token each.
+    """
     tokenizer = Tokenizer(models.BPE())
-    word = pre_tokenizers.Split(Regex(r"\|[^\n]*\n?|\n| ?[^\s]+| "), behavior="isolated")
+    word = pre_tokenizers.Split(Regex(r"\|[^\n]*\n?|\n| ?[a-z]+ \d+| ?[^\s]+| "), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([word, pre_tokenizers.ByteLevel(False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -176,12 +180,22 @@ def set_weights(
         parameter.copy_(tensors[name])
 
 
+def _checksum(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of names and contents; a flipped bit in a safetensors file would pass unnoticed."""
+    digest = sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def save_weights(model: PreTrainedModel | PeftModel, player: str, path: Path) -> None:
     """A player's own parameters as safetensors, whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().contiguous() for k, v in weights(model, player).items()}, temporary)
+        tensors = {k: v.detach().contiguous() for k, v in weights(model, player).items()}
+        save_file(tensors, temporary, metadata={"sha256": _checksum(tensors)})
         temporary.replace(path)
 
 
@@ -189,6 +203,10 @@ def load_weights(model: PreTrainedModel | PeftModel, player: str, path: Path) ->
     """The inverse of `save_weights`; raises ReflectRLError where the file is damaged or another model's."""
     try:
         tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            checksum = (file.metadata() or {}).get("sha256")
     except (SafetensorError, OSError) as error:
         raise ReflectRLError(f"{path} is damaged ({error}); delete it to train anew") from error
+    if checksum != _checksum(tensors):
+        raise ReflectRLError(f"{path} is damaged (its checksum differs); delete it to train anew")
     set_weights(model, player, tensors, path)

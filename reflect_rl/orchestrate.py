@@ -396,7 +396,8 @@ def _follow(process: subprocess.Popen, log: IO[str], profile: str) -> tuple[Snak
                 tail.append(line.strip())
             report.read(line.rstrip("\n"))
             bar.total = report.total
-            bar.set_postfix_str(", ".join(report.running.values()), refresh=False)
+            failed = [f"{len(report.failures)} failed"] if report.failures else []
+            bar.set_postfix_str(", ".join(failed + list(report.running.values())), refresh=False)
             bar.update(report.done - bar.n)
     return report, tail
 

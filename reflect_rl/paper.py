@@ -6,10 +6,21 @@ doi 10.18653/v1/2024.acl-long.56.
 
 from dataclasses import dataclass
 
+import pandas as pd
+
 REPORTED_SOURCE = "secondary source: a summary of the paper's tables, not checked against the paper itself"
 
-#: What the claims are judged on: one row of the results for each variant and setting.
-HEADLINE = {"split": "test", "horizon": 20, "decoding": "sampled"}
+#: What the claims are judged on: one row of the results for each variant and setting, at the horizon of the environment.
+HEADLINE = {"split": "test", "decoding": "sampled"}
+HORIZON = {"taxi": 20, "alfworld": 15}
+
+
+def on_headline(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of results that the claims are judged on."""
+    kept = frame["horizon"] == frame["env"].map(HORIZON)
+    for column, value in HEADLINE.items():
+        kept &= frame[column] == value
+    return frame[kept]
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,7 @@ class Variant:
 VARIANTS = {
     "random": Variant("Random", "Picks uniformly among the legal actions."),
     "oracle": Variant("Oracle", "Takes an optimal action at every step."),
+    "expert": Variant("Explorer", "Does the best that can be known from what it has seen."),
     "follow": Variant("Follow", "Obeys the reflection at every step; no policy is trained."),
     "sft_only": Variant("SFT only", "Policy after its supervised warm-up; no reflection, no RL."),
     "rl_only": Variant("RL only", "Policy trained by online RL from the base model; no warm-up, no reflection."),

@@ -206,7 +206,7 @@ def follow_success(config: Config, reflector: Reflector) -> float:
     env = domain(config.env)
     tasks = env.tasks("full", "validation")
     rates = []
-    for agent, horizon in ((Follow(reflector), 20), (Stumble(Follow(reflector), 0.1), 40)):
+    for agent, horizon in ((Follow(reflector), env.horizon), (Stumble(Follow(reflector), 0.1), 2 * env.horizon)):
         rngs = [np.random.default_rng([config.seed, 2, i]) for i in range(len(tasks))]
         episodes = play(env, agent, tasks, rngs, horizon)
         rates.append(sum(e.success for e in episodes) / len(episodes))

@@ -73,6 +73,19 @@ def main_table(episodes: pd.DataFrame, ceilings: pd.DataFrame) -> pd.DataFrame:
     return table[[*ROW_KEYS, "n_seeds", "n_tasks", "n_episodes", "success", "ci_low", "ci_high", "ceiling", "paper"]]
 
 
+def with_seed_intervals(main: pd.DataFrame, episodes: pd.DataFrame) -> pd.DataFrame:
+    """The main table with the intervals between seeds in place of those within: wide where failure is by seed.
+
+    Rows of one seed keep their interval over episodes.
+    """
+    between = interval_table(episodes)[[*ROW_KEYS, "seed_low", "seed_high"]]
+    table = main.merge(between, how="left", on=ROW_KEYS, validate="one_to_one")
+    several = table["n_seeds"] > 1
+    table["ci_low"] = table["seed_low"].where(several, table["ci_low"])
+    table["ci_high"] = table["seed_high"].where(several, table["ci_high"])
+    return table[main.columns]
+
+
 def headline(main: pd.DataFrame, env: str, setting: str) -> pd.DataFrame:
     """The main table for a reader in a hurry: a row a variant, a column a protocol, `0.95 (0.93-0.97)` in each cell."""
     rows = main[(main["env"] == env) & (main["setting"] == setting) & (main["split"] == paper.HEADLINE["split"])]
@@ -113,11 +126,8 @@ def claims_table(episodes: pd.DataFrame) -> pd.DataFrame:
     `effect` is the success of the first variant of `comparison` minus that of the second, with the 95%
     interval of `seed_bootstrap`. Seeds that only one of the two has are left out.
     """
-    headline = episodes
-    for column, value in paper.HEADLINE.items():
-        headline = headline[headline[column] == value]
     table = []
-    for (env, setting), found in headline.groupby(["env", "setting"]):
+    for (env, setting), found in paper.on_headline(episodes).groupby(["env", "setting"]):
         for claim in paper.CLAIMS:
             if not {claim.better, claim.worse} <= set(found["variant"]):
                 continue

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import gymnasium as gym
 
-from reflect_rl.envs import taxi
+from reflect_rl.envs import alfworld, taxi
 from reflect_rl.errors import unknown
 
 
@@ -18,7 +18,8 @@ class Domain:
         gym_id: name in Gymnasium's registry.
         make: builds a bare environment (Gymnasium's `make` and its wrappers would cost more than the environment).
         module: has `tasks(mode, split)`, `shortest(task)`, `parse_task(task)`.
-        settings: task families that are evaluated.
+        settings: task families that are evaluated; headline: the one that stands for the environment.
+        horizon: steps that a good player needs at most.
     """
 
     name: str
@@ -26,6 +27,8 @@ class Domain:
     make: Callable[..., gym.Env]
     module: ModuleType
     settings: tuple[str, ...]
+    headline: str
+    horizon: int
 
     def tasks(self, setting: str, split: str) -> tuple[str, ...]:
         return self.module.tasks(setting, split)
@@ -39,7 +42,12 @@ class Domain:
 gym.register("reflect_rl/DangerousTaxi-v0", entry_point="reflect_rl.envs.taxi:DangerousTaxi", order_enforce=False)
 gym.register("reflect_rl/Household-v0", entry_point="reflect_rl.envs.alfworld:Household", order_enforce=False)
 
-DOMAINS = {"taxi": Domain("taxi", "reflect_rl/DangerousTaxi-v0", taxi.DangerousTaxi, taxi, ("pickup", "full"))}
+DOMAINS = {
+    "taxi": Domain("taxi", "reflect_rl/DangerousTaxi-v0", taxi.DangerousTaxi, taxi, ("pickup", "full"), "full", 20),
+    "alfworld": Domain(
+        "alfworld", "reflect_rl/Household-v0", alfworld.Household, alfworld, alfworld.SETTINGS, "paper", 30
+    ),
+}
 
 
 def domain(name: str) -> Domain:
