@@ -32,6 +32,7 @@ class DataConfig:
         negatives: wrong actions planted, one a trajectory (paper, "negative examples").
         horizon: steps after which a trajectory is cut.
         sft_examples: size of each SFT set, drawn so that rare situations are not drowned (`data.balanced`).
+        tasks: training and validation use so many tasks of each panel; 0 is all.
     """
 
     trajectories: int = 2000
@@ -39,6 +40,7 @@ class DataConfig:
     negatives: int = 1000
     horizon: int = 40
     sft_examples: int = 20000
+    tasks: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,12 +151,14 @@ class RLConfig:
 class EvaluationConfig:
     """Stage 3: fixed panels. Greedy decoding plays each task once, sampled decoding `repeats` times.
 
-    `split` is `test` for results and `validation` for every choice.
+    `split` is `test` for results and `validation` for every choice. `tasks` is the number of tasks of each panel that
+    are played, 0 for all.
     """
 
     split: str = "test"
     horizons: tuple[int, ...] = (15, 20)
     repeats: int = 10
+    tasks: int = 0
 
     def __post_init__(self):
         if self.split not in ("train", "validation", "test"):

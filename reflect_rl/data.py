@@ -88,7 +88,7 @@ def negative(env, task: str, rng: np.random.Generator) -> Situation | None:
 def collect(env_name: str, config: DataConfig, writer: Teacher, rng: np.random.Generator) -> list[Example]:
     """Positive and negative examples from the training tasks of an environment's full setting."""
     env = domain(env_name).make(horizon=config.horizon)
-    panel = domain(env_name).tasks("full", "train")
+    panel = domain(env_name).tasks("full", "train", config.tasks)
     examples = []
     for _ in range(config.trajectories):
         steps = trajectory(env, str(rng.choice(panel)), config.random_action_probability, rng)

@@ -1,5 +1,6 @@
 """Stage 3: fixed task panels, raw episodes, and the results folder that tables and figures are made from."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -90,7 +91,7 @@ def _evaluate(config: Config) -> pd.DataFrame:
     rows = []
     chosen = agents(config)
     for setting in env.settings:
-        tasks = env.tasks(setting, panel.split)
+        tasks = env.tasks(setting, panel.split, panel.tasks)
         for decoding, agent in chosen.items():
             repeats = panel.repeats if decoding == "sampled" else 1
             keys = [(task, repeat) for repeat in range(repeats) for task in range(len(tasks))]
@@ -120,7 +121,7 @@ def probe(config: Config) -> Iterator[tuple]:
             now = data.act(env, now, env.best_action())
         return now
 
-    for task in domain(config.env).tasks("full", config.evaluation.split):
+    for task in domain(config.env).tasks("full", config.evaluation.split, config.evaluation.tasks):
         env.reset(options={"task": task})
         for length in range(env.steps_to_go()):
             now = walk(task, length)
@@ -174,11 +175,13 @@ def ceilings(profile: Profile) -> pd.DataFrame:
     """Share of each panel's tasks that can be finished within each horizon: env, setting, split, horizon, ceiling."""
     rows = []
     for env in profile.envs:
-        panel = configuration.load(profile.name, env).evaluation
-        for setting in domain(env).settings:
-            for split in dict.fromkeys(("validation", panel.split)):
-                for horizon in panel.horizons:
-                    rows.append([env, setting, split, horizon, domain(env).ceiling(setting, split, horizon)])
+        run = configuration.load(profile.name, env)
+        most = {"validation": run.data.tasks, run.evaluation.split: run.evaluation.tasks}
+        for setting, split in itertools.product(domain(env).settings, most):
+            if domain(env).tasks(setting, split):
+                for horizon in run.evaluation.horizons:
+                    ceiling = domain(env).ceiling(setting, split, horizon, most[split])
+                    rows.append([env, setting, split, horizon, ceiling])
     return pd.DataFrame(rows, columns=["env", "setting", "split", "horizon", "ceiling"])
 
 
@@ -289,7 +292,8 @@ def collect_tuning(profile_name: str) -> pd.DataFrame:
 def protocol(profile_name: str, env: str) -> str:
     """One paragraph on how a profile's numbers come about, to be printed beside them."""
     profile, run = configuration.profile(profile_name), configuration.load(profile_name, env)
-    panel, tasks = run.evaluation, len(domain(env).tasks(domain(env).headline, run.evaluation.split))
+    panel = run.evaluation
+    tasks = len(domain(env).tasks(domain(env).headline, panel.split, panel.tasks))
     return (
         f"Protocol: profile `{profile_name}`, {len(profile.seeds)} seeds, each with its own data, reflector and policy; "
         f"{tasks} fixed {panel.split} tasks a setting; sampled decoding at temperature 1 with {panel.repeats} episodes a "

@@ -159,7 +159,10 @@ def rollouts(config: Config, players: Pair, update: int, env_steps: int) -> tupl
     mode = stage(env_steps, config.rl)
     env = domain(config.env)
     rng = np.random.default_rng([config.seed, 4, update])
-    tasks = [str(task) for task in rng.choice(env.tasks(mode, "train"), size=config.rl.episodes_per_update)]
+    tasks = [
+        str(task)
+        for task in rng.choice(env.tasks(mode, "train", config.data.tasks), size=config.rl.episodes_per_update)
+    ]
     agent = Players(players.policy, players.reflector)
     return mode, play(env, agent, tasks, rng.spawn(len(tasks)), config.rl.horizon, milestone=config.rl.milestone)
 
@@ -167,7 +170,7 @@ def rollouts(config: Config, players: Pair, update: int, env_steps: int) -> tupl
 def validation_success(config: Config, players: Pair) -> float:
     """Sampled success on the validation tasks of the full setting; the same generators at every call."""
     env = domain(config.env)
-    tasks = env.tasks("full", "validation") * config.rl.evaluation_repeats
+    tasks = env.tasks("full", "validation", config.data.tasks) * config.rl.evaluation_repeats
     rngs = [np.random.default_rng([config.seed, 5, i]) for i in range(len(tasks))]
     episodes = play(env, Players(players.policy, players.reflector), tasks, rngs, config.rl.horizon)
     return sum(e.success for e in episodes) / len(episodes)

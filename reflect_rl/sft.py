@@ -204,7 +204,7 @@ def follow_success(config: Config, reflector: Reflector) -> float:
     """
     reflector.memory.clear()
     env = domain(config.env)
-    tasks = env.tasks("full", "validation")
+    tasks = env.tasks("full", "validation", config.data.tasks)
     rates = []
     for agent, horizon in ((Follow(reflector), env.horizon), (Stumble(Follow(reflector), 0.1), 2 * env.horizon)):
         rngs = [np.random.default_rng([config.seed, 2, i]) for i in range(len(tasks))]

@@ -208,7 +208,9 @@ def test_environments_are_those_of_the_registry():
 def test_laptop_has_at_least_five_seeds_and_every_variant():
     found = config.profile("laptop")
     assert len(set(found.seeds)) >= 5
-    assert set(found.variants) == set(config.VARIANTS) - {"expert"}  # the grid shows all of the taxi: oracle and expert agree
+    assert set(found.variants) == set(config.VARIANTS) - {
+        "expert"
+    }  # the grid shows all of the taxi: oracle and expert agree
 
 
 def test_all_trained_variants_of_a_profile_have_the_same_budget():

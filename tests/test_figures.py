@@ -165,10 +165,10 @@ def test_film_strip_refuses_a_broken_grid():
 
 
 def test_film_strip_sets_other_observations_as_text():
-    observation = "Task: put some tomato on microwave\nAt: the middle of the room\nSearched: nothing"
+    observation = "Task: put some tomato on microwave\nAt: the middle of the room\nNot searched: fridge 1"
     figure = figures.film_strip([{**frames()[0], "observation": observation}] * 6, "")
     cards = [text.get_text() for axis in figure.axes for text in axis.texts]
-    assert cards == ["Task: put some tomato on microwave\nAt: the middle of the room\nSearched: nothing"] * 6
+    assert cards == ["Task: put some tomato on microwave\nAt: the middle of the room\nNot searched: fridge 1"] * 6
     long = figures.film_strip([{**frames()[0], "observation": "cabinet 1, " * 100}], "")
     assert long.axes[0].texts[0].get_text().endswith("\n...")
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -281,7 +282,9 @@ def start_sleeping(graph: Path, home: Path) -> subprocess.Popen:
         "o.run_graph = lambda *a, **k: run('tiny', target='sleep', snakefile=Path(sys.argv[1]));"
         "sys.exit(m.main(['reproduce', '--profile', 'tiny']))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(graph)], stderr=subprocess.PIPE, text=True)
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored where the tests run in the background
+    command = [sys.executable, "-c", code, str(graph)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeded)
     deadline = time.monotonic() + 30
     while not ((home / "pid").exists() and (home / "pid").read_text().strip()):
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]

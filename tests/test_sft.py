@@ -354,11 +354,12 @@ def test_each_variant_learns_from_its_own_sets(home, monkeypatch, variant):
     )
 
 
-def test_damaged_weights_are_named_and_the_advised_deletion_makes_them_anew(home):
+@pytest.mark.parametrize("damage", [lambda whole: whole[:100], lambda whole: whole[:-1] + bytes([whole[-1] ^ 1])])
+def test_damaged_weights_are_named_and_the_advised_deletion_makes_them_anew(home, damage):
     sft.warm_up(load())
     path = load().player_dir("policy") / "weights.safetensors"
     whole = path.read_bytes()
-    path.write_bytes(whole[:100])
+    path.write_bytes(damage(whole))
     with pytest.raises(ReflectRLError, match="is damaged .*; delete it to train anew") as error:
         sft.warm_up(load())
     assert str(path) in str(error.value) and "\n" not in str(error.value)

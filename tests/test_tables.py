@@ -34,6 +34,20 @@ def test_scores_refuse_a_seed_that_lacks_a_task_and_name_it():
         tables.scores(episodes(success=[(1, 0), (1, 1), (0, 0)]).drop(index=2))
 
 
+def test_intervals_between_seeds_replace_those_within_where_there_are_several_seeds():
+    rows = pd.concat([episodes(success=[(1,) * 8, (0,) * 8, (1,) * 8]), episodes("sft_only", success=[(1, 0) * 4])])
+    main = tables.main_table(rows, CEILINGS)
+    shown = tables.with_seed_intervals(main, rows)
+    assert list(shown.columns) == list(main.columns) and len(shown) == len(main) == 2
+    by_variant, plain = shown.set_index("variant"), main.set_index("variant")
+    assert by_variant.success.to_dict() == plain.success.to_dict()
+    between = tables.interval_table(rows).set_index("variant").loc["reflect_rl"]
+    assert tuple(by_variant.loc["reflect_rl", ["ci_low", "ci_high"]]) == (between.seed_low, between.seed_high)
+    assert tuple(by_variant.loc["sft_only", ["ci_low", "ci_high"]]) == tuple(
+        plain.loc["sft_only", ["ci_low", "ci_high"]]
+    )
+
+
 def test_scores_refuse_mixed_rows():
     mixed = pd.concat([episodes(), episodes(decoding="greedy")])
     with pytest.raises(ReflectRLError, match="one decoding, found: sampled, greedy"):

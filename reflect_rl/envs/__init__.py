@@ -17,7 +17,7 @@ class Domain:
     Attributes:
         gym_id: name in Gymnasium's registry.
         make: builds a bare environment (Gymnasium's `make` and its wrappers would cost more than the environment).
-        module: has `tasks(mode, split)`, `shortest(task)`, `parse_task(task)`.
+        module: has `tasks(setting, split, most)`, `shortest(task)`, `parse_task(task)`.
         settings: task families that are evaluated; headline: the one that stands for the environment.
         horizon: steps that a good player needs at most.
     """
@@ -30,12 +30,13 @@ class Domain:
     headline: str
     horizon: int
 
-    def tasks(self, setting: str, split: str) -> tuple[str, ...]:
-        return self.module.tasks(setting, split)
+    def tasks(self, setting: str, split: str, most: int = 0) -> tuple[str, ...]:
+        """The tasks of a panel; with `most` the first ones of it (of each panel, where it is made of several)."""
+        return self.module.tasks(setting, split, most)
 
-    def ceiling(self, setting: str, split: str, horizon: int) -> float:
+    def ceiling(self, setting: str, split: str, horizon: int, most: int = 0) -> float:
         """Share of the tasks that can be finished within the horizon at all."""
-        panel = self.tasks(setting, split)
+        panel = self.tasks(setting, split, most)
         return sum(self.module.shortest(task) <= horizon for task in panel) / len(panel)
 
 

@@ -49,8 +49,8 @@ def starts(split: str) -> tuple[int, ...]:
 
 
 @cache
-def tasks(mode: str, split: str) -> tuple[str, ...]:
-    """Task ids of a mode and split, such as `full-231`.
+def tasks(mode: str, split: str, most: int = 0) -> tuple[str, ...]:
+    """Task ids of a mode and split, such as `full-231`; with `most` the first ones.
 
     Drop-off tasks put the passenger of each start aboard; starts that then coincide are listed once.
     """
@@ -61,7 +61,7 @@ def tasks(mode: str, split: str) -> tuple[str, ...]:
         taxi = _gymnasium_taxi()
         decoded = (tuple(taxi.decode(s)) for s in states)
         states = dict.fromkeys(int(taxi.encode(row, col, ABOARD, goal)) for row, col, _, goal in decoded)
-    return tuple(f"{mode}-{state}" for state in states)
+    return tuple(f"{mode}-{state}" for state in states)[: most or None]
 
 
 def parse_task(task: str) -> tuple[str, int]:

@@ -20,7 +20,7 @@ from reflect_rl.errors import ReflectRLError, unknown
 
 LEGEND = (
     "Where the player stands and what is there, what is in hand, things of the kinds that the task names and where they "
-    "were seen, and the receptacles that were searched: all that the player knows, and nothing that it does not."
+    "were seen, and the receptacles that are still to be searched: all that the player knows, and nothing that it does not."
 )
 SILENT = ("look", "inventory", "help", "examine")  # verbs that are left out
 STEP, MILESTONE, SUCCESS = -0.02, 0.3, 1.0  # rewards: ours, since the paper's are not known

@@ -269,7 +269,7 @@ class Notes:
         """All of it that the players need, in compact form.
 
         Things elsewhere are listed where the task names their kind; what else stood in a searched receptacle is left
-        out, and of the receptacles the searched ones are named.
+        out, and of the receptacles those are named that are still to be searched.
         """
         if not self.here:
             at = "the middle of the room"
@@ -292,7 +292,9 @@ class Notes:
         lines = [f"Task: {self.task}", f"At: {at}", f"Hand: {held}"]
         if elsewhere:
             lines.append(f"Seen: {', '.join(elsewhere)}")
-        lines.append(f"Searched: {', '.join(sorted(self.contents, key=natural)) or 'nothing'}")
+        lines.append(
+            f"Not searched: {' '.join(name for name in self.receptacles if name not in self.contents) or 'nothing'}"
+        )
         if self.light:
             lines.append(f"On: {self.light}")
         return "\n".join(lines)

@@ -82,11 +82,11 @@ def _generated(setting: str, split: str, size: int) -> list[str]:
         return [f"{folder}/{recipe[s].name}/{trial_name(first + 500 + i)}" for i in range(size) for s in scenes]
     rng = np.random.default_rng([SETTINGS.index(setting), list(TRIALS).index(split)])
     scenes = [s for rooms in ROOMS.values() for s in rooms if (s in UNSEEN) == (setting == "all_unseen")]
+    of_type = {t: {s: [r for r in recipes(s) if r.task_type == t] for s in scenes} for t in TASK_TYPES}
     chosen = []
-    for task_type in TASK_TYPES:
-        possible = {s: [r for r in recipes(s) if r.task_type == task_type] for s in scenes}
-        possible = {s: found for s, found in possible.items() if found}
-        for i in range(size):
+    for i in range(size):
+        for task_type in TASK_TYPES:  # in turn, so that the first ones of a panel are of all types
+            possible = {s: found for s, found in of_type[task_type].items() if found}
             scene = list(possible)[rng.integers(len(possible))]
             recipe = possible[scene][rng.integers(len(possible[scene]))]
             chosen.append(f"{folder}/{recipe.name}/{trial_name(first + 700 + i)}")
@@ -111,13 +111,17 @@ def _real(setting: str, split: str) -> list[str]:
     return found
 
 
-def tasks(name: str, split: str) -> tuple[str, ...]:
-    """Task ids of a panel: of a setting, or in one of the modes the games of `paper`, `kitchens` and `all_seen` together."""
+def tasks(name: str, split: str, most: int = 0) -> tuple[str, ...]:
+    """Task ids of a panel: of a setting, or in one of the modes the games of `paper`, `kitchens` and `all_seen` together.
+
+    With `most`, the first ones of each setting.
+    """
+    last = most or None
     if name in SETTINGS:
-        return tuple(f"full:{game}" for game in games(name, split))
+        return tuple(f"full:{game}" for game in games(name, split)[:last])
     if name not in MODES:
         raise unknown("setting or mode", name, (*SETTINGS, *MODES))
-    return tuple(f"{name}:{game}" for setting in SETTINGS[:3] for game in games(setting, split))
+    return tuple(f"{name}:{game}" for setting in SETTINGS[:3] for game in games(setting, split)[:last])
 
 
 def parse_task(task: str) -> tuple[str, str, Recipe]:
