@@ -6,6 +6,7 @@ nothing that the observation does not say. Success is the engine's `won`.
 """
 
 import itertools
+import os
 import weakref
 from functools import cache
 
@@ -185,8 +186,6 @@ class Household(gym.Env):
 
 def _slot():
     """A free slot, and a function that frees it."""
-    import os
-
     free = _free.setdefault(os.getpid(), [])
     slot = free.pop() if free else next(_next)
     return slot, lambda: free.append(slot)

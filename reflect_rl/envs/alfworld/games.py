@@ -50,6 +50,7 @@ TREATMENTS = {  # task type -> (the list of objects it applies to, where it is d
 }
 INVENTED = {"StoveBurner": 4}  # how many, where the package has no pose; one of any other kind
 LAMP = "DeskLamp"
+START = (-100, -100, 0, 30)  # where the agent begins: no receptacle's pose, which would hide the room's listing
 MOST_COPIES = 3  # alfworld.gen.constants.MAX_NUM_OF_OBJ_INSTANCES
 
 
@@ -244,28 +245,22 @@ def _place(recipe: Recipe, rng: np.random.Generator) -> dict[str, str]:
     return placed
 
 
-def _start(scene: int) -> tuple[int, int, int, int]:
-    """Where the agent starts: no receptacle's pose, which would hide the room's listing."""
-    return (-100, -100, 0, 30)
-
-
 def problem(recipe: Recipe, rng: np.random.Generator) -> str:
     """The PDDL problem of a game: everything that is true at the start, and the goal."""
     c = constants()
     kinds = {name: kind_of(name) for name in receptacles(recipe.scene)}
     placed = _place(recipe, rng)
-    start = _start(recipe.scene)
     objects = [("agent1", "agent")]
     objects += [
         (f"loc|{'|'.join(map(str, place))}", "location")
-        for place in dict.fromkeys([*receptacles(recipe.scene).values(), start])
+        for place in dict.fromkeys([*receptacles(recipe.scene).values(), START])
     ]
     objects += [(name, "receptacle") for name in kinds] + [(name, "object") for name in placed]
     types = {kind: "rtype" for kind in c.RECEPTACLES - c.MOVABLE_RECEPTACLES_SET} | {
         kind: "otype" for kind in {name.split("|")[0] for name in placed} | {recipe.object, LAMP}
     }
     objects += [(f"{kind}Type", role) for kind, role in sorted(types.items())]
-    facts = [f"atLocation agent1 loc|{'|'.join(map(str, start))}"]
+    facts = [f"atLocation agent1 loc|{'|'.join(map(str, START))}"]
     for name, place in receptacles(recipe.scene).items():
         facts += [
             f"receptacleType {name} {kinds[name]}Type",
