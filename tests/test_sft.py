@@ -142,13 +142,18 @@ def test_training_lowers_the_loss(fit):
 # --- killed and continued ---
 
 
-@pytest.mark.parametrize("step", [3, 7, 11], ids=["before_the_first_checkpoint", "first_epoch", "second_epoch"])
-def test_killed_warm_up_ends_with_the_weights_of_an_uninterrupted_one(fit, uninterrupted, bars, step):
-    weights, log = uninterrupted
+def kill(fit, bars, step):
+    """Let a warm-up die at a step; the next one lives."""
     bars.die_at = step
     with pytest.raises(Killed):
         fit("killed")
     bars.die_at = None
+
+
+@pytest.mark.parametrize("step", [3, 7, 11], ids=["before_the_first_checkpoint", "first_epoch", "second_epoch"])
+def test_killed_warm_up_ends_with_the_weights_of_an_uninterrupted_one(fit, uninterrupted, bars, step):
+    weights, log = uninterrupted
+    kill(fit, bars, step)
     continued, continued_log = fit("killed")
     last = len(range(4, step, 4)) * 4
     assert [bar.n for bar in bars] == [step, 12]
@@ -157,12 +162,8 @@ def test_killed_warm_up_ends_with_the_weights_of_an_uninterrupted_one(fit, unint
 
 
 def test_warm_up_continues_from_its_newest_whole_checkpoint(fit, bars, tmp_path):
-    bars.die_at = 11
-    with pytest.raises(Killed):
-        fit("killed")
-    bars.die_at = 9
-    with pytest.raises(Killed):
-        fit("killed")  # starts at 8, so that one step is enough
+    kill(fit, bars, 11)
+    kill(fit, bars, 9)  # starts at 8, so that one step is enough
     assert sorted(p.name for p in (tmp_path / "killed").glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-8"]
 
 
@@ -187,10 +188,7 @@ def test_checkpoint_without_its_state_is_skipped(fit, uninterrupted, bars, monke
 
 def test_checkpoint_with_a_truncated_state_is_skipped(fit, uninterrupted, bars, tmp_path):
     weights, _ = uninterrupted
-    bars.die_at = 11
-    with pytest.raises(Killed):
-        fit("killed")
-    bars.die_at = None
+    kill(fit, bars, 11)
     state = tmp_path / "killed" / "checkpoint-8" / "trainer_state.json"
     state.write_text(state.read_text()[:50])
     continued, _ = fit("killed")

@@ -94,7 +94,7 @@ class Household(gym.Env):
             engine.ask("make", game)
         scene, sentence = engine.reset(self._slot, path)
         self.notes = Notes.start(scene.text, sentence)
-        self.actions, self.steps, self.last, self.verdict = legal(scene.commands), 0, "", "start"
+        self.actions, self.steps, self.verdict = legal(scene.commands), 0, "start"
         self._rewarded = set()
         if self.mode == "dropoff":
             self._fetch()
