@@ -115,12 +115,18 @@ def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeyp
     assert results(run) == whole
 
 
-def test_run_killed_while_a_checkpoint_is_half_written_continues_from_the_one_before(homes, monkeypatch):
-    run = load()
+def uninterrupted(run, homes):
+    """The results of a run that nothing stops; what comes after it is in a home of its own."""
     homes("uninterrupted")
     rl.train(run)
     whole = results(run)
     homes("killed")
+    return whole
+
+
+def test_run_killed_while_a_checkpoint_is_half_written_continues_from_the_one_before(homes, monkeypatch):
+    run = load()
+    whole = uninterrupted(run, homes)
     write_json = runs.write_json
 
     def dying(path, value):
@@ -139,10 +145,7 @@ def test_run_killed_while_a_checkpoint_is_half_written_continues_from_the_one_be
 
 def test_run_killed_before_its_last_file_ends_with_the_same_numbers(homes, monkeypatch):
     run = load()
-    homes("uninterrupted")
-    rl.train(run)
-    whole = results(run)
-    homes("killed")
+    whole = uninterrupted(run, homes)
     with monkeypatch.context() as patch:
         patch.setattr(models, "save_weights", dies(0, models.save_weights))
         with pytest.raises(Killed):
