@@ -14,8 +14,6 @@ from reflect_rl import config as settings  # Snakemake has a `config` of its own
 profile = settings.profile(config.get("profile", "laptop"))
 runs = f"runs/{profile.name}"
 notebooks = Path(workflow.basedir) / "notebooks"
-rl_variants = [variant for variant in profile.variants if settings.VARIANTS[variant].rl]
-warmups = sorted({settings.warmup_of(variant) for variant in profile.variants} - {None})
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 data = f"{runs}/{{env}}/data/seed{{seed}}/01_data_generation.ipynb"
@@ -45,10 +43,15 @@ def start_of(wildcards):
 
 
 def all_runs(wildcards):
-    """The warm-ups and RL runs of an environment."""
-    return expand(warmup, env=wildcards.env, group=warmups, seed=profile.seeds) + expand(
-        rl, env=wildcards.env, variant=rl_variants, seed=profile.seeds
-    )
+    """The warm-ups and RL runs of all environments: results are collected for all of them."""
+    runs = []
+    for env in profile.envs:
+        variants = profile.variants_of(env)
+        groups = sorted({settings.warmup_of(variant) for variant in variants} - {None})
+        trained = [variant for variant in variants if settings.VARIANTS[variant].rl]
+        runs += expand(warmup, env=env, group=groups, seed=profile.seeds)
+        runs += expand(rl, env=env, variant=trained, seed=profile.seeds)
+    return runs
 
 
 def tuning_jobs():
@@ -175,7 +178,7 @@ rule tuning_run:
         f"{runs}/tuning/{{env}}/{{variant}}/seed{{seed}}/{{slug}}/notebook.log",
     params:
         notebook=lambda wildcards: notebooks
-        / ("03_online_rl.ipynb" if wildcards.variant in rl_variants else "02_sft_warmup.ipynb"),
+        / ("03_online_rl.ipynb" if settings.VARIANTS[wildcards.variant].rl else "02_sft_warmup.ipynb"),
         overrides=lambda wildcards: tuning_jobs()[tuning.format(**wildcards)],
     threads: 1
     shell:

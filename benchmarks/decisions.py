@@ -67,10 +67,10 @@ def decide(way: str, players: sft.Pair, batch: list) -> None:
         reflections = reflector.reflect([reflection_prompt(o, last) for o, last, _ in batch])
     prompts = [policy_prompt(o, last, a, r) for (o, last, a), r in zip(batch, reflections, strict=True)]
     if way in ("label rows", "single-prompt"):
-        policy.log_probs(prompts, [len(a) for _, _, a in batch])
+        policy.log_probs(prompts, [tuple(range(len(a))) for _, _, a in batch])
     elif way == "remembered":
         distinct = list(dict.fromkeys(prompts))
-        policy.log_probs(distinct, [len(batch[0][2])] * len(distinct))
+        policy.log_probs(distinct, [tuple(range(len(batch[0][2])))] * len(distinct))
     else:
         if way == "action-prompt":
             heads = [prompt.split("\nActions:")[0] + "\nAnswer:" for prompt in prompts]

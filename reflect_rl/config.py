@@ -51,6 +51,7 @@ class ModelConfig:
         base: empty for a GPT-2 architecture from scratch; else a local folder (or cached hub id) of a
             pretrained causal LM, on which each player is a LoRA adapter.
         n_layer, n_head, d_model, context: size of the model from scratch; `context` in tokens.
+        init_std: standard deviation of its fresh weights (GPT-2's own is that of a large model).
         vocab_size: largest vocabulary of the tokenizer that is trained for it.
         lora_r, lora_alpha, lora_dropout: LoRA; the paper's summary says 16, 8 and the authors' code 64, 16, 0.1.
     """
@@ -60,6 +61,7 @@ class ModelConfig:
     n_head: int = 4
     d_model: int = 64
     context: int = 96
+    init_std: float = 0.02
     vocab_size: int = 1024
     lora_r: int = 16
     lora_alpha: int = 8
@@ -73,6 +75,7 @@ class SFTConfig:
     Attributes:
         steps: gradient steps (at most, for the reflector).
         warmup_fraction: share of `steps` with a rising learning rate; it falls linearly afterwards.
+        bucket: batches among which examples are sorted by length, so that less is padded; 0 leaves them unsorted.
         evaluate_every: reflector only: steps between two measurements of follow success.
         good_enough: reflector only: follow success on validation tasks at which training stops.
     """
@@ -81,6 +84,7 @@ class SFTConfig:
     batch_size: int = 64
     learning_rate: float = 5e-3
     warmup_fraction: float = 0.05
+    bucket: int = 0
     evaluate_every: int = 200
     good_enough: float = 1.0
 
@@ -265,12 +269,16 @@ class Config:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a profile runs: environments x variants x seeds."""
+    """What a profile runs: environments x variants x seeds. An environment's section may name `variants` of its own."""
 
     name: str
     envs: tuple[str, ...]
     variants: tuple[str, ...]
     seeds: tuple[int, ...]
+    own: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def variants_of(self, env: str) -> tuple[str, ...]:
+        return self.own.get(env, self.variants)
 
 
 SECTIONS = {f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
@@ -300,12 +308,14 @@ def profile(name: str) -> Profile:
     for env in raw["envs"]:
         if env not in ENVS:
             raise unknown("environment", env, ENVS)
-    for variant in [*raw["variants"], *(v for env in raw["envs"] for v in raw.get(env, {}).get("tuned", {}))]:
+    chosen = {env: raw.get(env) or {} for env in raw["envs"]}
+    own = {env: tuple(section["variants"]) for env, section in chosen.items() if "variants" in section}
+    for variant in itertools.chain(raw["variants"], *own.values(), *(s.get("tuned", {}) for s in chosen.values())):
         if variant not in VARIANTS:
             raise unknown("variant", variant, VARIANTS)
-    if "reflect_rl" not in raw["variants"]:
+    if any("reflect_rl" not in variants for variants in (raw["variants"], *own.values())):
         raise ReflectRLError(f"configs/{name}.yaml leaves out 'reflect_rl', which all others are compared with; add it")
-    return Profile(name, tuple(raw["envs"]), tuple(raw["variants"]), tuple(raw["seeds"]))
+    return Profile(name, tuple(raw["envs"]), tuple(raw["variants"]), tuple(raw["seeds"]), own)
 
 
 def _set(sections: dict[str, dict], key: str, value: Any) -> None:
@@ -363,7 +373,7 @@ def load(profile: str = "smoke", env: str = "taxi", variant: str = "reflect_rl",
     sections: dict[str, dict] = {}
     chosen = raw.get(env, {})
     settings = [
-        (f"{s}.{name}", value) for s, values in chosen.items() if s != "tuned" for name, value in values.items()
+        (f"{s}.{name}", value) for s in chosen if s not in ("tuned", "variants") for name, value in chosen[s].items()
     ]
     if not VARIANTS[variant].curriculum:
         settings += [("rl.milestone", False), ("rl.pickup", 0.0), ("rl.dropoff", 0.0)]

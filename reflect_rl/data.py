@@ -10,8 +10,9 @@ import numpy as np
 
 from reflect_rl.config import Config, DataConfig
 from reflect_rl.envs import domain
+from reflect_rl.envs.labels import Labels
 from reflect_rl.errors import ReflectRLError
-from reflect_rl.models import MAX_LABELS, train_tokenizer
+from reflect_rl.models import train_tokenizer
 from reflect_rl.prompts import label, policy_prompt, reflection_prompt
 from reflect_rl.runs import claim, read_json, write_json, write_text
 from reflect_rl.teachers import Situation, Teacher, teacher
@@ -33,11 +34,12 @@ class Example:
         """(prompt, completion) for the reflection player."""
         return reflection_prompt(self.situation.observation, self.situation.last_action), " " + self.reflection
 
-    def policy_pair(self, with_reflection: bool) -> tuple[str, str]:
+    def policy_pair(self, with_reflection: bool, labels: Labels) -> tuple[str, str]:
         """(prompt, label) for the policy player."""
-        s = self.situation
-        prompt = policy_prompt(s.observation, s.last_action, s.actions, self.reflection if with_reflection else None)
-        return prompt, " " + label(s.actions.index(s.best_action))
+        s, reflection = self.situation, self.reflection if with_reflection else None
+        numbers = labels.of(s.actions)
+        prompt = policy_prompt(s.observation, s.last_action, s.actions, reflection, numbers)
+        return prompt, " " + label(numbers[s.actions.index(s.best_action)])
 
 
 def situation(env, index: int, last_action: str, observation: str, actions: Sequence[str]) -> Situation:
@@ -129,13 +131,13 @@ SETS = {
 }
 
 
-def _pairs(examples: Sequence[Example], player: str) -> list[dict]:
+def _pairs(examples: Sequence[Example], player: str, labels: Labels) -> list[dict]:
     lines = []
     for example in examples:
         if player == "reflector":
             prompt, completion = example.reflector_pair()
         else:
-            prompt, completion = example.policy_pair(with_reflection=player == "policy")
+            prompt, completion = example.policy_pair(player == "policy", labels)
         lines.append({"prompt": prompt, "completion": completion, "kind": example.kind})
     return lines
 
@@ -163,20 +165,20 @@ def _make(config: Config) -> dict:
     folder = config.data_dir
     rng = np.random.default_rng([config.seed, 1])
     examples = collect(config.env, config.data, teacher(config.env), rng)
-    lines = {}
+    rule, lines = domain(config.env).labels, {}
     files = {"examples": _jsonl([asdict(e) for e in examples])}
     manifest = {"seed": config.seed, "examples": len(examples), "balance": {}, "sets": {}}
     for kind in ("positive", "negative"):
         manifest["balance"][kind] = balance([e for e in examples if e.kind == kind])
     for name, (player, kinds) in SETS.items():
         chosen = balanced([e for e in examples if e.kind in kinds], config.data.sft_examples, rng)
-        lines[name] = _pairs(chosen, player)
+        lines[name] = _pairs(chosen, player, rule)
         files[name] = _jsonl(lines[name])
         manifest["sets"][name] = {"examples": len(chosen), "balance": balance(chosen)}
     manifest["sha256"] = {name: sha256(text.encode()).hexdigest() for name, text in files.items()}
     if not config.model.base:
         texts = [line["prompt"] + line["completion"] for name in SETS for line in lines[name]]
-        labels = [label(i) for i in range(MAX_LABELS)]
+        labels = [label(i) for i in range(rule.most)]
         write_text(folder / "tokenizer.json", train_tokenizer(texts, labels, config.model).backend_tokenizer.to_str())
     for name, text in files.items():
         write_text(folder / f"{name}.jsonl", text)

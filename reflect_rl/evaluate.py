@@ -166,7 +166,7 @@ def judged(config: Config) -> pd.DataFrame:
 
 def _runs(profile: Profile) -> Iterator[Config]:
     for env in profile.envs:
-        for variant in profile.variants:
+        for variant in profile.variants_of(env):
             for seed in profile.seeds:
                 yield configuration.load(profile.name, env, variant, seed)
 

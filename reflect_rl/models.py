@@ -31,7 +31,6 @@ from reflect_rl.paths import writing
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
-MAX_LABELS = 64
 PLAYERS = ("reflector", "policy")
 
 
@@ -59,7 +58,7 @@ def train_tokenizer(texts: Sequence[str], labels: Sequence[str], config: ModelCo
     A row of a grid and a name with its number (`cabinet 12`) can become one token each.
     """
     tokenizer = Tokenizer(models.BPE())
-    word = pre_tokenizers.Split(Regex(r"\|[^\n]*\n?|\n| ?[a-z]+ \d+| ?[^\s]+| "), behavior="isolated")
+    word = pre_tokenizers.Split(Regex(r"\|[^\n]*\n?|\n| ?[a-z]+ to(?= )| ?[a-z]+ \d+| ?[^\s]+| "), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([word, pre_tokenizers.ByteLevel(False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -84,6 +83,7 @@ def from_scratch(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: 
         n_layer=config.n_layer,
         n_head=config.n_head,
         activation_function="gelu_pytorch_tanh",  # GPT-2's own, as one kernel
+        initializer_range=config.init_std,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,

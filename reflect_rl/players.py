@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reflect_rl.envs.labels import IN_ORDER, Labels
 from reflect_rl.errors import ReflectRLError
-from reflect_rl.models import MAX_LABELS, activate, causal_lm
+from reflect_rl.models import activate, causal_lm
 from reflect_rl.prompts import label
 
 
@@ -38,14 +39,19 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
 class Policy:
     """A distribution over the labels of the legal actions, from one forward pass and no more.
 
-    Only the last position's hidden state meets the head, and only the head's label rows.
+    Only the last position's hidden state meets the head, and only the head's label rows. Where more than a fifth of a
+    batch would be padding, prompts go through the model in parts, sorted by length.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int):
-        self.model = model
+    ROWS, PADDING = 64, 1.25
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int, labels: Labels = IN_ORDER
+    ):
+        self.model, self.labels = model, labels
         self.encode = Encoder(tokenizer, context)
         self.pad_id = tokenizer.pad_token_id
-        ids = tokenizer([f" {label(i)}" for i in range(MAX_LABELS)], add_special_tokens=False)["input_ids"]
+        ids = tokenizer([f" {label(i)}" for i in range(labels.most)], add_special_tokens=False)["input_ids"]
         if any(len(x) != 1 for x in ids):
             raise ReflectRLError("a label of this tokenizer is more than one token; use labels that are single tokens")
         self.label_ids = torch.tensor([x[0] for x in ids])
@@ -54,18 +60,29 @@ class Policy:
         """`(B, D)` hidden states at the last position of each prompt."""
         activate(self.model, "policy")
         rows = self.encode(prompts)
+        lengths = [len(row) for row in rows]
+        if max(lengths) * len(rows) <= self.PADDING * sum(lengths):
+            return self._last(rows)
+        order = sorted(range(len(rows)), key=lengths.__getitem__)
+        parts = [order[i : i + self.ROWS] for i in range(0, len(order), self.ROWS)]
+        states = torch.cat([self._last([rows[i] for i in part]) for part in parts])
+        return states[torch.tensor(order).argsort()]
+
+    def _last(self, rows: list[list[int]]) -> torch.Tensor:
+        """The hidden states of one forward pass over padded rows."""
         ids = pad(rows, self.pad_id).to(self.model.device)
         states = causal_lm(self.model).base_model(input_ids=ids, use_cache=False).last_hidden_state
         return states[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
 
-    def label_log_probs(self, hidden: torch.Tensor, legal: Sequence[int]) -> torch.Tensor:
-        """`(B, A)` log-probabilities; `legal` is the number of legal actions of each row, -inf behind them."""
-        rows = self.label_ids[: max(legal)]
+    def label_log_probs(self, hidden: torch.Tensor, legal: Sequence[Sequence[int]]) -> torch.Tensor:
+        """`(B, A)` log-probabilities; `legal` holds the labels of each row's legal actions, -inf behind them."""
+        rows = self.label_ids[: 1 + max(map(max, legal))]
         logits = hidden @ causal_lm(self.model).get_output_embeddings().weight[rows].T
-        illegal = (torch.arange(len(rows)) >= torch.tensor(legal)[:, None]).to(logits.device)
-        return logits.float().masked_fill(illegal, -torch.inf).log_softmax(-1)
+        numbers = pad(legal, -1).to(logits.device)
+        logits = logits.float().gather(1, numbers.clamp(min=0))
+        return logits.masked_fill(numbers < 0, -torch.inf).log_softmax(-1)
 
-    def log_probs(self, prompts: Sequence[str], legal: Sequence[int]) -> torch.Tensor:
+    def log_probs(self, prompts: Sequence[str], legal: Sequence[Sequence[int]]) -> torch.Tensor:
         """`(B, A)` exact log-probabilities of the legal actions, -inf behind the last legal one."""
         return self.label_log_probs(self.hidden(prompts), legal)
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 
-def label(index: int) -> str:
-    """The label of the action at `index`; one token of the project's tokenizer."""
-    return f"[{index + 1}]"
+def label(number: int) -> str:
+    """The label of this number, counted from 0; one token of the project's tokenizer."""
+    return f"[{number + 1}]"
 
 
 def reflection_prompt(observation: str, last_action: str) -> str:
@@ -13,9 +13,19 @@ def reflection_prompt(observation: str, last_action: str) -> str:
     return f"{observation}\nLast: {last_action or 'none'}\nReflection:"
 
 
-def policy_prompt(observation: str, last_action: str, actions: Sequence[str], reflection: str | None) -> str:
-    """What the policy answers with the label of one legal action; without a reflection where that is None."""
-    listed = " ".join(f"{label(i)} {action}" for i, action in enumerate(actions))
+def policy_prompt(
+    observation: str,
+    last_action: str,
+    actions: Sequence[str],
+    reflection: str | None,
+    labels: Sequence[int] | None = None,
+) -> str:
+    """What the policy answers with the label of one legal action; without a reflection where that is None.
+
+    `labels` are the numbers of the actions' labels, by default 0, 1, 2, ...
+    """
+    numbers = range(len(actions)) if labels is None else labels
+    listed = " ".join(f"{label(number)} {action}" for number, action in zip(numbers, actions, strict=True))
     thought = "" if reflection is None else f"\nReflection: {reflection}"
     return f"{observation}\nLast: {last_action or 'none'}{thought}\nActions: {listed}\nAnswer:"
 

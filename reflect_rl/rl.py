@@ -12,6 +12,7 @@ from reflect_rl import models, objectives
 from reflect_rl.config import VARIANTS, Config, RLConfig
 from reflect_rl.curriculum import stage
 from reflect_rl.envs import domain
+from reflect_rl.envs.labels import Labels
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.rollout import Decision, Episode, Players, Transition, play
 from reflect_rl.runs import (
@@ -44,7 +45,7 @@ class Batch:
     """
 
     prompts: list[str]  # (U,)
-    legal: list[int]  # (U,) number of legal actions
+    legal: list[tuple[int, ...]]  # (U,) labels of the legal actions
     row: torch.Tensor  # (N,) index into prompts
     action: torch.Tensor  # (N,)
     log_prob: torch.Tensor  # (N,) of the action when it was taken
@@ -52,11 +53,11 @@ class Batch:
     step: np.ndarray  # (N,) place in the episode
 
     @classmethod
-    def of(cls, episodes: list[Episode], device: torch.device | str = "cpu") -> "Batch":
+    def of(cls, episodes: list[Episode], labels: Labels, device: torch.device | str = "cpu") -> "Batch":
         transitions = [t for episode in episodes for t in episode.transitions]
         rows: dict[str, int] = {}
         row = [rows.setdefault(t.decision.prompt, len(rows)) for t in transitions]
-        legal = {t.decision.prompt: len(t.actions) for t in transitions}
+        legal = {t.decision.prompt: labels.of(t.actions) for t in transitions}
         returns = [objectives.return_to_go(np.array([t.reward for t in e.transitions])) for e in episodes]
         return cls(
             prompts=list(rows),
@@ -101,8 +102,8 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * (1 + share * (config.learning_rate_end - 1))
         bonus = config.entropy + share * (config.entropy_end - config.entropy)
-        batch = Batch.of(episodes, self.device)
-        past = Batch.of(self.replay, self.device) if self.replay else None
+        batch = Batch.of(episodes, self.policy.labels, self.device)
+        past = Batch.of(self.replay, self.policy.labels, self.device) if self.replay else None
         rng = np.random.default_rng([self.seed, 3, len(episodes), int(share * 1e9)])
         logs = []
         for _ in range(config.epochs):

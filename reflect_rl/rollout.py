@@ -86,10 +86,12 @@ class Players:
             reflections = [None] * len(seats)
         else:
             reflections = self.reflector.reflect([reflection_prompt(s.observation, s.last_action) for s in seats])
+        labels = [self.policy.labels.of(s.actions) for s in seats]
         prompts = [
-            policy_prompt(s.observation, s.last_action, s.actions, r) for s, r in zip(seats, reflections, strict=True)
+            policy_prompt(s.observation, s.last_action, s.actions, reflection, numbers)
+            for s, reflection, numbers in zip(seats, reflections, labels, strict=True)
         ]
-        self._score(prompts, [len(s.actions) for s in seats])
+        self._score(prompts, labels)
         decisions = []
         for seat, prompt, reflection in zip(seats, prompts, reflections, strict=True):
             log_probs = self._log_probs[prompt]
@@ -106,11 +108,13 @@ class Players:
         return self._log_probs[prompt]
 
     @torch.no_grad()
-    def _score(self, prompts: Sequence[str], legal: Sequence[int]) -> None:
-        new = {p: n for p, n in zip(prompts, legal, strict=True) if p not in self._log_probs}
+    def _score(self, prompts: Sequence[str], legal: Sequence[tuple[int, ...]]) -> None:
+        new = {p: numbers for p, numbers in zip(prompts, legal, strict=True) if p not in self._log_probs}
         if new:
             rows = self.policy.log_probs(list(new), list(new.values())).double().cpu().numpy()
-            self._log_probs.update({p: row[:n] for (p, n), row in zip(new.items(), rows, strict=True)})
+            self._log_probs.update(
+                {p: row[: len(numbers)] for (p, numbers), row in zip(new.items(), rows, strict=True)}
+            )
 
 
 def play(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from peft import PeftModel
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -51,6 +51,21 @@ class Pairs(Dataset):
 
     def __getitem__(self, index):
         return self.rows[index]
+
+    def bucketed(self, config: SFTConfig, rng: np.random.Generator) -> "Subset":
+        """All batches of a training run one after the other, each of examples of about one length.
+
+        Shuffled examples are taken in windows of `config.bucket` batches, sorted within, and the batches shuffled.
+        """
+        lengths = np.array([len(p) + len(c) for p, c in self.rows])
+        size, window = config.batch_size, config.batch_size * config.bucket
+        wanted = -(-config.steps // config.bucket) * window
+        order = np.concatenate([rng.permutation(len(self.rows)) for _ in range(-(-wanted // len(self.rows)))])
+        batches = []
+        for first in range(0, wanted, window):
+            part = order[first : first + window]
+            batches.append(rng.permutation(part[np.argsort(lengths[part], kind="stable")].reshape(-1, size)))
+        return Subset(self, np.concatenate(batches)[: config.steps].ravel().tolist())
 
     def collate(self, rows) -> dict[str, torch.Tensor]:
         """`(B, T)` input ids and labels, padded on the right."""
@@ -149,6 +164,7 @@ def fit(
         eval_steps=config.evaluate_every,
         seed=seed,
         data_seed=seed,
+        train_sampling_strategy="sequential" if config.bucket else "random",
         disable_tqdm=True,
         dataloader_pin_memory=False,
         report_to="none",
@@ -157,7 +173,7 @@ def fit(
         trainer = _Trainer(
             model=model,
             args=args,
-            train_dataset=pairs,
+            train_dataset=pairs.bucketed(config, np.random.default_rng([seed, 7])) if config.bucket else pairs,
             eval_dataset=pairs if measure else None,
             data_collator=pairs.collate,
             callbacks=[
@@ -190,7 +206,7 @@ def new_players(config: Config) -> Pair:
     data.make(config)
     tokenizer = models.load_tokenizer(config.model, config.data_dir / "tokenizer.json")
     built = models.build(config.model, tokenizer, config.seed)
-    policy = Policy(built["policy"], tokenizer, config.model.context)
+    policy = Policy(built["policy"], tokenizer, config.model.context, domain(config.env).labels)
     if not config.arm.reflection:
         return Pair(policy, None)
     return Pair(policy, Reflector(built["reflector"], tokenizer, config.model.context, MAX_NEW_TOKENS))

@@ -9,6 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from reflect_rl import config, models, rl, sft
 from reflect_rl.config import ModelConfig, SFTConfig
 from reflect_rl.envs import taxi
+from reflect_rl.envs.labels import IN_ORDER, by_name
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.players import Encoder, Policy, Reflector, pad
 from reflect_rl.prompts import label, policy_prompt, reflection_prompt
@@ -20,13 +21,13 @@ PROMPTS = [  # of different lengths, with 6, 3, 1 and 5 legal actions
     policy_prompt(grid, "move east" if i % 3 else "", ACTIONS[i % 4], "Go on. " * (i % 5) if i % 2 else None)
     for i, grid in enumerate(GRIDS[:12])
 ]
-LEGAL = [len(ACTIONS[i % 4]) for i in range(12)]
+LEGAL = [tuple(range(len(ACTIONS[i % 4]))) for i in range(12)]
 ASKED = [reflection_prompt(grid, ["", "move east", "drop off"][i % 3]) for i, grid in enumerate(GRIDS)]
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return models.train_tokenizer(PROMPTS + ASKED, [label(i) for i in range(models.MAX_LABELS)], SIZE)
+    return models.train_tokenizer(PROMPTS + ASKED, [label(i) for i in range(IN_ORDER.most)], SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +60,9 @@ def test_log_probs_are_those_of_the_full_head_restricted_to_the_legal_labels(pol
     assert found.shape == (12, 6)
     for prompt, legal, row in zip(PROMPTS, LEGAL, found, strict=True):
         logits = model(torch.tensor([tokenizer(prompt)["input_ids"]])).logits[0, -1]
-        ids = [tokenizer(f" {label(i)}")["input_ids"][0] for i in range(legal)]
-        torch.testing.assert_close(row[:legal], logits[ids].log_softmax(-1), rtol=0, atol=1e-5)
-        assert row[legal:].tolist() == [-math.inf] * (6 - legal)
+        ids = [tokenizer(f" {label(i)}")["input_ids"][0] for i in legal]
+        torch.testing.assert_close(row[: len(legal)], logits[ids].log_softmax(-1), rtol=0, atol=1e-5)
+        assert row[len(legal) :].tolist() == [-math.inf] * (6 - len(legal))
     assert found[0].max() - found[0].min() > 0.01  # not simply uniform
 
 
@@ -78,8 +79,24 @@ def test_padding_does_not_matter(policy):
     together = policy.log_probs(PROMPTS, LEGAL)
     for i in range(12):
         alone = policy.log_probs([PROMPTS[i]], [LEGAL[i]])
-        assert alone.shape == (1, LEGAL[i])
-        torch.testing.assert_close(alone[0], together[i, : LEGAL[i]], rtol=0, atol=1e-5)
+        assert alone.shape == (1, len(LEGAL[i]))
+        torch.testing.assert_close(alone[0], together[i, : len(LEGAL[i])], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_labels_in_any_order_have_their_own_probabilities(policy):
+    straight = policy.log_probs(PROMPTS[:1], [(0, 1, 2, 3, 4, 5)])[0]
+    turned = policy.log_probs(PROMPTS[:1], [(4, 0, 5)])[0]
+    torch.testing.assert_close(turned, straight[[4, 0, 5]].log_softmax(-1), rtol=0, atol=1e-6)
+
+
+def test_labels_by_name_are_kept_from_state_to_state_and_differ_within_one():
+    labels = by_name(lambda action: action.split(" ")[0], 5)
+    alone = labels.of(("go east",))
+    assert labels.of(("go east", "eat", "sleep"))[:1] == labels.of(("go west",)) == alone
+    crowded = labels.of(("go a", "go b", "go c", "go d", "go e"))
+    assert sorted(crowded) == [0, 1, 2, 3, 4] and crowded[:1] == alone
+    assert IN_ORDER.of(("go east", "eat")) == (0, 1)
 
 
 def test_gradient_is_finite_with_illegal_actions(policy, model):
@@ -98,7 +115,7 @@ def test_label_of_several_tokens_is_refused(model):
 def test_prompt_beyond_the_context_is_refused_with_the_way_out(policy, reflector, tokenizer):
     long = "|" + " no" * 100
     length = len(tokenizer(long)["input_ids"])
-    for ask, limit in ((lambda: policy.log_probs([long], [2]), 96), (lambda: reflector.reflect([long]), 84)):
+    for ask, limit in ((lambda: policy.log_probs([long], [(0, 1)]), 96), (lambda: reflector.reflect([long]), 84)):
         with pytest.raises(ReflectRLError) as error:
             ask()
         assert str(error.value) == (f"a prompt of {length} tokens exceeds the context of {limit}; raise model.context")

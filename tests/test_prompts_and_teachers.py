@@ -2,6 +2,7 @@ import pytest
 
 from reflect_rl import config, data, models, sft
 from reflect_rl.envs import domain, taxi
+from reflect_rl.envs.labels import IN_ORDER
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.prompts import advised_action, label, policy_prompt, reflection_prompt
 from reflect_rl.teachers import TaxiRules, teacher
@@ -44,7 +45,7 @@ def test_empty_reflection_differs_from_none():
     assert "Reflection" not in policy_prompt("GRID", "", ("a",), None)
 
 
-@pytest.mark.parametrize("count", [1, 6, models.MAX_LABELS])
+@pytest.mark.parametrize("count", [1, 6, IN_ORDER.most])
 def test_prompt_holds_every_legal_action_behind_its_label(count):
     actions = tuple(f"go to room {i}" for i in range(count))
     listed = policy_prompt("GRID", "", actions, None).split("Actions: ")[1].split("\nAnswer:")[0]
@@ -62,9 +63,9 @@ def tokenizer(tmp_path_factory):
 
 
 def test_every_label_is_one_token_of_its_own(tokenizer):
-    ids = [tokenizer(f" {label(i)}")["input_ids"] for i in range(models.MAX_LABELS)]
+    ids = [tokenizer(f" {label(i)}")["input_ids"] for i in range(IN_ORDER.most)]
     assert all(len(x) == 1 for x in ids)
-    assert len({x[0] for x in ids}) == models.MAX_LABELS
+    assert len({x[0] for x in ids}) == IN_ORDER.most
 
 
 def test_label_is_the_same_token_in_a_prompt_and_as_an_answer(tokenizer):

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from reflect_rl import config, models, objectives, rl, runs, sft
 from reflect_rl.config import Config, DataConfig, ModelConfig, RLConfig
 from reflect_rl.envs import taxi
+from reflect_rl.envs.labels import IN_ORDER
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.rollout import play
 
@@ -255,7 +256,7 @@ def gradients(learner, batch):
 def test_aggregation_by_distinct_prompt_gives_the_gradient_of_one_row_a_step(homes, more):
     run = load(more=more + " rl.episodes_per_update=40")
     learner = rl.Learner(run.rl, sft.warm_up(run), 0)
-    batch = rl.Batch.of(batch_of_play(run, learner.players))
+    batch = rl.Batch.of(batch_of_play(run, learner.players), IN_ORDER)
     steps = len(batch.row)
     assert len(batch.prompts) < steps
     plain = rl.Batch(
@@ -278,7 +279,7 @@ def test_aggregation_by_distinct_prompt_gives_the_gradient_of_one_row_a_step(hom
 def test_batch_keeps_order_returns_and_places(homes):
     run = load()
     episodes = batch_of_play(run, sft.warm_up(run))
-    batch = rl.Batch.of(episodes)
+    batch = rl.Batch.of(episodes, IN_ORDER)
     transitions = [t for episode in episodes for t in episode.transitions]
     assert [batch.prompts[i] for i in batch.row] == [t.decision.prompt for t in transitions]
     assert batch.action.tolist() == [t.decision.action for t in transitions]
@@ -296,7 +297,7 @@ def test_sampled_log_probabilities_are_those_of_the_first_update(homes):
     """So PPO's first ratio is 1 and nothing is clipped."""
     run = load(more=PPO)
     learner = rl.Learner(run.rl, sft.warm_up(run), 0)
-    batch = rl.Batch.of(batch_of_play(run, learner.players))
+    batch = rl.Batch.of(batch_of_play(run, learner.players), IN_ORDER)
     log_probs = learner.policy.log_probs(batch.prompts, batch.legal)[batch.row]
     now = log_probs.gather(1, batch.action[:, None])[:, 0]
     torch.testing.assert_close(now, batch.log_prob.float(), rtol=0, atol=1e-5)
@@ -307,7 +308,7 @@ def test_update_makes_actions_with_positive_advantage_likelier(homes):
     run = load(more="rl.entropy=0.0 rl.episodes_per_update=60 rl.learning_rate=0.0003")
     learner = rl.Learner(run.rl, sft.warm_up(run), 0)
     episodes = batch_of_play(run, learner.players)
-    batch = rl.Batch.of(episodes)
+    batch = rl.Batch.of(episodes, IN_ORDER)
     advantage = batch.returns - torch.tensor(objectives.step_means(batch.returns.numpy(), batch.step))
 
     def value():

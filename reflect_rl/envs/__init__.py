@@ -7,6 +7,7 @@ from types import ModuleType
 import gymnasium as gym
 
 from reflect_rl.envs import alfworld, taxi
+from reflect_rl.envs.labels import IN_ORDER, Labels, by_name
 from reflect_rl.errors import unknown
 
 
@@ -20,6 +21,7 @@ class Domain:
         module: has `tasks(setting, split, most)`, `shortest(task)`, `parse_task(task)`.
         settings: task families that are evaluated; headline: the one that stands for the environment.
         horizon: steps that a good player needs at most.
+        labels: which label each legal action gets in the policy's prompt.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Domain:
     settings: tuple[str, ...]
     headline: str
     horizon: int
+    labels: Labels = IN_ORDER
 
     def tasks(self, setting: str, split: str, most: int = 0) -> tuple[str, ...]:
         """The tasks of a panel; with `most` the first ones of it (of each panel, where it is made of several)."""
@@ -46,7 +49,14 @@ gym.register("reflect_rl/Household-v0", entry_point="reflect_rl.envs.alfworld:Ho
 DOMAINS = {
     "taxi": Domain("taxi", "reflect_rl/DangerousTaxi-v0", taxi.DangerousTaxi, taxi, ("pickup", "full"), "full", 20),
     "alfworld": Domain(
-        "alfworld", "reflect_rl/Household-v0", alfworld.Household, alfworld, alfworld.SETTINGS, "paper", 30
+        "alfworld",
+        "reflect_rl/Household-v0",
+        alfworld.Household,
+        alfworld,
+        alfworld.SETTINGS,
+        headline="paper",
+        horizon=30,
+        labels=by_name(alfworld.heart, 1024),
     ),
 }
 

@@ -36,6 +36,14 @@ def legal(commands) -> tuple[str, ...]:
     return tuple(sorted((c for c in commands if c.split(" ")[0] not in SILENT), key=natural))
 
 
+def heart(command: str) -> str:
+    """What tells a command from the others of a state, wherever it is said: the place to go to, the thing to take, or
+    else the verb alone, since there is one thing in hand and one receptacle before the player.
+    """
+    verb = command.split(" ")[0]
+    return command.partition(" from ")[0] if verb in ("go", "take") else verb
+
+
 class Household(gym.Env):
     """A household task in text.
 
@@ -94,7 +102,7 @@ class Household(gym.Env):
             engine.ask("make", game)
         scene, sentence = engine.reset(self._slot, path)
         self.notes = Notes.start(scene.text, sentence)
-        self.actions, self.steps, self.verdict = legal(scene.commands), 0, "start"
+        self.actions, self.steps, self.verdict, self._advice = legal(scene.commands), 0, "start", None
         self._rewarded = set()
         if self.mode == "dropoff":
             self._fetch()
@@ -111,7 +119,7 @@ class Household(gym.Env):
         """Say a command; whether the game is won."""
         scene = self._engine().step(self._slot, command)
         self.notes.read(command, scene.text)
-        self.actions = legal(scene.commands)
+        self.actions, self._advice = legal(scene.commands), None
         return scene.won
 
     def step(self, action):
@@ -145,7 +153,9 @@ class Household(gym.Env):
 
     def advice(self) -> Advice:
         """What one would do who knows what the player knows."""
-        return explore(self.notes, self.goal, self.actions)
+        if self._advice is None:
+            self._advice = explore(self.notes, self.goal, self.actions)
+        return self._advice
 
     def best_action(self) -> int:
         """Index of the explorer's choice."""

@@ -9,6 +9,7 @@ import gzip
 import json
 import re
 import sys
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from hashlib import sha256
@@ -107,6 +108,24 @@ def _fact_base() -> type:
     return Facts
 
 
+@cache
+def _texts_without_waste() -> None:
+    """Spare TextWorld's text generation two thirds of its time, in this process and without a changed letter.
+
+    It parses the same few conditions at every text, and copies deeply what nobody changes.
+    """
+    textgen, words = package("textworld.envs.pddl.textgen"), package("textworld.logic")
+
+    class Rules(words.Rule):
+        parse_conjunctive_query = staticmethod(cache(words.Rule.parse_conjunctive_query))
+
+    textgen.Rule = Rules
+    parsed = cache(textgen._parse_and_convert)
+    textgen._parse_and_convert = lambda *text, **options: deepcopy(parsed(*text, **options))
+    for value in (words.Placeholder, words.Variable, package("textworld.generator.game").EntityInfo):
+        value.__deepcopy__ = lambda self, memo: self
+
+
 def _fact(atom: str) -> tuple[bool, Fact]:
     """`Atom holds(agent1, mug)` -> (True, ("holds", "agent1", "mug"))."""
     sign, rest = atom.split(" ", 1)
@@ -118,6 +137,7 @@ def _derive(
     logic, symbol: str, facts, names: dict, kinds: dict, infos: dict, mapping: dict[tuple[str, str], str]
 ) -> str:
     """A text of the game's grammar; `mapping`: (placeholder, its type) -> id."""
+    _texts_without_waste()
     words = package("textworld.logic")
     state = _fact_base()(
         logic, [words.Proposition(f[0], [words.Variable(name, kinds[name]) for name in f[1:]]) for f in facts]
@@ -294,7 +314,5 @@ class Engine:
         key = (action, about, frozenset(facts))
         if key not in self.game.feedback:
             rule, game = self.game.logic.actions[action].feedback_rule, self.game
-            self.game.feedback[key] = _derive(
-                game.logic, rule, self._told, game.names, game.kinds, game.infos, arguments
-            )
+            self.game.feedback[key] = _derive(game.logic, rule, facts, game.names, game.kinds, game.infos, arguments)
         return self.game.feedback[key]

@@ -9,6 +9,7 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from reflect_rl.envs.alfworld.engine import Engine
 from reflect_rl.envs.alfworld.games import LAMP, TREATMENTS, Recipe, constants
@@ -18,6 +19,7 @@ ADJECTIVES = {"clean": "clean", "heat": "hot", "cool": "cold"}
 DONE = {"clean": "isclean", "heat": "ishot", "cool": "iscool"}
 
 
+@cache
 def natural(name: str) -> tuple:
     """Sort key: `cabinet 2` before `cabinet 10`."""
     return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name))
@@ -318,6 +320,7 @@ class Advice:
     commands: tuple[str, ...]
 
 
+@cache
 def likely(wanted: str) -> frozenset[str]:
     """Kinds of receptacles that may hold a kind of object: common sense from ALFWorld's constants."""
     allowed = constants().VAL_RECEPTACLE_OBJECTS
@@ -397,8 +400,12 @@ def _put_down(notes: Notes, legal: Sequence[str]) -> Advice:
 
 def _effort(name: str) -> tuple:
     """Sort key: what needs no opening first."""
-    opens = {kind.lower() for kind in constants().OPENABLE_CLASS_SET}
-    return kind(name) in opens, natural(name)
+    return kind(name) in _openable(), natural(name)
+
+
+@cache
+def _openable() -> frozenset[str]:
+    return frozenset(name.lower() for name in constants().OPENABLE_CLASS_SET)
 
 
 def _search(notes: Notes, wanted: str, target: str, legal: Sequence[str]) -> Advice:

@@ -18,11 +18,11 @@ SETTINGS = ("paper", "kitchens", "all_seen", "all_unseen")
 MODES = ("pickup", "dropoff", "full")
 # Trials of generated games: which numbers belong to which of the project's splits. No number is in two of them.
 TRIALS = {"train": 0, "validation": 1000, "test": 2000}
-SIZES = {  # setting -> games of each split; of each scene for `kitchens` outside of test, of each task type for `all_*`
-    "paper": {"train": 40, "validation": 20, "test": 25},
-    "kitchens": {"train": 2, "validation": 1, "test": 25},
-    "all_seen": {"train": 20, "validation": 5, "test": 6},
-    "all_unseen": {"test": 6},
+SIZES = {  # setting -> games of each split
+    "paper": {"train": 80, "validation": 12, "test": 25},
+    "kitchens": {"train": 232, "validation": 12, "test": 25},
+    "all_seen": {"train": 180, "validation": 12, "test": 36},
+    "all_unseen": {"test": 36},
 }
 
 
@@ -79,17 +79,17 @@ def _generated(setting: str, split: str, size: int) -> list[str]:
         scenes = [s for s in ROOMS["kitchen"] if (s in UNSEEN) == (split == "test")]
         recipe = {s: Recipe(PAPER.task_type, PAPER.object, PAPER.target, s) for s in scenes}
         # scene 13 has the paper's games; other numbers keep the two panels apart
-        return [f"{folder}/{recipe[s].name}/{trial_name(first + 500 + i)}" for i in range(size) for s in scenes]
+        in_turn = [(scenes[i % len(scenes)], i // len(scenes)) for i in range(size)]
+        return [f"{folder}/{recipe[s].name}/{trial_name(first + 500 + i)}" for s, i in in_turn]
     rng = np.random.default_rng([SETTINGS.index(setting), list(TRIALS).index(split)])
     scenes = [s for rooms in ROOMS.values() for s in rooms if (s in UNSEEN) == (setting == "all_unseen")]
     of_type = {t: {s: [r for r in recipes(s) if r.task_type == t] for s in scenes} for t in TASK_TYPES}
     chosen = []
-    for i in range(size):
-        for task_type in TASK_TYPES:  # in turn, so that the first ones of a panel are of all types
-            possible = {s: found for s, found in of_type[task_type].items() if found}
-            scene = list(possible)[rng.integers(len(possible))]
-            recipe = possible[scene][rng.integers(len(possible[scene]))]
-            chosen.append(f"{folder}/{recipe.name}/{trial_name(first + 700 + i)}")
+    for i in range(size):  # types in turn, so that the first ones of a panel are of all types
+        possible = {s: found for s, found in of_type[TASK_TYPES[i % len(TASK_TYPES)]].items() if found}
+        scene = list(possible)[rng.integers(len(possible))]
+        recipe = possible[scene][rng.integers(len(possible[scene]))]
+        chosen.append(f"{folder}/{recipe.name}/{trial_name(first + 700 + i // len(TASK_TYPES))}")
     return chosen
 
 
