@@ -1,0 +1,40 @@
+"""Which label stands before a legal action in the policy's prompt."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A rule for the labels of legal actions.
+
+    Attributes:
+        of: legal actions -> the numbers of their labels, all different.
+        most: how many labels there are; numbers are below it.
+    """
+
+    of: Callable[[Sequence[str]], tuple[int, ...]]
+    most: int
+
+
+IN_ORDER = Labels(lambda actions: tuple(range(len(actions))), 64)
+
+
+def by_name(heart: Callable[[str], str], most: int) -> Labels:
+    """Labels that an action keeps from state to state: a hash of its `heart`, the part that tells it from others.
+
+    Where two legal actions meet, the later one takes the next free label. A small model from scratch learns which label
+    a name has much sooner than to look it up in a list of dozens; a pretrained one may not need it.
+    """
+
+    def of(actions: Sequence[str]) -> tuple[int, ...]:
+        taken: dict[int, None] = {}
+        for action in actions:
+            number = crc32(heart(action).encode()) % most
+            while number in taken:
+                number = (number + 1) % most
+            taken[number] = None
+        return tuple(taken)
+
+    return Labels(of, most)
