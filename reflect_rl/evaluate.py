@@ -11,7 +11,7 @@ from reflect_rl import config as configuration
 from reflect_rl import data, paths, rl, sft
 from reflect_rl.baselines import Expert, Follow, Oracle, Random
 from reflect_rl.config import Config, Profile
-from reflect_rl.envs import domain
+from reflect_rl.envs import alfworld, domain
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.players import Reflector
 from reflect_rl.prompts import advised_action, reflection_prompt
@@ -250,6 +250,8 @@ def collect(profile_name: str) -> Results:
         "provenance": provenance(),
     }
     write_json(folder / "manifest.json", manifest)
+    if "alfworld" in profile.envs:
+        write_json(folder / "alfworld_games.json", alfworld.store.manifest())
     return found
 
 
@@ -292,6 +294,8 @@ def collect_tuning(profile_name: str) -> pd.DataFrame:
 def protocol(profile_name: str, env: str) -> str:
     """One paragraph on how a profile's numbers come about, to be printed beside them."""
     profile, run = configuration.profile(profile_name), configuration.load(profile_name, env)
+    if env not in profile.envs:
+        raise ReflectRLError(f"profile {profile_name!r} does not run {env!r}; add it to `envs` in its file in configs/")
     panel = run.evaluation
     tasks = len(domain(env).tasks(domain(env).headline, panel.split, panel.tasks))
     return (

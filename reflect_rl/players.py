@@ -90,16 +90,15 @@ class Policy:
 class Reflector:
     """Writes one reflection a prompt by greedy decoding; frozen, so equal prompts are answered from memory.
 
-    Prompts are decoded in blocks of one shape: `rows` rows, left-padded to a multiple of `WIDTH` tokens, with a mask.
+    Prompts are decoded in blocks of one shape: `rows` rows, left-padded to a multiple of `width` tokens, with a mask.
     So a reflection is a function of its prompt alone, to the last digit, and not of the prompts beside it.
     """
-
-    WIDTH = 8
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int, max_new_tokens: int):
         self.model, self.tokenizer = model, tokenizer
         self.encode = Encoder(tokenizer, context - max_new_tokens)
         self.max_new_tokens, self.rows = max_new_tokens, 64
+        self.width = max(8, context // 16)  # more shapes pad less, and leave more blocks that are not full
         self.memory: dict[str, str] = {}
 
     @torch.no_grad()
@@ -111,7 +110,7 @@ class Reflector:
             activate(self.model, "reflector")
         by_width: dict[int, list[tuple[str, list[int]]]] = {}
         for prompt, ids in zip(new, self.encode(new), strict=True):
-            by_width.setdefault(-(-len(ids) // self.WIDTH) * self.WIDTH, []).append((prompt, ids))
+            by_width.setdefault(-(-len(ids) // self.width) * self.width, []).append((prompt, ids))
         for width, block in by_width.items():
             for first in range(0, len(block), self.rows):
                 self._generate(block[first : first + self.rows], width)

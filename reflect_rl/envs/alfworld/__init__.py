@@ -120,6 +120,7 @@ class Household(gym.Env):
         scene = self._engine().step(self._slot, command)
         self.notes.read(command, scene.text)
         self.actions, self._advice = legal(scene.commands), None
+        self.notes.look(self.actions)
         return scene.won
 
     def step(self, action):
@@ -214,7 +215,7 @@ def shortest(task: str) -> int:
 
 @cache
 def _explored(task: str) -> int:
-    env = Household(horizon=10_000)
+    env = Household(horizon=200)
     env.reset(options={"task": task})
     done = False
     while not done:

@@ -208,6 +208,7 @@ class Notes:
         closed: receptacles that are known to be closed.
         treated: object -> what was done to it (`clean`, `hot`, `cold`).
         light: the lamp that was turned on last.
+        near: other receptacles within reach: in some rooms two share a place, and one cannot go from one to the other.
     """
 
     task: str
@@ -218,6 +219,7 @@ class Notes:
     closed: set[str] = field(default_factory=set)
     treated: dict[str, str] = field(default_factory=dict)
     light: str = ""
+    near: tuple[str, ...] = ()
 
     @classmethod
     def start(cls, intro: str, task: str) -> "Notes":
@@ -246,11 +248,17 @@ class Notes:
             case "close":
                 self.closed.add(rest)
         if verb in ("go", "open"):
-            if f"The {self.here} is closed" in feedback:
-                self.closed.add(self.here)
+            seen = self.here if verb == "go" else rest
+            if f"The {seen} is closed" in feedback:
+                self.closed.add(seen)
             else:
-                self.closed.discard(self.here)
-                self._set(self.here, _listed(feedback.partition("you see ")[2]))
+                self.closed.discard(seen)
+                self._set(seen, _listed(feedback.partition("you see ")[2]))
+
+    def look(self, legal: Sequence[str]) -> None:
+        """Take note of what is within reach: what one cannot go to."""
+        away = {command.removeprefix("go to ") for command in legal}
+        self.near = tuple(name for name in self.receptacles if name not in away and name != self.here)
 
     def _set(self, receptacle: str, things: Iterable[str]) -> None:
         self.contents[receptacle] = tuple(sorted(things, key=natural))
@@ -292,6 +300,8 @@ class Notes:
             else "nothing"
         )
         lines = [f"Task: {self.task}", f"At: {at}", f"Hand: {held}"]
+        if self.near:
+            lines.append(f"Near: {', '.join(self.near)}")
         if elsewhere:
             lines.append(f"Seen: {', '.join(elsewhere)}")
         lines.append(
@@ -339,9 +349,7 @@ def explore(notes: Notes, goal: Goal, legal: Sequence[str]) -> Advice:
     if notes.held and kind(notes.held) == goal.object:
         if goal.treatment and notes.treated.get(notes.held) != ADJECTIVES[goal.treatment]:
             places = [place for k in goal.places for place in notes.of_kind(k)]
-            if notes.here in places:
-                return _advice("treat", [f"{goal.treatment} {notes.held} with {notes.here}"], legal)
-            return _advice("carry", [f"go to {place}" for place in places], legal)
+            return _at("treat", {place: f"{goal.treatment} {notes.held} with {place}" for place in places}, legal)
         if goal.light:
             return _light(notes, legal)
         return _place(notes, goal, legal)
@@ -352,16 +360,26 @@ def explore(notes: Notes, goal: Goal, legal: Sequence[str]) -> Advice:
     here = [f"take {thing} from {place}" for thing, place in wanted if place == notes.here]
     if here and notes.here not in notes.closed:
         return _advice("fetch", here, legal)
-    if here:
-        return _advice("fetch", [f"open {notes.here}"], legal)
     if wanted:
-        return _advice("fetch", [f"go to {place}" for _, place in wanted], legal)
+        return _at("fetch", {place: f"take {thing} from {place}" for thing, place in wanted}, legal)
     return _search(notes, goal.object, goal.target, legal)
 
 
 def _advice(phase: str, commands: Iterable[str], legal: Sequence[str]) -> Advice:
     possible = tuple(dict.fromkeys(command for command in commands if command in legal))
     return Advice(phase, possible or tuple(legal[:1]))
+
+
+def _at(phase: str, commands: dict[str, str], legal: Sequence[str]) -> Advice:
+    """The command of a place (place -> command) where it can be said; else the place is opened, or gone to."""
+    for name, options in (
+        (phase, commands.values()),
+        (phase, [f"open {place}" for place in commands]),
+        ("fetch" if phase == "fetch" else "carry", [f"go to {place}" for place in commands]),
+    ):
+        if not set(options).isdisjoint(legal):
+            return _advice(name, options, legal)
+    return _advice(phase, (), legal)
 
 
 def _light(notes: Notes, legal: Sequence[str]) -> Advice:
@@ -381,11 +399,7 @@ def _begun(notes: Notes, goal: Goal) -> list[str]:
 
 def _place(notes: Notes, goal: Goal, legal: Sequence[str]) -> Advice:
     targets = (goal.count > 1 and _begun(notes, goal)) or notes.of_kind(goal.target)
-    if notes.here not in targets:
-        return _advice("carry", [f"go to {place}" for place in targets], legal)
-    if notes.here in notes.closed:
-        return _advice("place", [f"open {notes.here}"], legal)
-    return _advice("place", [f"move {notes.held} to {notes.here}"], legal)
+    return _at("place", {place: f"move {notes.held} to {place}" for place in targets}, legal)
 
 
 def _put_down(notes: Notes, legal: Sequence[str]) -> Advice:
@@ -417,6 +431,7 @@ def _search(notes: Notes, wanted: str, target: str, legal: Sequence[str]) -> Adv
     ):
         if notes.here in rank and notes.here in notes.closed:
             return _advice("search", [f"open {notes.here}"], legal)
-        if rank:
-            return _advice("search", [f"go to {name}" for name in sorted(rank, key=_effort)], legal)
+        ways = [way for name in sorted(rank, key=_effort) for way in (f"go to {name}", f"open {name}") if way in legal]
+        if ways:
+            return _advice("search", ways, legal)
     return _advice("search", (), legal)
