@@ -215,7 +215,8 @@ def results(profile_name: str) -> Results:
 def collect(profile_name: str) -> Results:
     """Everything that a profile's tables and figures are made from; what has not been run yet is run.
 
-    Writes `FILES` and `manifest.json` to `results/<profile>/`.
+    Writes `FILES`, `manifest.json` and, where household games were played, `alfworld_games.json` to
+    `results/<profile>/`.
     """
     profile = configuration.profile(profile_name)
     episodes, training, reflections, runs, checksums = [], [], [], [], {}
@@ -251,7 +252,7 @@ def collect(profile_name: str) -> Results:
     }
     write_json(folder / "manifest.json", manifest)
     if "alfworld" in profile.envs:
-        write_json(folder / "alfworld_games.json", alfworld.store.manifest())
+        write_json(folder / "alfworld_games.json", alfworld.store.manifest(alfworld.store.everything()))
     return found
 
 

@@ -213,6 +213,19 @@ def test_laptop_has_at_least_five_seeds_and_every_variant():
     }  # the grid shows all of the taxi: oracle and expert agree
 
 
+def test_an_environment_may_have_variants_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(config.paths, "configs", lambda: tmp_path)
+    text = "envs: [taxi, alfworld]\nseeds: [0]\nvariants: [reflect_rl]\nalfworld: {variants: [reflect_rl, expert]}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    found = config.profile("mine")
+    assert found.variants_of("taxi") == ("reflect_rl",) and found.variants_of("alfworld") == ("reflect_rl", "expert")
+    assert config.load("mine", "alfworld").variant == "reflect_rl"
+    for wrong, message in (("[reflect_rl, best]", "unknown variant 'best'"), ("[expert]", "leaves out 'reflect_rl'")):
+        (tmp_path / "mine.yaml").write_text(text.replace("[reflect_rl, expert]", wrong))
+        with pytest.raises(ReflectRLError, match=message):
+            config.profile("mine")
+
+
 def test_all_trained_variants_of_a_profile_have_the_same_budget():
     budgets = {load(variant=v, profile="laptop").rl.env_steps for v, arm in config.VARIANTS.items() if arm.rl}
     assert len(budgets) == 1

@@ -99,6 +99,14 @@ def test_labels_by_name_are_kept_from_state_to_state_and_differ_within_one():
     assert IN_ORDER.of(("go east", "eat")) == (0, 1)
 
 
+@torch.no_grad()
+def test_prompts_sorted_into_parts_have_the_same_distributions(policy, monkeypatch):
+    whole = policy.log_probs(PROMPTS, LEGAL)
+    monkeypatch.setattr(Policy, "PADDING", 1.0)
+    monkeypatch.setattr(Policy, "ROWS", 5)
+    torch.testing.assert_close(policy.log_probs(PROMPTS, LEGAL), whole, rtol=0, atol=1e-5)
+
+
 def test_gradient_is_finite_with_illegal_actions(policy, model):
     model.zero_grad()
     policy.log_probs(PROMPTS, LEGAL)[:, 0].sum().backward()

@@ -108,6 +108,23 @@ def test_collated_labels_are_the_completion_and_its_end_only(tokenizer, pairs):
     assert len(pairs[0][0]) < len(pairs[2][0])  # so one row was padded
 
 
+def test_buckets_hold_every_example_once_in_turn_and_batches_of_one_length(pairs):
+    config = SFTConfig(steps=12, batch_size=4, bucket=3)
+    chosen = pairs.bucketed(config, np.random.default_rng(0)).indices
+    counts = [chosen.count(i) for i in range(len(pairs))]
+    assert len(chosen) == 48 and max(counts) - min(counts) <= 1
+    lengths = [len(p) + len(c) for p, c in pairs.rows]
+
+    def spread(order):
+        batches = [[lengths[i] for i in order[first : first + 4]] for first in range(0, 48, 4)]
+        return sum(max(batch) - min(batch) for batch in batches)
+
+    shuffled = np.concatenate([np.random.default_rng(1).permutation(len(pairs)) for _ in range(48 // len(pairs) + 1)])
+    assert spread(chosen) < spread(shuffled[:48].tolist())
+    assert pairs.bucketed(config, np.random.default_rng(0)).indices == chosen
+    assert pairs.bucketed(config, np.random.default_rng(2)).indices != chosen
+
+
 def test_loss_is_the_mean_cross_entropy_of_the_completion_tokens(tokenizer, pairs):
     model = models.from_scratch(SIZE, tokenizer, seed=3).eval()
     rows = [pairs[0], pairs[1], pairs[2]]
@@ -159,6 +176,18 @@ def test_killed_warm_up_ends_with_the_weights_of_an_uninterrupted_one(fit, unint
     assert [bar.n for bar in bars] == [step, 12]
     assert equal(continued, weights)
     assert [line for line in continued_log if line["step"] > last] == [line for line in log if line["step"] > last]
+
+
+def test_killed_warm_up_in_buckets_ends_with_the_same_weights(fit, bars):
+    training = replace(TRAINING, bucket=2)
+    whole, _ = fit("whole", training=training)
+    bars.die_at = 7
+    with pytest.raises(Killed):
+        fit("killed", training=training)
+    bars.die_at = None
+    continued, _ = fit("killed", training=training)
+    assert all(torch.equal(continued[name], weight) for name, weight in whole.items())
+    assert not all(torch.equal(fit("other")[0][name], weight) for name, weight in whole.items())
 
 
 def test_warm_up_continues_from_its_newest_whole_checkpoint(fit, bars, tmp_path):

@@ -185,6 +185,12 @@ def _prover():
     return Engine()
 
 
+def everything() -> tuple[str, ...]:
+    """The tasks of all panels whose games have been made on this machine."""
+    panels = [tasks(setting, split) for setting in SETTINGS for split in TRIALS]
+    return tuple(task for panel in panels for task in panel if path_of(task.partition(":")[2]).is_file())
+
+
 def manifest(panel: tuple[str, ...]) -> dict:
     """What the games of a panel are: provenance, checksum and length of the walkthrough of each.
 
