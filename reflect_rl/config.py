@@ -91,6 +91,8 @@ class SFTConfig:
     def __post_init__(self):
         for name in ("steps", "batch_size", "evaluate_every"):
             _at_least_one("reflector or policy", name, getattr(self, name))
+        if self.bucket < 0:
+            raise ReflectRLError(f"setting bucket={self.bucket} of reflector or policy should be 0 or more")
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def negative(env, task: str, rng: np.random.Generator) -> Situation | None:
     step has no wrong action that survives.
     """
     now = begin(env, task)
-    for _ in range(int(rng.integers(env.steps_to_go()))):
+    for _ in range(int(rng.integers(min(env.steps_to_go(), env.horizon)))):
         now = act(env, now, env.best_action())
     wrong = env.wrong_actions()
     if not wrong:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from reflect_rl import config as configuration
-from reflect_rl import data, paths, rl, sft
+from reflect_rl import data, paper, paths, rl, sft
 from reflect_rl.baselines import Expert, Follow, Oracle, Random
 from reflect_rl.config import Config, Profile
 from reflect_rl.envs import alfworld, domain
@@ -297,14 +297,26 @@ def protocol(profile_name: str, env: str) -> str:
     profile, run = configuration.profile(profile_name), configuration.load(profile_name, env)
     if env not in profile.envs:
         raise ReflectRLError(f"profile {profile_name!r} does not run {env!r}; add it to `envs` in its file in configs/")
-    panel = run.evaluation
-    tasks = len(domain(env).tasks(domain(env).headline, panel.split, panel.tasks))
+    panel, world = run.evaluation, domain(env)
+    sizes = {setting: len(world.tasks(setting, panel.split, panel.tasks)) for setting in world.settings}
+    if len(set(sizes.values())) == 1:
+        tasks = f"{sizes[world.headline]} fixed {panel.split} tasks a setting"
+    else:
+        tasks = f"fixed {panel.split} tasks ({', '.join(f'{n} {setting}' for setting, n in sizes.items())})"
     return (
         f"Protocol: profile `{profile_name}`, {len(profile.seeds)} seeds, each with its own data, reflector and policy; "
-        f"{tasks} fixed {panel.split} tasks a setting; sampled decoding at temperature 1 with {panel.repeats} episodes a "
+        f"{tasks}; sampled decoding at temperature 1 with {panel.repeats} episodes a "
         f"task, greedy decoding with one; the policy is the one after {run.rl.env_steps} environment steps (no early "
         "stopping); the reflector's checkpoint and the tuning grid were decided on validation tasks only. Intervals: 95%, "
         "bootstrap over whole seeds; in the main table over seeds within each task. "
         "The ceiling is the share of tasks that can be finished within the horizon at all. The paper's numbers come from a "
-        "secondary source and were measured with GPT-2 XL on 100 random maps."
+        f"secondary source and were measured with GPT-2 XL on {paper.SAMPLE[env]}."
     )
+
+
+def protocols(profile_name: str) -> str:
+    """The protocol of every environment of a profile, for tables that hold them all."""
+    envs = configuration.profile(profile_name).envs
+    if len(envs) == 1:
+        return protocol(profile_name, envs[0])
+    return "\n\n".join(f"{env}. {protocol(profile_name, env)}" for env in envs)

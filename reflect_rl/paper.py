@@ -14,6 +14,9 @@ REPORTED_SOURCE = "secondary source: a summary of the paper's tables, not checke
 HEADLINE = {"split": "test", "decoding": "sampled"}
 HORIZON = {"taxi": 20, "alfworld": 15}
 
+#: What the paper's rates were measured on.
+SAMPLE = {"taxi": "100 random maps", "alfworld": "100 runs (4 tasks of 25)"}
+
 
 def on_headline(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of a table of results that the claims are judged on."""

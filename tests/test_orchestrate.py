@@ -335,7 +335,7 @@ def test_graph_of_the_laptop_profile(tmp_path):
     text = plan.stdout + plan.stderr
     profile = config.profile("laptop")
     for env in profile.envs:
-        for variant in profile.variants:
+        for variant in profile.variants_of(env):
             for seed in profile.seeds:
                 ran = f"output: runs/laptop/{env}/{variant}/seed{seed}/03_online_rl.ipynb" in text
                 assert ran == config.VARIANTS[variant].rl

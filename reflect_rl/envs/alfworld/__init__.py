@@ -1,8 +1,8 @@
 """ALFWorld: household text games, played on TextWorld's own engine.
 
 Observation: what the player knows from what it has read, in compact form (`experts.Notes`). Legal actions: the
-engine's admissible commands but for `look`, `inventory`, `help` and `examine ...`, which change nothing and tell
-nothing that the observation does not say. Success is the engine's `won`.
+engine's admissible commands but for `look`, `inventory`, `help` and `examine ...`, which change nothing; what they
+tell, the observation says (where two receptacles share a place, once the player has gone to each). Success is the engine's `won`.
 """
 
 import itertools
@@ -37,8 +37,8 @@ def legal(commands) -> tuple[str, ...]:
 
 
 def heart(command: str) -> str:
-    """What tells a command from the others of a state, wherever it is said: the place to go to, the thing to take, or
-    else the verb alone, since there is one thing in hand and one receptacle before the player.
+    """What tells a command from most others of a state, wherever it is said: the place to go to, the thing to take, or
+    else the verb alone, since one thing is in hand and, but for rooms where two share a place, one receptacle is near.
     """
     verb = command.split(" ")[0]
     return command.partition(" from ")[0] if verb in ("go", "take") else verb
@@ -219,5 +219,6 @@ def _explored(task: str) -> int:
     env.reset(options={"task": task})
     done = False
     while not done:
-        _, _, done, _, _ = env.step(env.best_action())
+        _, _, terminated, truncated, _ = env.step(env.best_action())
+        done = terminated or truncated
     return env.steps
