@@ -307,8 +307,8 @@ def protocol(profile_name: str, env: str) -> str:
         f"Protocol: profile `{profile_name}`, {len(profile.seeds)} seeds, each with its own data, reflector and policy; "
         f"{tasks}; sampled decoding at temperature 1 with {panel.repeats} episodes a "
         f"task, greedy decoding with one; the policy is the one after {run.rl.env_steps} environment steps (no early "
-        "stopping); the reflector's checkpoint and the tuning grid were decided on validation tasks only. Intervals: 95%, "
-        "bootstrap over whole seeds; in the main table over seeds within each task. "
+        "stopping); the reflector's checkpoint and, where there is a tuning grid, its choice were decided on validation tasks "
+        "only. Intervals: 95%, bootstrap over whole seeds; in the main table over seeds within each task. "
         "The ceiling is the share of tasks that can be finished within the horizon at all. The paper's numbers come from a "
         f"secondary source and were measured with GPT-2 XL on {paper.SAMPLE[env]}."
     )

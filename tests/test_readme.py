@@ -10,7 +10,14 @@ README = (paths.project() / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
-    "table", ["results/laptop/tables/taxi_headline.md", "benchmarks/decisions.md", "benchmarks/household.md"]
+    "table",
+    [
+        "results/laptop/tables/taxi_headline.md",
+        "results/laptop/tables/alfworld_headline.md",
+        "results/laptop/tables/alfworld_kitchens.md",
+        "benchmarks/decisions.md",
+        "benchmarks/household.md",
+    ],
 )
 def test_tables_in_the_readme_are_those_of_the_pipeline(table):
     lines, *_ = (paths.project() / table).read_text().split("\n\nMemory of")
