@@ -220,7 +220,9 @@ def main_results(main: pd.DataFrame) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def ablations(episodes: pd.DataFrame) -> Figure:
-    """Reflect-RL beside its ablations on `paper.HEADLINE`, a panel each env and setting; the axis starts at the worst seed.
+    """Reflect-RL beside its ablations on `paper.HEADLINE`, a panel each env and setting.
+
+    Each panel's axis starts at its worst seed.
 
     Every small dot is a seed, thin lines join equal seeds, and the large dot is their mean with the 95%
     interval of `stats.seed_bootstrap`.
@@ -229,7 +231,7 @@ def ablations(episodes: pd.DataFrame) -> Figure:
     episodes = episodes[episodes["variant"].isin(ABLATIONS)]
     variants = _in_order(episodes["variant"])
     panels = list(episodes.groupby(["env", "setting"]))
-    figure, axes = _panels(len(panels), height=2.1)
+    figure, axes = _panels(len(panels), height=2.1, sharey=False)
     for axis, ((env, setting), rows) in zip(axes, panels, strict=True):
         by_seed = rows.groupby(["seed", "variant"])["success"].mean().unstack().reindex(columns=variants)
         for _, success in by_seed.iterrows():
@@ -374,15 +376,15 @@ def _legend_below(figure: Figure, handles: list) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), columns), handlelength=1.8)
 
 
-def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    """`count` panels of `height` inches that share their y axis, two or three in a row."""
+def _panels(count: int, height: float, sharey: bool = True) -> tuple[Figure, list[Axes]]:
+    """`count` panels of `height` inches, two or three in a row."""
     if not count:
         raise ReflectRLError(f"nothing to draw: no episodes of {paper.HEADLINE}; evaluate these first")
     columns = 2 if count == 4 else min(count, 3)
     num_rows = -(-count // columns)
     size = (max(1.0 + 2.05 * columns, 4.2), 0.55 + (height + 0.45) * num_rows)
     figure = Figure(figsize=size, layout="constrained")
-    axes = list(figure.subplots(num_rows, columns, squeeze=False, sharey=True).flat)
+    axes = list(figure.subplots(num_rows, columns, squeeze=False, sharey=sharey).flat)
     for unused in axes[count:]:
         unused.remove()
     return figure, axes[:count]

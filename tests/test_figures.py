@@ -2,6 +2,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 
 from reflect_rl import figures, paper, tables
@@ -134,6 +135,16 @@ def test_main_results_without_test_rows_say_what_is_missing():
     main = tables.main_table(episodes(["random"]).assign(split="validation"), CEILINGS)
     with pytest.raises(ReflectRLError, match="nothing to draw"):
         figures.main_results(main)
+
+
+def test_every_panel_of_the_ablations_shows_all_of_its_seeds():
+    found = episodes(figures.ABLATIONS)
+    hard = found.assign(setting="a hard one", success=0)
+    for axis in figures.ablations(pd.concat([hard, found])).axes:
+        low, high = axis.get_ylim()
+        clouds = [c for c in axis.collections if isinstance(c, PathCollection)]
+        dots = [y for cloud in clouds for _, y in cloud.get_offsets()]
+        assert dots and all(low < y < high for y in dots)
 
 
 def test_ablations_draw_a_dot_for_every_seed_in_the_colour_of_the_variant():
