@@ -48,15 +48,19 @@ class ModelConfig:
     """The language model of a player.
 
     Attributes:
-        base: empty for a GPT-2 architecture from scratch; else a local folder (or cached hub id) of a
-            pretrained causal LM, on which each player is a LoRA adapter.
-        n_layer, n_head, d_model, context: size of the model from scratch; `context` in tokens.
+        base: empty for a model from scratch; else a local folder (or cached hub id) of a pretrained causal LM, on
+            which each player is a LoRA adapter.
+        n_conv: 0 makes a GPT-2 from scratch; else an LFM2 with so many short convolutions below its attention layers.
+            A convolution lets a token see the few before it, so a small model learns sooner to look things up.
+        n_layer, n_head, d_model, context: number of attention layers, their heads, their width, and the longest
+            prompt with its answer in tokens.
         init_std: standard deviation of its fresh weights (GPT-2's own is that of a large model).
         vocab_size: largest vocabulary of the tokenizer that is trained for it.
         lora_r, lora_alpha, lora_dropout: LoRA; the paper's summary says 16, 8 and the authors' code 64, 16, 0.1.
     """
 
     base: str = ""
+    n_conv: int = 0
     n_layer: int = 2
     n_head: int = 4
     d_model: int = 64
@@ -66,6 +70,13 @@ class ModelConfig:
     lora_r: int = 16
     lora_alpha: int = 8
     lora_dropout: float = 0.0
+
+    @property
+    def architecture(self) -> str:
+        """Of the model from scratch, in a word: `gpt2-scratch-2x64`, `lfm2-scratch-1+1x64`."""
+        if self.n_conv:
+            return f"lfm2-scratch-{self.n_conv}+{self.n_layer}x{self.d_model}"
+        return f"gpt2-scratch-{self.n_layer}x{self.d_model}"
 
 
 @dataclass(frozen=True)
@@ -262,7 +273,7 @@ class Config:
         """What stands in the `model` column; empty for variants without a language model."""
         if self.variant in ("random", "oracle", "expert"):
             return ""
-        return self.model.base or f"gpt2-scratch-{self.model.n_layer}x{self.model.d_model}"
+        return self.model.base or self.model.architecture
 
     def sections(self, *names: str) -> dict:
         """The named sections as plain JSON, with environment and seed."""

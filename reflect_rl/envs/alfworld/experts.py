@@ -349,7 +349,7 @@ def explore(notes: Notes, goal: Goal, legal: Sequence[str]) -> Advice:
     if notes.held and kind(notes.held) == goal.object:
         if goal.treatment and notes.treated.get(notes.held) != ADJECTIVES[goal.treatment]:
             places = [place for k in goal.places for place in notes.of_kind(k)]
-            return _at("treat", {place: f"{goal.treatment} {notes.held} with {place}" for place in places}, legal)
+            return _at("treat", [(f"{goal.treatment} {notes.held} with {place}", place) for place in places], legal)
         if goal.light:
             return _light(notes, legal)
         return _place(notes, goal, legal)
@@ -357,11 +357,8 @@ def explore(notes: Notes, goal: Goal, legal: Sequence[str]) -> Advice:
         return _put_down(notes, legal)
     begun = () if goal.treatment else _begun(notes, goal)
     wanted = [(thing, place) for thing, place in notes.known(goal.object) if place not in begun]
-    here = [f"take {thing} from {place}" for thing, place in wanted if place == notes.here]
-    if here and notes.here not in notes.closed:
-        return _advice("fetch", here, legal)
     if wanted:
-        return _at("fetch", {place: f"take {thing} from {place}" for thing, place in wanted}, legal)
+        return _at("fetch", [(f"take {thing} from {place}", place) for thing, place in wanted], legal)
     return _search(notes, goal.object, goal.target, legal)
 
 
@@ -370,25 +367,22 @@ def _advice(phase: str, commands: Iterable[str], legal: Sequence[str]) -> Advice
     return Advice(phase, possible or tuple(legal[:1]))
 
 
-def _at(phase: str, commands: dict[str, str], legal: Sequence[str]) -> Advice:
-    """The command of a place (place -> command) where it can be said; else the place is opened, or gone to."""
-    for name, options in (
-        (phase, commands.values()),
-        (phase, [f"open {place}" for place in commands]),
-        ("fetch" if phase == "fetch" else "carry", [f"go to {place}" for place in commands]),
+def _at(phase: str, options: Sequence[tuple[str, str]], legal: Sequence[str]) -> Advice:
+    """One of these (command, place) where it can be said; else a place is opened, or gone to."""
+    for name, ways in (
+        (phase, [command for command, _ in options]),
+        (phase, [f"open {place}" for _, place in options]),
+        ("fetch" if phase == "fetch" else "carry", [f"go to {place}" for _, place in options]),
     ):
-        if not set(options).isdisjoint(legal):
-            return _advice(name, options, legal)
+        if not set(ways).isdisjoint(legal):
+            return _advice(name, ways, legal)
     return _advice(phase, (), legal)
 
 
 def _light(notes: Notes, legal: Sequence[str]) -> Advice:
     lamps = notes.known(LAMP.lower())
-    here = [f"use {lamp}" for lamp, place in lamps if place == notes.here]
-    if here:
-        return _advice("light", here, legal)
     if lamps:
-        return _advice("carry", [f"go to {place}" for _, place in lamps], legal)
+        return _at("light", [(f"use {lamp}", place) for lamp, place in lamps], legal)
     return _search(notes, LAMP.lower(), "", legal)
 
 
@@ -399,7 +393,7 @@ def _begun(notes: Notes, goal: Goal) -> list[str]:
 
 def _place(notes: Notes, goal: Goal, legal: Sequence[str]) -> Advice:
     targets = (goal.count > 1 and _begun(notes, goal)) or notes.of_kind(goal.target)
-    return _at("place", {place: f"move {notes.held} to {place}" for place in targets}, legal)
+    return _at("place", [(f"move {notes.held} to {place}", place) for place in targets], legal)
 
 
 def _put_down(notes: Notes, legal: Sequence[str]) -> Advice:

@@ -21,8 +21,8 @@ TRIALS = {"train": 0, "validation": 1000, "test": 2000}
 SIZES = {  # setting -> games of each split
     "paper": {"train": 80, "validation": 12, "test": 25},
     "kitchens": {"train": 232, "validation": 12, "test": 25},
-    "all_seen": {"train": 180, "validation": 12, "test": 18},
-    "all_unseen": {"test": 18},
+    "all_seen": {"train": 720, "validation": 24, "test": 36},
+    "all_unseen": {"test": 36},
 }
 
 
