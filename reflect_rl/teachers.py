@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from reflect_rl.envs import taxi
+from reflect_rl.envs import alfworld, taxi
 from reflect_rl.errors import unknown
 
 
@@ -61,7 +61,7 @@ class TaxiRules:
 
 
 class HouseholdRules:
-    """Writes household reflections from what the explorer is about, which it knows from what it has seen alone."""
+    """Writes household reflections from the task and what the explorer is about, which goes by what it has seen alone."""
 
     _GERUND = {
         "go": "Going",
@@ -76,22 +76,24 @@ class HouseholdRules:
         "use": "Using",
         "slice": "Slicing",
     }
-    _REASON = {
-        "search": "it is still to be found",
-        "fetch": "it has been seen",
-        "carry": "it is in hand",
-        "treat": "it is at the right place",
-        "place": "here it belongs",
-        "light": "here is the light",
-        "put down": "this is not needed",
+    _ABOUT = {  # the object is named last, just before the advice
+        "search": "looking for {}",
+        "fetch": "fetching {}",
+        "carry": "carrying {}",
+        "treat": "treating {}",
+        "place": "putting away {}",
+        "seek light": "looking for a light for {}",
+        "light": "here is the light for {}",
+        "put down": "making room for {}",
     }
 
     def reflect(self, situation: Situation) -> str:
-        reason, advice = self._REASON[situation.phase], f"Next: {situation.best_action}."
+        _, _, recipe = alfworld.parse_task(situation.task)
+        about, advice = self._ABOUT[situation.phase].format(recipe.object.lower()), f"Next: {situation.best_action}."
         if situation.verdict == "start":
-            return f"Starting: {reason}. {advice}"
+            return f"Starting: {about}. {advice}"
         verb, _, rest = situation.last_action.partition(" ")
-        return f"{self._GERUND[verb]} {rest} was {situation.verdict}: {reason}. {advice}"
+        return f"{self._GERUND[verb]} {rest} was {situation.verdict}: {about}. {advice}"
 
 
 TEACHERS = {"taxi": TaxiRules, "alfworld": HouseholdRules}

@@ -184,7 +184,7 @@ class Household(gym.Env):
         return tuple(range(len(self.actions)))
 
     def phase(self) -> str:
-        """What the explorer is about: `search`, `fetch`, `carry`, `treat`, `place`, `light` or `put down`."""
+        """What the explorer is about: `search`, `fetch`, `carry`, `treat`, `place`, `seek light`, `light` or `put down`."""
         return self.advice().phase
 
     def plan(self) -> list[str]:

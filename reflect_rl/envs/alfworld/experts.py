@@ -278,8 +278,8 @@ class Notes:
     def text(self) -> str:
         """All of it that the players need, in compact form.
 
-        Things elsewhere are listed where the task names their kind; what else stood in a searched receptacle is left
-        out, and of the receptacles those are named that are still to be searched.
+        Things of the kinds that the task names are listed once more, those here and those elsewhere; what else stood in
+        a searched receptacle is left out, and of the receptacles those are named that are still to be searched.
         """
         if not self.here:
             at = "the middle of the room"
@@ -288,18 +288,23 @@ class Notes:
         else:
             at = f"{self.here}: {', '.join(self.contents[self.here]) or 'nothing'}"
         words = set(re.findall(r"[a-z]+", self.task.lower()))
-        elsewhere = [
-            f"{thing} in {place}"
+        named = [
+            (thing, place)
             for place, things in sorted(self.contents.items(), key=lambda item: natural(item[0]))
             for thing in things
-            if kind(thing) in words and place != self.here
+            if kind(thing) in words
         ]
+        here = [thing for thing, place in named if place == self.here and place not in self.closed]
+        elsewhere = [f"{thing} in {place}" for thing, place in named if place != self.here]
         held = (
             f"{self.held}{f', {self.treated[self.held]}' if self.held in self.treated else ''}"
             if self.held
             else "nothing"
         )
-        lines = [f"Task: {self.task}", f"At: {at}", f"Hand: {held}"]
+        lines = [f"Task: {self.task}", f"At: {at}"]
+        if here:
+            lines.append(f"Here: {', '.join(here)}")
+        lines.append(f"Hand: {held}")
         if self.near:
             lines.append(f"Near: {', '.join(self.near)}")
         if elsewhere:
@@ -322,7 +327,7 @@ class Advice:
     """What the explorer would do now.
 
     Attributes:
-        phase: `search`, `fetch`, `carry`, `treat`, `place`, `light` or `put down`.
+        phase: `search`, `fetch`, `carry`, `treat`, `place`, `seek light`, `light` or `put down`.
         commands: all that serve it equally well as far as is known; the first is its choice.
     """
 
@@ -383,7 +388,7 @@ def _light(notes: Notes, legal: Sequence[str]) -> Advice:
     lamps = notes.known(LAMP.lower())
     if lamps:
         return _at("light", [(f"use {lamp}", place) for lamp, place in lamps], legal)
-    return _search(notes, LAMP.lower(), "", legal)
+    return _search(notes, LAMP.lower(), "", legal, "seek light")
 
 
 def _begun(notes: Notes, goal: Goal) -> list[str]:
@@ -416,7 +421,7 @@ def _openable() -> frozenset[str]:
     return frozenset(name.lower() for name in constants().OPENABLE_CLASS_SET)
 
 
-def _search(notes: Notes, wanted: str, target: str, legal: Sequence[str]) -> Advice:
+def _search(notes: Notes, wanted: str, target: str, legal: Sequence[str], phase: str = "search") -> Advice:
     unknown = [name for name in notes.receptacles if name not in notes.contents]
     for rank in (
         [name for name in unknown if kind(name) in likely(wanted) and kind(name) != target],
@@ -424,8 +429,8 @@ def _search(notes: Notes, wanted: str, target: str, legal: Sequence[str]) -> Adv
         list(notes.receptacles),
     ):
         if notes.here in rank and notes.here in notes.closed:
-            return _advice("search", [f"open {notes.here}"], legal)
+            return _advice(phase, [f"open {notes.here}"], legal)
         ways = [way for name in sorted(rank, key=_effort) for way in (f"go to {name}", f"open {name}") if way in legal]
         if ways:
-            return _advice("search", ways, legal)
-    return _advice("search", (), legal)
+            return _advice(phase, ways, legal)
+    return _advice(phase, (), legal)
