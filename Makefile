@@ -1,5 +1,6 @@
 # Everything from a fresh checkout; needs only make and Python 3.11 or 3.12.
 PROFILE ?= laptop
+ENV ?=
 CORES ?= 2
 # Notebooks run side by side, so each takes one thread.
 OMP_NUM_THREADS ?= 1
@@ -17,7 +18,7 @@ OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: PROFILE=$(PROFILE) CORES=$(CORES) PYTHON=(a Python 3.11 or 3.12; found by itself)"
+	@echo "Variables: PROFILE=$(PROFILE) ENV=$(ENV) CORES=$(CORES) PYTHON=(a Python 3.11 or 3.12; found by itself)"
 
 setup: $(READY) ## a virtual environment with pinned versions in .venv
 
@@ -35,11 +36,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
-reproduce: $(READY) ## every table and figure of PROFILE; run again to continue
-	@$(RUN) reflect_rl reproduce --profile $(PROFILE) --cores $(CORES)
+reproduce: $(READY) ## every table and figure of PROFILE (of ENV alone, if given); run again to continue
+	@$(RUN) reflect_rl reproduce --profile $(PROFILE) --cores $(CORES) $(ENV:%=--env %)
 
 tune: $(READY) ## the tuning grid of PROFILE
-	@$(RUN) reflect_rl tune --profile $(PROFILE) --cores $(CORES)
+	@$(RUN) reflect_rl tune --profile $(PROFILE) --cores $(CORES) $(ENV:%=--env %)
 
 test: $(READY) ## lint, the tests, and every notebook compared with its committed outputs
 	@$(MAKE) --no-print-directory --jobs=$(CORES) --keep-going $(OUTPUT_SYNC) \

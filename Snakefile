@@ -12,6 +12,8 @@ from pathlib import Path
 from reflect_rl import config as settings  # Snakemake has a `config` of its own
 
 profile = settings.profile(config.get("profile", "laptop"))
+asked = config.get("env") or ""
+chosen = settings.chosen(profile, asked)
 runs = f"runs/{profile.name}"
 notebooks = Path(workflow.basedir) / "notebooks"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -43,15 +45,12 @@ def start_of(wildcards):
 
 
 def all_runs(wildcards):
-    """The warm-ups and RL runs of all environments: results are collected for all of them."""
-    runs = []
-    for env in profile.envs:
-        variants = profile.variants_of(env)
-        groups = sorted({settings.warmup_of(variant) for variant in variants} - {None})
-        trained = [variant for variant in variants if settings.VARIANTS[variant].rl]
-        runs += expand(warmup, env=env, group=groups, seed=profile.seeds)
-        runs += expand(rl, env=env, variant=trained, seed=profile.seeds)
-    return runs
+    """The warm-ups and RL runs of an environment."""
+    variants = profile.variants_of(wildcards.env)
+    groups = sorted({settings.warmup_of(variant) for variant in variants} - {None})
+    trained = [variant for variant in variants if settings.VARIANTS[variant].rl]
+    runs = expand(warmup, env=wildcards.env, group=groups, seed=profile.seeds)
+    return runs + expand(rl, env=wildcards.env, variant=trained, seed=profile.seeds)
 
 
 def tuning_jobs():
@@ -59,6 +58,7 @@ def tuning_jobs():
     return {
         tuning.format(env=env, variant=variant, seed=seed, slug=slug): overrides
         for env, variant, seed, overrides, slug in settings.tuning(profile.name)
+        if env in chosen
     }
 
 
@@ -66,7 +66,7 @@ rule all:
     input:
         expand(
             f"{runs}/{{env}}/{{notebook}}.ipynb",
-            env=profile.envs,
+            env=chosen,
             notebook=["00_quickstart", "04_curriculum_ablations", "05_baseline_comparison"],
         ),
 
@@ -148,6 +148,8 @@ rule curriculum_ablations:
     params:
         notebook=notebooks / "04_curriculum_ablations.ipynb",
     threads: 1
+    resources:
+        results=1,  # environments share the results folder: one at a time
     shell:
         "{sys.executable:q} -m reflect_rl execute {params.notebook:q} {output:q} -p profile {profile.name:q}"
         " -p env {wildcards.env:q} > {log:q} 2>&1"
@@ -164,6 +166,8 @@ rule baseline_comparison:
     params:
         notebook=notebooks / "05_baseline_comparison.ipynb",
     threads: 1
+    resources:
+        results=1,
     shell:
         "{sys.executable:q} -m reflect_rl execute {params.notebook:q} {output:q} -p profile {profile.name:q}"
         " -p env {wildcards.env:q} > {log:q} 2>&1"
@@ -193,4 +197,4 @@ rule tune:
     log:
         f"{runs}/tuning/tuned.log",
     shell:
-        "{sys.executable:q} -m reflect_rl tuned --profile {profile.name:q} > {log:q} 2>&1"
+        "{sys.executable:q} -m reflect_rl tuned --profile {profile.name:q} --env '{asked}' > {log:q} 2>&1"

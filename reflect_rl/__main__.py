@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     tuned.set_defaults(run=_tuned)
     for command in (reproduce, tune, tuned):
         command.add_argument("--profile", default="laptop", help="a file name in configs/ (default: laptop)")
+        command.add_argument("--env", default="", help="one environment of the profile (default: all)")
 
     execute = commands.add_parser("execute", help="execute one notebook with checked parameters")
     execute.set_defaults(run=_execute)
@@ -58,20 +59,20 @@ def _positive(text: str) -> int:
 
 
 def _reproduce(arguments: argparse.Namespace) -> None:
-    orchestrate.run_graph(arguments.profile, cores=arguments.cores, forcerun=arguments.forcerun)
+    orchestrate.run_graph(arguments.profile, env=arguments.env, cores=arguments.cores, forcerun=arguments.forcerun)
     print(f"tables:  {paths.tables(arguments.profile)}\nfigures: {paths.figures(arguments.profile)}")
 
 
 def _tune(arguments: argparse.Namespace) -> None:
     orchestrate.config.tuning(arguments.profile)  # a profile without a grid is refused before anything starts
-    orchestrate.run_graph(arguments.profile, target="tune", cores=arguments.cores)
+    orchestrate.run_graph(arguments.profile, env=arguments.env, target="tune", cores=arguments.cores)
     print(f"tables:  {paths.tables(arguments.profile)}")
 
 
 def _tuned(arguments: argparse.Namespace) -> None:
     from reflect_rl import evaluate  # only this command needs torch
 
-    evaluate.collect_tuning(arguments.profile)
+    evaluate.collect_tuning(arguments.profile, arguments.env)
 
 
 def _execute(arguments: argparse.Namespace) -> None:

@@ -54,6 +54,7 @@ class ModelConfig:
             A convolution lets a token see the few before it, so a small model learns sooner to look things up.
         n_layer, n_head, d_model, context: number of attention layers, their heads, their width, and the longest
             prompt with its answer in tokens.
+        max_new_tokens: longest reflection in tokens (paper: at most 100).
         init_std: standard deviation of its fresh weights (GPT-2's own is that of a large model).
         vocab_size: largest vocabulary of the tokenizer that is trained for it.
         lora_r, lora_alpha, lora_dropout: LoRA; the paper's summary says 16, 8 and the authors' code 64, 16, 0.1.
@@ -65,6 +66,7 @@ class ModelConfig:
     n_head: int = 4
     d_model: int = 64
     context: int = 96
+    max_new_tokens: int = 24
     init_std: float = 0.02
     vocab_size: int = 1024
     lora_r: int = 16
@@ -294,6 +296,13 @@ class Profile:
         return self.own.get(env, self.variants)
 
 
+def chosen(profile: Profile, env: str) -> tuple[str, ...]:
+    """The environments of a profile, or the one of them that is asked for; raises where the profile lacks it."""
+    if env and env not in profile.envs:
+        raise unknown(f"environment of profile {profile.name!r}", env, profile.envs)
+    return (env,) if env else profile.envs
+
+
 SECTIONS = {f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
 
 
@@ -399,14 +408,15 @@ def load(profile: str = "smoke", env: str = "taxi", variant: str = "reflect_rl",
 
 
 def tuning(name: str) -> list[tuple[str, str, int, str, str]]:
-    """The tuning grid of a profile: (env, variant, seed, overrides, slug), the same grid for every RL variant."""
-    raw = _read(name).get("tuning")
-    if not raw:
+    """The tuning grids of a profile: (env, variant, seed, overrides, slug), in an environment the same for each variant."""
+    grids = _read(name).get("tuning")
+    if not grids:
         raise ReflectRLError(f"profile {name!r} has no tuning grid; add `tuning:` to configs/{name}.yaml")
-    grid = raw["grid"]
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     jobs = []
-    for env, variant, seed, point in itertools.product(raw["envs"], raw["variants"], raw["seeds"], points):
-        overrides = " ".join(f"{key}={value}" for key, value in point.items())
-        jobs.append((env, variant, seed, overrides, overrides.replace(" ", ",")))
+    for env, raw in grids.items():
+        grid = raw["grid"]
+        points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        for variant, seed, point in itertools.product(raw["variants"], raw["seeds"], points):
+            overrides = " ".join(f"{key}={value}" for key, value in point.items())
+            jobs.append((env, variant, seed, overrides, overrides.replace(" ", ",")))
     return jobs

@@ -3,17 +3,20 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from reflect_rl import config as configuration
 from reflect_rl import data, paper, paths, rl, sft
 from reflect_rl.baselines import Expert, Follow, Oracle, Random
 from reflect_rl.config import Config, Profile
-from reflect_rl.envs import alfworld, domain
+from reflect_rl.envs import domain
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.players import Reflector
+from reflect_rl.paths import writing
 from reflect_rl.prompts import advised_action, reflection_prompt
 from reflect_rl.rollout import Agent, Episode, Players, play
 from reflect_rl.runs import claim, progress, provenance, read_csv, read_json, write_csv, write_json
@@ -25,7 +28,9 @@ FILES = {
     "reflections": "reflections.csv.gz",
     "runs": "runs.csv",
     "ceilings": "ceilings.csv",
+    "prompts": "prompts.csv",
 }
+COUNTS = ["prompts", "longest", "limit", "shortened"]
 REFLECTION_COLUMNS = [
     "env", "variant", "seed", "situation", "phase", "names_best", "judges_right", "names_fatal",
 ]  # fmt: skip
@@ -82,16 +87,22 @@ def evaluate(config: Config) -> pd.DataFrame:
     path = folder / "episodes.csv.gz"
     with claim(folder, sections | {"variant": config.variant}):
         if not path.exists():
-            write_csv(path, _evaluate(config))
+            chosen = agents(config)
+            encoders = {id(a.policy.encode): a.policy.encode for a in chosen.values() if isinstance(a, Players)}
+            for encode in encoders.values():
+                encode.forget()  # what training has read is not counted
+            episodes = _evaluate(config, chosen)
+            write_csv(folder / "prompts.csv", pd.DataFrame([encode.counts() for encode in encoders.values()], columns=COUNTS))
+            write_csv(path, episodes)
     return read_csv(path)
 
 
-def _evaluate(config: Config) -> pd.DataFrame:
+def _evaluate(config: Config, chosen: dict[str, Agent]) -> pd.DataFrame:
     env, panel = domain(config.env), config.evaluation
     rows = []
-    chosen = agents(config)
     for setting in env.settings:
         tasks = env.tasks(setting, panel.split, panel.tasks)
+        origins = [env.provenance(task) for task in tasks]
         for decoding, agent in chosen.items():
             repeats = panel.repeats if decoding == "sampled" else 1
             keys = [(task, repeat) for repeat in range(repeats) for task in range(len(tasks))]
@@ -101,7 +112,7 @@ def _evaluate(config: Config) -> pd.DataFrame:
                 for episode, (task, repeat) in zip(episodes, keys, strict=True):
                     success, total, steps, ended = cut(episode, horizon)
                     key = [config.env, setting, config.variant, config.model_name, config.seed, panel.split]
-                    outcome = [int(success), round(total, 4), steps, ended]
+                    outcome = [int(success), round(total, 4), steps, ended, origins[task]]
                     rows.append([*key, tasks[task], horizon, decoding, repeat, *outcome])
     return pd.DataFrame(rows, columns=EPISODE_COLUMNS)
 
@@ -164,24 +175,15 @@ def judged(config: Config) -> pd.DataFrame:
     return read_csv(path)
 
 
-def _runs(profile: Profile) -> Iterator[Config]:
-    for env in profile.envs:
-        for variant in profile.variants_of(env):
-            for seed in profile.seeds:
-                yield configuration.load(profile.name, env, variant, seed)
-
-
-def ceilings(profile: Profile) -> pd.DataFrame:
+def ceilings(profile_name: str, env: str) -> pd.DataFrame:
     """Share of each panel's tasks that can be finished within each horizon: env, setting, split, horizon, ceiling."""
-    rows = []
-    for env in profile.envs:
-        run = configuration.load(profile.name, env)
-        most = {"validation": run.data.tasks, run.evaluation.split: run.evaluation.tasks}
-        for setting, split in itertools.product(domain(env).settings, most):
-            if domain(env).tasks(setting, split):
-                for horizon in run.evaluation.horizons:
-                    ceiling = domain(env).ceiling(setting, split, horizon, most[split])
-                    rows.append([env, setting, split, horizon, ceiling])
+    rows, world = [], domain(env)
+    run = configuration.load(profile_name, env)
+    most = {"validation": run.data.tasks, run.evaluation.split: run.evaluation.tasks}
+    for setting, split in itertools.product(world.settings, most):
+        if world.tasks(setting, split):
+            for horizon in run.evaluation.horizons:
+                rows.append([env, setting, split, horizon, world.ceiling(setting, split, horizon, most[split])])
     return pd.DataFrame(rows, columns=["env", "setting", "split", "horizon", "ceiling"])
 
 
@@ -195,6 +197,7 @@ class Results:
         reflections: `REFLECTION_COLUMNS`.
         runs: status, environment steps, seconds and memory of every RL run.
         ceilings: see `ceilings`.
+        prompts: env, variant, seed and `COUNTS`: the prompts that each policy read in its evaluation.
     """
 
     episodes: pd.DataFrame
@@ -202,58 +205,93 @@ class Results:
     reflections: pd.DataFrame
     runs: pd.DataFrame
     ceilings: pd.DataFrame
+    prompts: pd.DataFrame
 
 
-def results(profile_name: str) -> Results:
-    """The raw results of a profile: `collect`ed where it has been run here, else as they were committed."""
-    folder = paths.project() / "results" / profile_name
-    if (paths.home() / "runs" / profile_name).exists() or not (folder / "manifest.json").exists():
-        return collect(profile_name)
+def _read(folder: Path) -> Results:
     return Results(**{name: read_csv(folder / file) for name, file in FILES.items()})
 
 
-def collect(profile_name: str) -> Results:
-    """Everything that a profile's tables and figures are made from; what has not been run yet is run.
+def results(profile_name: str, env: str) -> Results:
+    """The raw results of a profile, all environments that are there.
 
-    Writes `FILES`, `manifest.json` and, where household games were played, `alfworld_games.json` to
-    `results/<profile>/`.
+    Those of `env` are collected where it has been run here or nowhere yet; else they are as they were committed.
+    """
+    committed = paths.project() / "results" / profile_name
+    known = read_json(committed / "manifest.json")["environments"] if (committed / "manifest.json").exists() else {}
+    if env not in known or (paths.home() / "runs" / profile_name / env).exists():
+        return collect(profile_name, env)
+    return _read(committed)
+
+
+def collect(profile_name: str, env: str) -> Results:
+    """Everything that the tables and figures of an environment are made from; what has not been run yet is run.
+
+    Writes `FILES`, `manifest.json` and, where tasks are games on disk, `<env>_games.json` to `results/<profile>/`. What
+    lies there of the profile's other environments stays.
     """
     profile = configuration.profile(profile_name)
-    episodes, training, reflections, runs, checksums = [], [], [], [], {}
-    configs = list(_runs(profile))
-    for run in progress(configs, f"{profile_name}: runs", unit="run"):
+    variants = profile.variants_of(env)
+    configs = [configuration.load(profile_name, env, variant, seed) for variant in variants for seed in profile.seeds]
+    episodes, training, reflections, runs, prompts, checksums = [], [], [], [], [], {}
+    for run in progress(configs, f"{profile_name} {env}: runs", unit="run"):
         episodes.append(evaluate(run))
-        key = {"env": run.env, "variant": run.variant, "seed": run.seed}
+        key = {"env": env, "variant": run.variant, "seed": run.seed}
+        prompts.append(read_csv(run.run_dir / "evaluation" / "prompts.csv").assign(**key))
         if run.arm.rl:
             training.append(read_csv(run.run_dir / "rl" / "metrics.csv").assign(**key))
             runs.append(key | read_json(run.run_dir / "rl" / "status.json"))
         if run.arm.reflection and run.arm.warmup == run.variant:
             reflections.append(judged(run))
         if run.arm.warmup or run.arm.rl:
-            checksums[f"{run.env} seed {run.seed}"] = data.make(run)["sha256"]["examples"]
+            checksums[f"seed {run.seed}"] = data.make(run)["sha256"]["examples"]
     found = Results(
         pd.concat(episodes, ignore_index=True),
         pd.concat(training, ignore_index=True)[["env", "variant", "seed", *rl.METRICS]],
         pd.concat(reflections, ignore_index=True),
         pd.DataFrame(runs),
-        ceilings(profile),
+        ceilings(profile_name, env),
+        pd.concat(prompts, ignore_index=True)[["env", "variant", "seed", *COUNTS]],
     )
-    folder = paths.results(profile_name)
-    for name, file in FILES.items():
-        write_csv(folder / file, getattr(found, name))
-    first = [c for c in configs if c.seed == profile.seeds[0]]
-    manifest = {
-        "profile": profile_name,
+    entry = {
         "seeds": profile.seeds,
-        "settings": {f"{c.env} {c.variant}": c.sections(*configuration.SECTIONS) for c in first},
+        "settings": {c.variant: c.sections(*configuration.SECTIONS) for c in configs if c.seed == profile.seeds[0]},
         "data_sha256": checksums,
         "rl_seconds": round(sum(run["seconds"] for run in runs)),
         "provenance": provenance(),
     }
-    write_json(folder / "manifest.json", manifest)
-    if "alfworld" in profile.envs:
-        write_json(folder / "alfworld_games.json", alfworld.store.manifest(alfworld.store.everything()))
-    return found
+    folder, world = paths.results(profile_name), domain(env)
+    if world.manifest is not None:
+        asked = {split: configs[0].data.tasks for split in ("train", "validation")}
+        asked[configs[0].evaluation.split] = configs[0].evaluation.tasks
+        panels = [world.tasks(setting, split, most) for setting in world.settings for split, most in asked.items()]
+        write_json(folder / f"{env}_games.json", world.manifest(itertools.chain(*panels)))
+    return _merge(folder, profile, env, found, entry)
+
+
+def _merge(folder: Path, profile: Profile, env: str, found: Results, entry: dict) -> Results:
+    """Put the results of one environment in the place of its former ones; returns those of all."""
+    path = folder / "manifest.json"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        entries = read_json(path)["environments"] if path.exists() else {}
+        others = _read(folder) if set(entries) - {env} else None
+        entries = {name: entry if name == env else entries.get(name) for name in profile.envs}
+        entries = {name: value for name, value in entries.items() if value is not None}
+
+        def whole(name: str) -> pd.DataFrame:
+            own = getattr(found, name)
+            rows = own if others is None else pd.concat([own, getattr(others, name).query("env != @env")])
+            places = list(profile.envs)
+            rows = rows[rows.env.isin(places)]
+            return rows.sort_values("env", key=lambda envs: envs.map(places.index), kind="stable", ignore_index=True)
+
+        merged = Results(**{name: whole(name) for name in FILES})
+        for name, file in FILES.items():
+            write_csv(folder / file, getattr(merged, name))
+        write_json(path, {"profile": profile.name, "environments": entries})
+    return merged
 
 
 def tuning_results(profile_name: str) -> pd.DataFrame | None:
@@ -264,31 +302,37 @@ def tuning_results(profile_name: str) -> pd.DataFrame | None:
     return None
 
 
-def collect_tuning(profile_name: str) -> pd.DataFrame:
-    """Success of every point of the tuning grid on *validation* tasks; `results/<profile>/tuning.csv`.
+def collect_tuning(profile_name: str, env: str = "") -> pd.DataFrame:
+    """Success of every point of the tuning grids on *validation* tasks; `results/<profile>/tuning.csv`.
 
-    Columns: env, variant, seed, overrides, success (sampled, full setting, longest horizon), and chosen: 1 for the
-    point with the highest mean over the tuning seeds, the first one where several are equal.
+    With `env`, of that environment's grid; what the file has of others stays.
+
+    Columns: env, variant, seed, overrides, success (sampled, longest horizon, mean over the settings that the domain is
+    judged by), and chosen: 1 for the point with the highest mean over the tuning seeds, the first one where several
+    are equal.
     """
     rows = []
-    for env, variant, seed, overrides, _ in configuration.tuning(profile_name):
-        run = configuration.load(profile_name, env, variant, seed, overrides)
+    for job_env, variant, seed, overrides, _ in configuration.tuning(profile_name):
+        if env not in ("", job_env):
+            continue
+        run = configuration.load(profile_name, job_env, variant, seed, overrides)
         if run.evaluation.split != "validation":
             raise ReflectRLError(
                 "tuning needs evaluation.split=validation in its grid; test tasks are never for a choice"
             )
         found = evaluate(run)
-        asked = found[
-            (found.setting == domain(env).headline)
-            & (found.horizon == found.horizon.max())
-            & (found.decoding == "sampled")
-        ]
-        rows.append([env, variant, seed, overrides, asked.success.mean()])
+        asked = found[(found.horizon == found.horizon.max()) & (found.decoding == "sampled")]
+        success = asked.groupby("setting").success.mean()[list(domain(job_env).judged)].mean()
+        rows.append([job_env, variant, seed, overrides, success])
     table = pd.DataFrame(rows, columns=["env", "variant", "seed", "overrides", "success"])
     means = table.groupby(["env", "variant", "overrides"], sort=False).success.mean()
     best = means.groupby(["env", "variant"], sort=False).idxmax()
     table["chosen"] = [int(key in set(best)) for key in zip(table.env, table.variant, table.overrides, strict=True)]
-    write_csv(paths.results(profile_name) / "tuning.csv", table)
+    path = paths.results(profile_name) / "tuning.csv"
+    if path.exists():
+        former = read_csv(path)
+        table = pd.concat([former[~former.env.isin(table.env)], table], ignore_index=True)
+    write_csv(path, table)
     return table
 
 

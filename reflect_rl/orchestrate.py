@@ -312,6 +312,7 @@ def single_run(home: Path) -> Iterator[tuple[IO[str], bool]]:
 def run_graph(
     profile: str,
     target: str = "all",
+    env: str = "",
     cores: int = 2,
     forcerun: list[str] | None = None,
     snakefile: Path | None = None,
@@ -321,13 +322,14 @@ def run_graph(
     Running again continues where a failed, interrupted or killed run stopped.
 
     Args:
+        env: one environment of the profile; empty for all.
         forcerun: rules whose notebooks are executed again; empty for all rules, None for none.
 
     Raises:
-        ReflectRLError: unknown profile, or another run is at work.
+        ReflectRLError: unknown profile or environment, or another run is at work.
         JobsFailed: Snakemake did not succeed; the message has a line for each failed job.
     """
-    config.profile(profile)
+    config.chosen(config.profile(profile), env)
     home = paths.home().resolve()
     log_path = home / "runs" / profile / "snakemake.log"
     with writing(log_path):
@@ -343,8 +345,8 @@ def run_graph(
         "--directory",
         str(home),
     ]
-    command += ["--cores", str(cores), "--config", f"profile={profile}", "--nocolor"]
-    options = ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--scheduler", "greedy"]
+    command += ["--cores", str(cores), "--config", f"profile={profile}", f"env={env}", "--nocolor"]
+    options = ["--resources", "results=1", "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--scheduler", "greedy"]
     if forcerun is not None:
         options += ["--forcerun", *forcerun] if forcerun else ["--forceall"]
     env = JOB_DEFAULTS | os.environ | {"REFLECT_RL_HOME": str(home), "PYTHONUNBUFFERED": "1"}

@@ -12,22 +12,47 @@ from reflect_rl.prompts import label
 
 
 class Encoder:
-    """Text to token ids, each text once."""
+    """Text to token ids, each text once.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int):
-        self.tokenizer, self.context = tokenizer, context
+    A text of more than `limit` tokens loses its middle: a quarter of `limit` stays of its beginning, where a prompt has
+    the task, and the rest of its end, where it has the last action, the reflection and the legal actions.
+
+    Attributes:
+        longest: tokens of the longest text before it was shortened.
+        shortened: number of different texts that were.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int):
+        if limit < 4:
+            raise ReflectRLError(f"{limit} tokens are left for a prompt; raise model.context")
+        self.tokenizer, self.limit = tokenizer, limit
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, with the counts at zero."""
+        self.longest = self.shortened = 0
         self._ids: dict[str, list[int]] = {}
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         new = [text for text in dict.fromkeys(texts) if text not in self._ids]
         if new:
             for text, ids in zip(new, self.tokenizer(new)["input_ids"], strict=True):
-                if len(ids) > self.context:
-                    raise ReflectRLError(
-                        f"a prompt of {len(ids)} tokens exceeds the context of {self.context}; raise model.context"
-                    )
+                self.longest = max(self.longest, len(ids))
+                if len(ids) > self.limit:
+                    self.shortened += 1
+                    head = self.limit // 4
+                    ids = ids[:head] + ids[head - self.limit :]
                 self._ids[text] = ids
         return [self._ids[text] for text in texts]
+
+    def counts(self) -> dict[str, int]:
+        """Of the different texts so far: how many, the longest in tokens, and how many were shortened to the limit."""
+        return {
+            "prompts": len(self._ids),
+            "longest": self.longest,
+            "limit": self.limit,
+            "shortened": self.shortened,
+        }
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
@@ -49,7 +74,7 @@ class Policy:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int, labels: Labels = IN_ORDER
     ):
         self.model, self.labels = model, labels
-        self.encode = Encoder(tokenizer, context)
+        self.encode = Encoder(tokenizer, context - 1)  # the label needs a place
         self.pad_id = tokenizer.pad_token_id
         ids = tokenizer([f" {label(i)}" for i in range(labels.most)], add_special_tokens=False)["input_ids"]
         if any(len(x) != 1 for x in ids):

@@ -26,7 +26,6 @@ from reflect_rl.rollout import play
 from reflect_rl.runs import claim, progress, read_csv, read_json, write_csv, write_json
 
 IGNORED = -100
-MAX_NEW_TOKENS = 24
 LOG_COLUMNS = ["step", "epoch", "loss", "grad_norm", "learning_rate", "eval_follow_success"]
 SETS = {"reflect_rl": ("reflector", "policy"), "sft_only": (None, "policy_no_reflection")}
 SETS["reflect_rl_no_negatives"] = ("reflector_no_negatives", "policy_no_negatives")
@@ -35,14 +34,15 @@ SETS["reflect_rl_no_negatives"] = ("reflector_no_negatives", "policy_no_negative
 class Pairs(Dataset):
     """Tokenised (prompt, completion) pairs; the loss sees the completion only."""
 
-    def __init__(self, lines: Sequence[dict], encode: Encoder, end: list[int]):
+    def __init__(self, lines: Sequence[dict], encode: Encoder, room: int, end: list[int]):
+        """`room` tokens are there for a completion with its `end`; raises ReflectRLError where one needs more."""
         prompts = encode([line["prompt"] for line in lines])
-        completions = encode([line["completion"] for line in lines])
+        completions = encode.tokenizer([line["completion"] for line in lines])["input_ids"]
         self.rows = [(p, c + end) for p, c in zip(prompts, completions, strict=True)]
-        longest = max(len(p) + len(c) for p, c in self.rows)
-        if longest > encode.context:
+        longest = max(len(c) for _, c in self.rows)
+        if longest > room:
             raise ReflectRLError(
-                f"an example of {longest} tokens exceeds the context of {encode.context}; raise model.context"
+                f"a completion of {longest} tokens exceeds the {room} that a player may write; raise model.max_new_tokens"
             )
         self.pad_id = encode.tokenizer.pad_token_id
 
@@ -206,10 +206,11 @@ def new_players(config: Config) -> Pair:
     data.make(config)
     tokenizer = models.load_tokenizer(config.model, config.data_dir / "tokenizer.json")
     built = models.build(config.model, tokenizer, config.seed)
-    policy = Policy(built["policy"], tokenizer, config.model.context, domain(config.env).labels)
+    context = config.model.context
+    policy = Policy(built["policy"], tokenizer, context, domain(config.env).labels)
     if not config.arm.reflection:
         return Pair(policy, None)
-    return Pair(policy, Reflector(built["reflector"], tokenizer, config.model.context, MAX_NEW_TOKENS))
+    return Pair(policy, Reflector(built["reflector"], tokenizer, context, config.model.max_new_tokens))
 
 
 def follow_success(config: Config, reflector: Reflector) -> float:
@@ -277,8 +278,9 @@ def _ensure(config: Config, name: str, player: Policy | Reflector, set_name: str
         if not target.exists():
             models.activate(player.model, name)
             tokenizer = player.encode.tokenizer
-            end = [tokenizer.eos_token_id] if name == "reflector" else []
-            pairs = Pairs(data.read(config, set_name), Encoder(tokenizer, config.model.context), end)
+            end, limit = [tokenizer.eos_token_id] if name == "reflector" else [], player.encode.limit
+            room = config.model.context - limit
+            pairs = Pairs(data.read(config, set_name), Encoder(tokenizer, limit), room, end)
             description = f"{config.arm.warmup} seed {config.seed}: {name} warm-up"
             work = folder / "checkpoints"
             log = fit(player.model, pairs, getattr(config, name), work, config.seed, description, measure)

@@ -11,7 +11,7 @@ from reflect_rl.stats import paired_difference, seed_bootstrap, stratified_boots
 
 EPISODE_COLUMNS = [
     *("env", "setting", "variant", "model", "seed", "split", "task", "horizon", "decoding", "repeat"),
-    *("success", "return", "steps", "ended"),
+    *("success", "return", "steps", "ended", "provenance"),
 ]
 ROW_KEYS = ["env", "setting", "split", "horizon", "decoding", "variant", "model"]
 SITUATIONS = ["start", "right", "wrong"]
@@ -168,6 +168,14 @@ def run_table(training_runs: pd.DataFrame) -> pd.DataFrame:
     """What each run cost and how it ended: env, variant, seed, status, reason, env_steps, seconds,
     peak_memory_mb; sorted by variant and seed."""
     return _ordered(training_runs, ["env", "variant", "seed"])
+
+
+def prompt_table(prompts: pd.DataFrame) -> pd.DataFrame:
+    """Whether prompts fit: of each variant the different prompts that its policies read in evaluation, the longest in
+    tokens, the limit, and how many were shortened to it. `prompts` has one row a policy."""
+    how = {"prompts": "sum", "longest": "max", "limit": "min", "shortened": "sum"}
+    table = prompts.groupby(["env", "variant"]).agg(n_seeds=("seed", "nunique"), **{k: (k, f) for k, f in how.items()})
+    return _ordered(table.reset_index(), ["env", "variant"])
 
 
 def flat(frame: pd.DataFrame) -> pd.DataFrame:

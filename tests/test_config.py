@@ -235,16 +235,30 @@ def test_all_trained_variants_of_a_profile_have_the_same_budget():
 
 def test_tuning_grid_is_the_same_for_every_variant_on_seeds_of_its_own():
     jobs = config.tuning("laptop")
-    by_variant = {}
+    by_variant: dict[str, dict[str, list]] = {}
     for env, variant, seed, overrides, slug in jobs:
-        by_variant.setdefault(variant, []).append((env, seed, overrides))
+        by_variant.setdefault(env, {}).setdefault(variant, []).append((seed, overrides))
         run = config.load("laptop", env, variant, seed, overrides)  # every point is a valid setting
         assert run.evaluation.split == "validation"
         assert " " not in slug
-    assert set(by_variant) == {v for v, arm in config.VARIANTS.items() if arm.rl} | {"sft_only"}
-    grids = list(by_variant.values())
-    assert all(grid == grids[0] for grid in grids) and len(grids[0]) > 1
+    assert set(by_variant) == set(config.profile("laptop").envs)
+    for of_env in by_variant.values():
+        assert set(of_env) == {v for v, arm in config.VARIANTS.items() if arm.rl} | {"sft_only"}
+        grids = list(of_env.values())
+        assert all(grid == grids[0] for grid in grids) and len(grids[0]) > 1
     assert not {job[2] for job in jobs} & set(config.profile("laptop").seeds)
+
+
+def test_one_environment_of_a_profile_can_be_asked_for():
+    profile = config.profile("laptop")
+    assert config.chosen(profile, "") == ("taxi", "alfworld") and config.chosen(profile, "taxi") == ("taxi",)
+    with pytest.raises(ReflectRLError, match="unknown environment of profile 'laptop' 'taxy'; choose one of: taxi, alf"):
+        config.chosen(profile, "taxy")
+
+
+def test_model_names_tell_the_architecture():
+    assert load(overrides="model.n_layer=3").model_name == "gpt2-scratch-3x64"
+    assert load(overrides="model.n_conv=1 model.n_layer=2").model_name == "lfm2-scratch-1+2x64"
 
 
 def test_profile_without_a_grid_says_so():

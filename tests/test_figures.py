@@ -25,7 +25,7 @@ def episodes(variants):
     rng = np.random.default_rng(0)
     rows = [
         {**KEYS, "variant": variant, "model": "tiny", "seed": seed, "task": f"full-{task}", "repeat": 0}
-        | {"success": int(rng.random() < 0.6), "return": 0.0, "steps": 9, "ended": "horizon"}
+        | {"success": int(rng.random() < 0.6), "return": 0.0, "steps": 9, "ended": "horizon", "provenance": "here"}
         for variant in variants
         for seed in range(3)
         for task in range(10)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -30,10 +31,10 @@ def tokenizer():
     return models.train_tokenizer(PROMPTS + ASKED, [label(i) for i in range(IN_ORDER.most)], SIZE)
 
 
-@pytest.fixture(scope="module")
-def model(tokenizer):
+@pytest.fixture(scope="module", params=[0, 1], ids=["gpt2", "lfm2"])
+def model(tokenizer, request):
     """Weights large enough that distributions and greedy choices differ from prompt to prompt."""
-    model = models.from_scratch(SIZE, tokenizer, seed=0).eval()
+    model = models.from_scratch(replace(SIZE, n_conv=request.param), tokenizer, seed=0).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() > 1 and "lm_head" not in name:
@@ -111,7 +112,7 @@ def test_gradient_is_finite_with_illegal_actions(policy, model):
     model.zero_grad()
     policy.log_probs(PROMPTS, LEGAL)[:, 0].sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    assert model.transformer.wpe.weight.grad.abs().sum() > 0
+    assert model.get_input_embeddings().weight.grad.abs().sum() > 0
 
 
 def test_label_of_several_tokens_is_refused(model):
@@ -120,13 +121,22 @@ def test_label_of_several_tokens_is_refused(model):
         Policy(model, split, 96)
 
 
-def test_prompt_beyond_the_context_is_refused_with_the_way_out(policy, reflector, tokenizer):
-    long = "|" + " no" * 100
-    length = len(tokenizer(long)["input_ids"])
-    for ask, limit in ((lambda: policy.log_probs([long], [(0, 1)]), 96), (lambda: reflector.reflect([long]), 84)):
-        with pytest.raises(ReflectRLError) as error:
-            ask()
-        assert str(error.value) == (f"a prompt of {length} tokens exceeds the context of {limit}; raise model.context")
+def test_a_prompt_beyond_the_context_loses_its_middle_and_is_counted(policy, reflector, tokenizer):
+    long = "|" + " no" * 60 + " go" * 60
+    ids = tokenizer(long)["input_ids"]
+    for player, limit in ((policy, 95), (reflector, 84)):
+        (kept,) = player.encode([long])
+        assert kept == ids[: limit // 4] + ids[limit // 4 - limit :] and len(kept) == limit
+        player.encode([long, PROMPTS[0]])  # each text counts once
+        assert player.encode.counts() == {"prompts": 2, "longest": len(ids), "limit": limit, "shortened": 1}
+        player.encode.forget()
+        assert player.encode.counts() == {"prompts": 0, "longest": 0, "limit": limit, "shortened": 0}
+    assert torch.isfinite(policy.log_probs([long], [(0, 1)])).all() and reflector.reflect([long])
+
+
+def test_a_context_without_room_for_a_prompt(model, tokenizer):
+    with pytest.raises(ReflectRLError, match="-2 tokens are left for a prompt; raise model.context"):
+        Reflector(model, tokenizer, 10, max_new_tokens=12)
 
 
 def test_pad_fills_on_the_right():
@@ -218,7 +228,7 @@ def base(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("base")
     torch_state = torch.get_rng_state()
     torch.manual_seed(0)
-    settings = GPT2Config(vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=2, n_head=4)
+    settings = GPT2Config(vocab_size=len(tokenizer), n_positions=176, n_embd=32, n_layer=2, n_head=4)
     GPT2LMHeadModel(settings).save_pretrained(folder)
     torch.set_rng_state(torch_state)
     tokenizer.save_pretrained(folder)
@@ -230,7 +240,7 @@ def run(base, tmp_path, monkeypatch):
     monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path / "home"))
     return config.load(
         "smoke",
-        overrides=f"model.base={base} model.context=128 model.lora_r=4 data.trajectories=40 data.negatives=20 "
+        overrides=f"model.base={base} model.context=176 model.max_new_tokens=64 model.lora_r=4 data.trajectories=40 data.negatives=20 "
         "data.sft_examples=64 reflector.steps=4 reflector.evaluate_every=2 policy.steps=4 policy.evaluate_every=2 "
         "rl.env_steps=30 rl.episodes_per_update=8 rl.evaluate_every=100",
     )
@@ -328,7 +338,7 @@ def fit_reflector(run, folder, scores, die_at=None):
     models.activate(model, "reflector")
     tokenizer = players.reflector.tokenizer
     lines = [{"prompt": ASKED[i], "completion": f" {label(i % 6)} move"} for i in range(40)]
-    pairs = sft.Pairs(lines, Encoder(tokenizer, 128), [tokenizer.eos_token_id])
+    pairs = sft.Pairs(lines, Encoder(tokenizer, 120), 8, [tokenizer.eos_token_id])
     steps = []
 
     class Bar:

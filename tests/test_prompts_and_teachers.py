@@ -82,7 +82,7 @@ def test_tokenizer_loses_nothing_and_all_texts_fit_the_context(tokenizer):
         answer = policy_prompt(grid, "move south", taxi.ACTIONS, "Moving south was wrong: go. Next: move south.")
         for text in (asked, answer):
             assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-        assert len(tokenizer(asked)["input_ids"]) <= run.model.context - sft.MAX_NEW_TOKENS
+        assert len(tokenizer(asked)["input_ids"]) <= run.model.context - run.model.max_new_tokens
         assert len(tokenizer(answer)["input_ids"]) < run.model.context
 
 
@@ -131,7 +131,7 @@ def test_reflection_fits_the_tokens_that_the_reflector_may_write(tokenizer):
     for task in taxi.tasks("full", "train")[:8]:
         for _, situation in situations(task):
             longest = max(longest, len(tokenizer(" " + TaxiRules().reflect(situation))["input_ids"]))
-    assert longest + 1 <= sft.MAX_NEW_TOKENS  # and the end of text
+    assert longest + 1 <= config.load("smoke").model.max_new_tokens  # and the end of text
 
 
 def test_unknown_teacher_lists_the_choices():

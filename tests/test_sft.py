@@ -69,7 +69,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def pairs(tokenizer):
-    return sft.Pairs(LINES, Encoder(tokenizer, 32), [tokenizer.eos_token_id])
+    return sft.Pairs(LINES, Encoder(tokenizer, 24), 8, [tokenizer.eos_token_id])
 
 
 def trained(tokenizer, pairs, folder, seed=0, training=TRAINING, measure=None):

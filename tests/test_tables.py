@@ -14,7 +14,7 @@ def episodes(variant="reflect_rl", success=((1, 0), (1, 1)), repeats=1, **keys):
     """Episodes with `success` of each seed (row) and task (column), alike in every repeat."""
     rows = [
         {**KEYS, "variant": variant, "model": "tiny", **keys, "seed": seed, "task": f"full-{task}"}
-        | {"repeat": repeat, "success": value, "return": 0.5, "steps": 9, "ended": "success"}
+        | {"repeat": repeat, "success": value, "return": 0.5, "steps": 9, "ended": "success", "provenance": "here"}
         for seed, of_seed in enumerate(success)
         for task, value in enumerate(of_seed)
         for repeat in range(repeats)
@@ -46,6 +46,14 @@ def test_intervals_between_seeds_replace_those_within_where_there_are_several_se
     assert tuple(by_variant.loc["sft_only", ["ci_low", "ci_high"]]) == tuple(
         plain.loc["sft_only", ["ci_low", "ci_high"]]
     )
+
+
+def test_prompts_are_summed_over_seeds_and_the_longest_kept():
+    rows = [["taxi", "sft_rl", 0, 10, 40, 95, 0], ["taxi", "sft_rl", 1, 5, 99, 95, 1], ["taxi", "sft_only", 0, 2, 7, 95, 0]]
+    table = tables.prompt_table(
+        pd.DataFrame(rows, columns=["env", "variant", "seed", "prompts", "longest", "limit", "shortened"])
+    )
+    assert table.to_dict("split")["data"] == [["taxi", "sft_only", 1, 2, 7, 95, 0], ["taxi", "sft_rl", 2, 15, 99, 95, 1]]
 
 
 def test_scores_refuse_mixed_rows():

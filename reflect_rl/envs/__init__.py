@@ -1,6 +1,6 @@
 """Environments by name: their tasks, settings and ceilings. To add one, write a module like `taxi` and list it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -18,10 +18,12 @@ class Domain:
     Attributes:
         gym_id: name in Gymnasium's registry.
         make: builds a bare environment (Gymnasium's `make` and its wrappers would cost more than the environment).
-        module: has `tasks(setting, split, most)`, `shortest(task)`, `parse_task(task)`.
+        module: has `tasks(setting, split, most)`, `shortest(task)`, `parse_task(task)`, `provenance(task)`.
         settings: task families that are evaluated; headline: the one that stands for the environment.
+        judged: the settings on whose validation tasks a choice between settings is made.
         horizon: steps that a good player needs at most.
         labels: which label each legal action gets in the policy's prompt.
+        manifest: what the tasks are on disk, with checksums; None where they are nothing but their names.
     """
 
     name: str
@@ -30,12 +32,18 @@ class Domain:
     module: ModuleType
     settings: tuple[str, ...]
     headline: str
+    judged: tuple[str, ...]
     horizon: int
     labels: Labels = IN_ORDER
+    manifest: Callable[[Iterable[str]], dict] | None = None
 
     def tasks(self, setting: str, split: str, most: int = 0) -> tuple[str, ...]:
         """The tasks of a panel; with `most` the first ones of it (of each panel, where it is made of several)."""
         return self.module.tasks(setting, split, most)
+
+    def provenance(self, task: str) -> str:
+        """Where a task comes from, in a few words."""
+        return self.module.provenance(task)
 
     def ceiling(self, setting: str, split: str, horizon: int, most: int = 0) -> float:
         """Share of the tasks that can be finished within the horizon at all."""
@@ -47,7 +55,16 @@ gym.register("reflect_rl/DangerousTaxi-v0", entry_point="reflect_rl.envs.taxi:Da
 gym.register("reflect_rl/Household-v0", entry_point="reflect_rl.envs.alfworld:Household", order_enforce=False)
 
 DOMAINS = {
-    "taxi": Domain("taxi", "reflect_rl/DangerousTaxi-v0", taxi.DangerousTaxi, taxi, ("pickup", "full"), "full", 20),
+    "taxi": Domain(
+        "taxi",
+        "reflect_rl/DangerousTaxi-v0",
+        taxi.DangerousTaxi,
+        taxi,
+        ("pickup", "full"),
+        headline="full",
+        judged=("full",),
+        horizon=20,
+    ),
     "alfworld": Domain(
         "alfworld",
         "reflect_rl/Household-v0",
@@ -55,8 +72,10 @@ DOMAINS = {
         alfworld,
         alfworld.SETTINGS,
         headline="paper",
+        judged=("paper", "kitchens", "all_seen"),
         horizon=30,
         labels=by_name(alfworld.heart, 1024),
+        manifest=alfworld.store.manifest,
     ),
 }
 

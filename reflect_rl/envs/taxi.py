@@ -159,6 +159,11 @@ def shortest(task: str) -> int:
     return _distances(mode)[state]
 
 
+def provenance(task: str) -> str:
+    """Where a task comes from, in a few words."""
+    return "Gymnasium's Taxi map"
+
+
 class DangerousTaxi(gym.Env):
     """The taxi environment of the paper, in text.
 

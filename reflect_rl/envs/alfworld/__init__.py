@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from reflect_rl.envs.alfworld import store
 from reflect_rl.envs.alfworld.experts import Advice, Goal, Notes, explore, kind, natural
-from reflect_rl.envs.alfworld.store import MODES, SETTINGS, parse_task, tasks
+from reflect_rl.envs.alfworld.store import MODES, SETTINGS, parse_task, provenance, tasks
 from reflect_rl.envs.alfworld.workers import Worker, worker
 from reflect_rl.errors import ReflectRLError, unknown
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -21,8 +22,8 @@ TRIALS = {"train": 0, "validation": 1000, "test": 2000}
 SIZES = {  # setting -> games of each split
     "paper": {"train": 80, "validation": 12, "test": 25},
     "kitchens": {"train": 232, "validation": 12, "test": 25},
-    "all_seen": {"train": 720, "validation": 24, "test": 36},
-    "all_unseen": {"test": 36},
+    "all_seen": {"train": 720, "validation": 24, "test": 30},
+    "all_unseen": {"test": 30},
 }
 
 
@@ -43,9 +44,12 @@ def real_root() -> Path | None:
     return root
 
 
-def provenance() -> str:
-    """Where the games of this machine come from, in a few words."""
-    return "generated from floor plans" if real_root() is None else "ALFWorld 2.1.1 archive"
+def provenance(task: str) -> str:
+    """Where a game comes from, in a few words."""
+    if real_root() is not None:
+        return "ALFWorld 2.1.1 archive"
+    _, game, recipe = parse_task(task)
+    return f"generated from floor plan {recipe.scene}, seed {trial_number(game)}"
 
 
 def folder_of(split: str, setting: str) -> str:
@@ -139,6 +143,11 @@ def trial_name(number: int) -> str:
     return f"trial_G{number:05d}"
 
 
+def trial_number(game: str) -> int:
+    """The number in the name of a generated game's trial."""
+    return int(game.rpartition("trial_G")[2])
+
+
 def path_of(game: str) -> Path:
     """The game's file, which may not be there yet."""
     return (real_root() or paths.games()) / LAYOUT / game / "game.tw-pddl"
@@ -157,11 +166,10 @@ def make(game: str) -> str:
         return str(path)
     if real_root() is not None:
         raise ReflectRLError(f"no game at {path}; check ALFWORLD_DATA, or unset it to play generated games")
-    _, name, trial = game.split("/")
-    recipe = Recipe.parse(name)
+    recipe = Recipe.parse(game.split("/")[1])
     engine = _prover()
     for attempt in range(20):
-        made, trajectory = generate(recipe, int(trial.removeprefix("trial_G")), attempt)
+        made, trajectory = generate(recipe, trial_number(game), attempt)
         draft = path.with_name(f"draft{attempt}.tw-pddl")
         paths.write_bytes(draft, json.dumps(made).encode())
         engine.reset(draft)
@@ -185,23 +193,20 @@ def _prover():
     return Engine()
 
 
-def everything() -> tuple[str, ...]:
-    """The tasks of all panels whose games have been made on this machine."""
-    panels = [tasks(setting, split) for setting in SETTINGS for split in TRIALS]
-    return tuple(task for panel in panels for task in panel if path_of(task.partition(":")[2]).is_file())
-
-
-def manifest(panel: tuple[str, ...]) -> dict:
-    """What the games of a panel are: provenance, checksum and length of the walkthrough of each.
+def manifest(panel: Iterable[str]) -> dict:
+    """What the games of these tasks are that have been made: checksums and length of the walkthrough of each.
 
     Raises:
         ReflectRLError: two games are the same.
     """
     listed = {}
     for game in sorted({task.partition(":")[2] for task in panel}):
+        if not path_of(game).is_file():
+            continue
         text = path_of(game).read_text()
         content = json.loads(text)
         listed[game] = {
+            "provenance": provenance(f"full:{game}"),
             "problem_sha256": sha256(content["pddl_problem"].encode()).hexdigest(),
             "sha256": sha256(text.encode()).hexdigest(),
             "steps": len(content.get("walkthrough") or ()),
@@ -210,4 +215,4 @@ def manifest(panel: tuple[str, ...]) -> dict:
     if copies:
         same = [game for game, entry in listed.items() if entry["problem_sha256"] == copies[0]]
         raise ReflectRLError(f"equal games: {', '.join(same)}; leave all but one out")
-    return {"provenance": provenance(), "games": listed}
+    return listed
