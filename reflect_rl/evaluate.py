@@ -15,8 +15,8 @@ from reflect_rl.baselines import Expert, Follow, Oracle, Random
 from reflect_rl.config import Config, Profile
 from reflect_rl.envs import domain
 from reflect_rl.errors import ReflectRLError
-from reflect_rl.players import Reflector
 from reflect_rl.paths import writing
+from reflect_rl.players import Reflector
 from reflect_rl.prompts import advised_action, reflection_prompt
 from reflect_rl.rollout import Agent, Episode, Players, play
 from reflect_rl.runs import claim, progress, provenance, read_csv, read_json, write_csv, write_json
@@ -92,7 +92,9 @@ def evaluate(config: Config) -> pd.DataFrame:
             for encode in encoders.values():
                 encode.forget()  # what training has read is not counted
             episodes = _evaluate(config, chosen)
-            write_csv(folder / "prompts.csv", pd.DataFrame([encode.counts() for encode in encoders.values()], columns=COUNTS))
+            write_csv(
+                folder / "prompts.csv", pd.DataFrame([encode.counts() for encode in encoders.values()], columns=COUNTS)
+            )
             write_csv(path, episodes)
     return read_csv(path)
 
@@ -282,7 +284,8 @@ def _merge(folder: Path, profile: Profile, env: str, found: Results, entry: dict
 
         def whole(name: str) -> pd.DataFrame:
             own = getattr(found, name)
-            rows = own if others is None else pd.concat([own, getattr(others, name).query("env != @env")])
+            kept = own.iloc[:0] if others is None else getattr(others, name)
+            rows = pd.concat([own, kept[kept.env != env]])
             places = list(profile.envs)
             rows = rows[rows.env.isin(places)]
             return rows.sort_values("env", key=lambda envs: envs.map(places.index), kind="stable", ignore_index=True)

@@ -346,7 +346,8 @@ def run_graph(
         str(home),
     ]
     command += ["--cores", str(cores), "--config", f"profile={profile}", f"env={env}", "--nocolor"]
-    options = ["--resources", "results=1", "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--scheduler", "greedy"]
+    options = ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--scheduler", "greedy"]
+    options += ["--resources", "results=1"]
     if forcerun is not None:
         options += ["--forcerun", *forcerun] if forcerun else ["--forceall"]
     env = JOB_DEFAULTS | os.environ | {"REFLECT_RL_HOME": str(home), "PYTHONUNBUFFERED": "1"}

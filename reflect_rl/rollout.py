@@ -1,6 +1,8 @@
 """Many episodes side by side: one forward pass serves every environment that waits."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -125,25 +127,37 @@ def play(
     horizon: int,
     **options,
 ) -> list[Episode]:
-    """One episode for each task, in lockstep.
+    """One episode for each task, in lockstep; the same episodes whatever the number of processes that they are played in.
 
     Args:
         rngs: one generator an episode, so that an episode does not depend on those beside it.
         options: passed on to the environment, such as `milestone=False`.
     """
-    episodes = [Episode(task) for task in tasks]
-    seats = []
-    for task, rng in zip(tasks, rngs, strict=True):
-        env = domain.make(horizon=horizon, **options)
+    with contextlib.ExitStack() as stack:
+        workers = domain.side_by_side()
+        each = stack.enter_context(ThreadPoolExecutor(workers)).map if workers > 1 else map
+        return _play(domain, agent, tasks, rngs, each, {"horizon": horizon, **options})
+
+
+def _play(domain: Domain, agent: Agent, tasks, rngs, each: Callable, options: dict) -> list[Episode]:
+    """`play`, with `each` as `map`: environments do not know of each other, so they may be stepped in any order."""
+
+    def sit(place: tuple[str, np.random.Generator]) -> Seat:
+        task, rng = place
+        env = domain.make(**options)
         observation, info = env.reset(options={"task": task})
-        seats.append(Seat(env, rng, observation, info["actions"]))
+        return Seat(env, rng, observation, info["actions"])
+
+    episodes = [Episode(task) for task in tasks]
+    seats = list(each(sit, zip(tasks, rngs, strict=True)))
     waiting = list(range(len(tasks)))
     while waiting:
         decisions = agent.decide([seats[i] for i in waiting])
+        outcomes = each(lambda i, decision: seats[i].env.step(decision.action), waiting, decisions)
         finished = set()
-        for i, decision in zip(waiting, decisions, strict=True):
+        for i, decision, outcome in zip(waiting, decisions, outcomes, strict=True):
             seat, episode = seats[i], episodes[i]
-            observation, reward, terminated, truncated, info = seat.env.step(decision.action)
+            observation, reward, terminated, truncated, info = outcome
             episode.transitions.append(Transition(seat.observation, seat.actions, decision, float(reward)))
             legal = decision.action < len(seat.actions)
             seat.last_action = seat.actions[decision.action] if legal else "an action that is not legal"

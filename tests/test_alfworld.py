@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from reflect_rl.baselines import Random
 from reflect_rl.envs import domain
 from reflect_rl.envs.alfworld import Household, experts, games, legal, shortest, store, workers
 from reflect_rl.envs.alfworld.engine import Engine
 from reflect_rl.envs.alfworld.experts import Goal, Notes, explore
 from reflect_rl.envs.alfworld.games import PAPER, TASK_TYPES, Recipe
 from reflect_rl.errors import ReflectRLError
+from reflect_rl.rollout import play
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -419,9 +421,13 @@ def test_notes_read_the_texts():
     notes.read("take egg 1 from fridge 1", "You pick up the egg 1 from the fridge 1.")
     assert notes.held == "egg 1" and notes.known("egg") == [("egg 2", "fridge 1")]
     notes.read("cool egg 1 with fridge 1", "You cool the egg 1 using the fridge 1.")
-    assert "Hand: egg 1, cold" in notes.text()
+    assert "Hand: egg 1, cold" in notes.text() and "Here: egg 2\n" in notes.text()
     notes.read("go to cabinet 2", "You arrive at cabinet 2. On the cabinet 2, you see nothing.")
-    assert "Seen: egg 2 in fridge 1" in notes.text() and "Not searched: cabinet 10" in notes.text()
+    assert (
+        "Here:" not in notes.text()
+        and "Seen: egg 2 in fridge 1" in notes.text()
+        and "Not searched: cabinet 10" in notes.text()
+    )
     notes.read("put egg 1 in/on cabinet 2", "You put the egg 1 in/on the cabinet 2.")  # the wording before 0.4
     assert notes.contents["cabinet 2"] == ("egg 1",) and not notes.held
     notes.read("go to cabinet 10", "Nothing happens.")
@@ -434,6 +440,18 @@ def test_the_explorer_prefers_what_needs_no_opening():
     advice = explore(notes, Goal("egg", "countertop", "", (), 1, False), actions)
     assert advice.phase == "search" and advice.commands[0] == "go to sinkbasin 1"
     assert set(advice.commands) == {"go to sinkbasin 1", "go to fridge 1", "go to microwave 1"}
+
+
+def test_what_is_within_reach_is_used_without_going_there():
+    notes = Notes(
+        "look at cup under the desklamp", ("desk 1", "shelf 1"), here="shelf 1", held="cup 1", near=("desk 1",)
+    )
+    notes.contents["desk 1"] = ("desklamp 1",)
+    goal = Goal("cup", "", "", (), 1, True)
+    assert explore(notes, goal, ["move cup 1 to shelf 1", "use desklamp 1"]).commands == ("use desklamp 1",)
+    notes.held, notes.contents["desk 1"] = "", ("cup 2", "cup 3")
+    takes = ["take cup 2 from desk 1", "take cup 3 from desk 1"]  # either is as good
+    assert explore(notes, goal, takes).commands == tuple(takes)
 
 
 # The environment
@@ -566,6 +584,30 @@ def test_a_killed_engine_is_replaced_and_nothing_is_lost():
     reference.step(reference.best_action())
     assert first.notes == second.notes == reference.notes
     assert engine.replaced == before + 1
+
+
+def test_two_engines_play_the_same_episodes_as_one_even_if_one_is_killed(monkeypatch):
+    tasks = [task_of(example("pick_and_place_simple"))] * 6
+
+    def played(engines):
+        monkeypatch.setenv("REFLECT_RL_ENGINES", engines)
+        rngs = [np.random.default_rng(i) for i in range(len(tasks))]
+        episodes = play(domain("alfworld"), Random(), tasks, rngs, 6)
+        return [[(t.observation, t.actions, t.decision.action) for t in e.transitions] for e in episodes]
+
+    alone = played("1")
+    assert played("2") == alone and len({str(episode) for episode in alone}) == 6
+    first, second = workers.worker(0), workers.worker(1)
+    assert first is not second and first.games and second.games
+    second.process.send_signal(signal.SIGKILL)
+    assert played("2") == alone and second.replaced == 1
+
+
+@pytest.mark.parametrize("number", ["0", "two", "-1"])
+def test_a_bad_number_of_engines(monkeypatch, number):
+    monkeypatch.setenv("REFLECT_RL_ENGINES", number)
+    with pytest.raises(ReflectRLError, match=f"REFLECT_RL_ENGINES={number} is not a whole number"):
+        workers.engines()
 
 
 def test_a_hanging_engine_is_replaced(monkeypatch):

@@ -1,4 +1,5 @@
 import gzip
+import json
 
 import numpy as np
 import pandas as pd
@@ -185,6 +186,34 @@ def test_judgement_of_a_reflector_that_always_says_the_same():
     assert (silent.judges_right == (silent.situation == "start")).all()
 
 
+# --- results of several environments ---
+
+
+def part(env, value):
+    """Raw results of one environment, a row each."""
+    key = {"env": env, "variant": "sft_rl", "seed": 0}
+    return evaluate.Results(**{name: pd.DataFrame([key | {"value": value}]) for name in evaluate.FILES})
+
+
+def test_results_of_one_environment_leave_those_of_another(home):
+    profile = config.profile("laptop")
+    folder = paths.results("laptop")
+    for env, value in (("alfworld", 1), ("taxi", 2), ("alfworld", 3)):
+        merged = evaluate._merge(folder, profile, env, part(env, value), {"value": value})
+    for name, file in evaluate.FILES.items():
+        found = pd.read_csv(folder / file)  # in the order of the profile, whichever came first
+        assert found[["env", "value"]].values.tolist() == [["taxi", 2], ["alfworld", 3]]
+        pd.testing.assert_frame_equal(getattr(merged, name), found)
+    entries = json.loads((folder / "manifest.json").read_text())["environments"]
+    assert entries == {"taxi": {"value": 2}, "alfworld": {"value": 3}}
+
+
+def test_prompts_of_an_evaluation_are_counted(home):
+    evaluate.evaluate(load("oracle"))
+    written = pd.read_csv(load("oracle").run_dir / "evaluation" / "prompts.csv")
+    assert list(written) == evaluate.COUNTS and written.empty  # the oracle reads none
+
+
 # --- tuning ---
 
 
@@ -223,3 +252,7 @@ def test_tuning_chooses_the_highest_mean_over_seeds_on_sampled_full_episodes(hom
     written = pd.read_csv(paths.results("smoke") / "tuning.csv")
     assert list(written) == ["env", "variant", "seed", "overrides", "success", "chosen"]
     assert written.chosen.tolist() == table.chosen.tolist()
+    other = written.assign(env="alfworld")
+    pd.concat([written, other]).to_csv(paths.results("smoke") / "tuning.csv", index=False)
+    again = evaluate.collect_tuning("smoke", "taxi")  # what the file has of other environments stays
+    pd.testing.assert_frame_equal(again, pd.concat([other, written], ignore_index=True))

@@ -224,7 +224,7 @@ localrule tune:
 def graph(tmp_path, monkeypatch):
     """A home with a small Snakefile: `good` takes a moment, `bad` fails while the file `broken` is there."""
     monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
-    monkeypatch.setattr(config, "profile", lambda name: None)
+    monkeypatch.setattr(config, "profile", lambda name: config.Profile(name, ("taxi",), ("reflect_rl",), (0,)))
     snakefile = tmp_path / "Snakefile"
     snakefile.write_text("""
 rule all:
@@ -278,7 +278,7 @@ def start_sleeping(graph: Path, home: Path) -> subprocess.Popen:
     code = (
         "import sys; from pathlib import Path;"
         "from reflect_rl import __main__ as m, config, orchestrate as o;"
-        "config.profile = lambda name: None; run = o.run_graph;"
+        "config.profile = lambda name: config.Profile(name, (), (), ()); run = o.run_graph;"
         "o.run_graph = lambda *a, **k: run('tiny', target='sleep', snakefile=Path(sys.argv[1]));"
         "sys.exit(m.main(['reproduce', '--profile', 'tiny']))"
     )
@@ -327,12 +327,22 @@ def test_stale_lock_of_a_killed_run_is_removed(graph, tmp_path):
     assert (tmp_path / "runs" / "tiny" / "sleep.ipynb").exists()
 
 
+def plan(folder, *settings):
+    """What Snakemake would do with the project's own Snakefile."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.project() / "Snakefile")]
+    command += ["--directory", str(folder), "--dry-run", "--printshellcmds", "--config", "profile=laptop", *settings]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def test_graph_of_one_environment(tmp_path):
+    text = plan(tmp_path, "env=alfworld")
+    assert "runs/laptop/alfworld/05_baseline_comparison.ipynb" in text and "/taxi/" not in text
+
+
 def test_graph_of_the_laptop_profile(tmp_path):
     """Every variant, warm-up and seed has its notebook, and the shell lines quote what they are given."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.project() / "Snakefile")]
-    command += ["--directory", str(tmp_path), "--dry-run", "--printshellcmds", "--config", "profile=laptop"]
-    plan = subprocess.run(command, capture_output=True, text=True, check=True)
-    text = plan.stdout + plan.stderr
+    text = plan(tmp_path)
     profile = config.profile("laptop")
     for env in profile.envs:
         for variant in profile.variants_of(env):

@@ -1,6 +1,6 @@
 import pytest
 
-from reflect_rl import config, data, models, sft
+from reflect_rl import config, data, models
 from reflect_rl.envs import domain, taxi
 from reflect_rl.envs.labels import IN_ORDER
 from reflect_rl.errors import ReflectRLError

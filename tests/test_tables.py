@@ -49,11 +49,18 @@ def test_intervals_between_seeds_replace_those_within_where_there_are_several_se
 
 
 def test_prompts_are_summed_over_seeds_and_the_longest_kept():
-    rows = [["taxi", "sft_rl", 0, 10, 40, 95, 0], ["taxi", "sft_rl", 1, 5, 99, 95, 1], ["taxi", "sft_only", 0, 2, 7, 95, 0]]
+    rows = [
+        ["taxi", "sft_rl", 0, 10, 40, 95, 0],
+        ["taxi", "sft_rl", 1, 5, 99, 95, 1],
+        ["taxi", "sft_only", 0, 2, 7, 95, 0],
+    ]
     table = tables.prompt_table(
         pd.DataFrame(rows, columns=["env", "variant", "seed", "prompts", "longest", "limit", "shortened"])
     )
-    assert table.to_dict("split")["data"] == [["taxi", "sft_only", 1, 2, 7, 95, 0], ["taxi", "sft_rl", 2, 15, 99, 95, 1]]
+    assert table.to_dict("split")["data"] == [
+        ["taxi", "sft_only", 1, 2, 7, 95, 0],
+        ["taxi", "sft_rl", 2, 15, 99, 95, 1],
+    ]
 
 
 def test_scores_refuse_mixed_rows():

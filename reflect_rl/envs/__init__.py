@@ -23,6 +23,7 @@ class Domain:
         judged: the settings on whose validation tasks a choice between settings is made.
         horizon: steps that a good player needs at most.
         labels: which label each legal action gets in the policy's prompt.
+        side_by_side: how many environments can be stepped at a time; 1 where a step is quicker than a thread.
         manifest: what the tasks are on disk, with checksums; None where they are nothing but their names.
     """
 
@@ -35,6 +36,7 @@ class Domain:
     judged: tuple[str, ...]
     horizon: int
     labels: Labels = IN_ORDER
+    side_by_side: Callable[[], int] = lambda: 1
     manifest: Callable[[Iterable[str]], dict] | None = None
 
     def tasks(self, setting: str, split: str, most: int = 0) -> tuple[str, ...]:
@@ -75,6 +77,7 @@ DOMAINS = {
         judged=("paper", "kitchens", "all_seen"),
         horizon=30,
         labels=by_name(alfworld.heart, 1024),
+        side_by_side=alfworld.workers.engines,
         manifest=alfworld.store.manifest,
     ),
 }

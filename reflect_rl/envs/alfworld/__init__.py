@@ -15,7 +15,8 @@ from gymnasium import spaces
 
 from reflect_rl.envs.alfworld import store
 from reflect_rl.envs.alfworld.experts import Advice, Goal, Notes, explore, kind, natural
-from reflect_rl.envs.alfworld.store import MODES, SETTINGS, parse_task, provenance, tasks
+from reflect_rl.envs.alfworld.store import MODES, SETTINGS, parse_task, tasks
+from reflect_rl.envs.alfworld.store import provenance as provenance
 from reflect_rl.envs.alfworld.workers import Worker, worker
 from reflect_rl.errors import ReflectRLError, unknown
 
@@ -78,8 +79,8 @@ class Household(gym.Env):
     def _engine(self) -> Worker:
         """The engine process, and a slot in it that is this environment's until it is closed or forgotten."""
         if self._worker is None:
-            self._worker = worker()
             self._slot, give_back = _slot()
+            self._worker = worker(self._slot)
             self._finalizer = weakref.finalize(self, give_back)
         return self._worker
 

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import traceback
 from dataclasses import dataclass, field
 from functools import cache
@@ -75,13 +76,17 @@ def serve(handle: int) -> None:
 
 @dataclass
 class Worker:
-    """One engine process and the games that are under way in it: slot -> (path, commands so far)."""
+    """One engine process and the games that are under way in it: slot -> (path, commands so far).
+
+    Threads may share it: one request at a time.
+    """
 
     home: Path
     games: dict[int, tuple[str, list[str]]] = field(default_factory=dict)
     replaced: int = 0
 
     def __post_init__(self):
+        self._turn = threading.RLock()
         self._start()
 
     def _start(self) -> None:
@@ -126,9 +131,10 @@ class Worker:
         reason: Exception | None = None
         for attempt in range(ATTEMPTS):
             try:
-                if attempt:
-                    self._replace()
-                return self._exchange(*request)
+                with self._turn:
+                    if attempt:
+                        self._replace()
+                    return self._exchange(*request)
             except (EOFError, OSError) as error:  # a TimeoutError is an OSError
                 reason = error
         raise ReflectRLError(
@@ -137,14 +143,16 @@ class Worker:
 
     def reset(self, slot: int, path: Path) -> tuple[Scene, str]:
         """Start a game in a slot; (what is seen first, the task's sentence)."""
-        self.games.pop(slot, None)
-        answer = self.ask("reset", slot, str(path))
-        self.games[slot] = (str(path), [])
+        with self._turn:
+            self.games.pop(slot, None)
+            answer = self.ask("reset", slot, str(path))
+            self.games[slot] = (str(path), [])
         return answer
 
     def step(self, slot: int, command: str) -> Scene:
-        answer = self.ask("step", slot, command)
-        self.games[slot][1].append(command)
+        with self._turn:
+            answer = self.ask("step", slot, command)
+            self.games[slot][1].append(command)
         return answer
 
     def close(self) -> None:
@@ -157,13 +165,25 @@ class Worker:
             self.process.wait()
 
 
+def engines() -> int:
+    """Engine processes beside each process that plays: `$REFLECT_RL_ENGINES`, one where it is not set."""
+    text = os.environ.get("REFLECT_RL_ENGINES") or "1"
+    if not text.isdecimal() or int(text) < 1:
+        raise ReflectRLError(f"REFLECT_RL_ENGINES={text} is not a whole number from 1 on; unset it for one engine")
+    return int(text)
+
+
+_starting = threading.Lock()
+
+
 @cache
-def _worker(home: Path, process: int) -> Worker:
+def _worker(home: Path, process: int, number: int) -> Worker:
     worker = Worker(home)
     atexit.register(worker.close)
     return worker
 
 
-def worker() -> Worker:
-    """The engine process of this process; every environment in it plays in a slot of its own."""
-    return _worker(paths.home().resolve(), os.getpid())
+def worker(slot: int = 0) -> Worker:
+    """The engine process of a slot; every environment plays in a slot of its own, and slots take turns at engines."""
+    with _starting:
+        return _worker(paths.home().resolve(), os.getpid(), slot % engines())
