@@ -101,21 +101,22 @@ def evaluate(config: Config) -> pd.DataFrame:
 
 def _evaluate(config: Config, chosen: dict[str, Agent]) -> pd.DataFrame:
     env, panel = domain(config.env), config.evaluation
+    tasks = {setting: env.tasks(setting, panel.split, panel.tasks) for setting in env.settings}
+    played = []
+    for decoding, agent in chosen.items():  # all settings in one batch
+        repeats = panel.repeats if decoding == "sampled" else 1
+        keys = [(s, i, r) for s in env.settings for r in range(repeats) for i in range(len(tasks[s]))]
+        rngs = [np.random.default_rng([config.seed, 6, i, r]) for _, i, r in keys]
+        episodes = play(env, agent, [tasks[s][i] for s, i, _ in keys], rngs, max(panel.horizons))
+        played += [(s, decoding, r, episode) for (s, _, r), episode in zip(keys, episodes, strict=True)]
     rows = []
-    for setting in env.settings:
-        tasks = env.tasks(setting, panel.split, panel.tasks)
-        origins = [env.provenance(task) for task in tasks]
-        for decoding, agent in chosen.items():
-            repeats = panel.repeats if decoding == "sampled" else 1
-            keys = [(task, repeat) for repeat in range(repeats) for task in range(len(tasks))]
-            rngs = [np.random.default_rng([config.seed, 6, task, repeat]) for task, repeat in keys]
-            episodes = play(env, agent, [tasks[task] for task, _ in keys], rngs, max(panel.horizons), mode=setting)
-            for horizon in panel.horizons:
-                for episode, (task, repeat) in zip(episodes, keys, strict=True):
-                    success, total, steps, ended = cut(episode, horizon)
-                    key = [config.env, setting, config.variant, config.model_name, config.seed, panel.split]
-                    outcome = [int(success), round(total, 4), steps, ended, origins[task]]
-                    rows.append([*key, tasks[task], horizon, decoding, repeat, *outcome])
+    for horizon in panel.horizons:
+        for setting, decoding, repeat, episode in played:
+            success, total, steps, ended = cut(episode, horizon)
+            key = [config.env, setting, config.variant, config.model_name, config.seed, panel.split]
+            outcome = [int(success), round(total, 4), steps, ended, env.provenance(episode.task)]
+            rows.append([*key, episode.task, horizon, decoding, repeat, *outcome])
+    rows.sort(key=lambda row: (env.settings.index(row[1]), list(chosen).index(row[8]), row[7]))
     return pd.DataFrame(rows, columns=EPISODE_COLUMNS)
 
 

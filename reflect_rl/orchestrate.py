@@ -17,6 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+# jsonschema would build a parser of web addresses, for a second at every start; notebooks have none to check.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 import nbformat
 import papermill
 import yaml

@@ -170,7 +170,7 @@ def make(game: str) -> str:
     engine = _prover()
     for attempt in range(20):
         made, trajectory = generate(recipe, trial_number(game), attempt)
-        draft = path.with_name(f"draft{attempt}.tw-pddl")
+        draft = path.with_name(f"draft{attempt}-{os.getpid()}.tw-pddl")  # others may be at the same game
         paths.write_bytes(draft, json.dumps(made).encode())
         engine.reset(draft)
         draft.unlink()
