@@ -10,6 +10,7 @@ household.md beside this file.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -18,8 +19,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from reflect_rl.baselines import Random
+from reflect_rl.envs import domain
 from reflect_rl.envs.alfworld import Household, games, store, workers
 from reflect_rl.envs.alfworld.engine import Engine
+from reflect_rl.rollout import play
 from reflect_rl.runs import provenance, write_csv, write_text
 
 WAYS = {
@@ -27,7 +31,10 @@ WAYS = {
     "engine": "the project's engine, first visit of each game",
     "engine, again": "the same games once more: texts are remembered",
     "environment": "Household in an engine process, with notes and verdicts",
+    "rollout": "32 episodes side by side, one engine process",
+    "rollout, 2 engines": "32 episodes side by side, two engine processes",
 }
+SIDE_BY_SIDE = 32
 
 
 def rss_mb(process: int | str = "self") -> float:
@@ -88,6 +95,23 @@ def environment_steps(tasks: list[str], steps: int) -> dict:
     return {"steps_per_second": steps / played, "reset_ms": 1000 * np.mean(reset), "memory_mb": memory}
 
 
+def rollout_steps(tasks: list[str], steps: int, engines: int) -> dict:
+    os.environ["REFLECT_RL_ENGINES"] = str(engines)
+    tasks = [tasks[i % len(tasks)] for i in range(SIDE_BY_SIDE)]
+
+    def rollout(horizon: int) -> tuple[float, int]:
+        rngs, start = [np.random.default_rng(i) for i in range(len(tasks))], time.perf_counter()
+        episodes = play(domain("alfworld"), Random(), tasks, rngs, horizon)
+        return time.perf_counter() - start, sum(map(len, episodes))
+
+    rollout(1)  # games are read
+    begun, first = rollout(1)
+    seconds, taken = rollout(1 + steps // len(tasks))
+    memory = max(rss_mb(workers.worker(slot).process.pid) for slot in range(engines))
+    speed = (taken - first) / (seconds - begun)
+    return {"steps_per_second": speed, "reset_ms": 1000 * begun / len(tasks), "memory_mb": memory}
+
+
 def growth(tasks: list[str], resets: int) -> pd.DataFrame:
     """Memory of the engine process after so many resets, each with five random steps."""
     env, rng, rows = Household(horizon=10**6), np.random.default_rng(1), []
@@ -115,6 +139,8 @@ def main() -> None:
             "engine": lambda: engine_steps(paths, arguments.steps, 1),
             "engine, again": lambda: engine_steps(paths, arguments.steps, 2),
             "environment": lambda: environment_steps(tasks, arguments.steps),
+            "rollout": lambda: rollout_steps(tasks, arguments.steps, 1),
+            "rollout, 2 engines": lambda: rollout_steps(tasks, arguments.steps, 2),
         }[arguments.way]()
         print(json.dumps(measured), file=sys.stderr)
         return
