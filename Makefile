@@ -1,6 +1,6 @@
 # Everything from a fresh checkout; needs only make and Python 3.11 or 3.12.
 PROFILE ?= laptop
-ENV ?=
+ENV =
 CORES ?= 2
 # Notebooks run side by side, so each takes one thread.
 OMP_NUM_THREADS ?= 1

@@ -57,8 +57,7 @@ def tuning_jobs():
     """The overrides of each tuning run by its notebook; not read for the other targets."""
     return {
         tuning.format(env=env, variant=variant, seed=seed, slug=slug): overrides
-        for env, variant, seed, overrides, slug in settings.tuning(profile.name)
-        if env in chosen
+        for env, variant, seed, overrides, slug in settings.tuning(profile.name, asked)
     }
 
 

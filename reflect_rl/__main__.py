@@ -64,7 +64,9 @@ def _reproduce(arguments: argparse.Namespace) -> None:
 
 
 def _tune(arguments: argparse.Namespace) -> None:
-    orchestrate.config.tuning(arguments.profile)  # a profile without a grid is refused before anything starts
+    orchestrate.config.tuning(
+        arguments.profile, arguments.env
+    )  # a profile without a grid is refused before anything starts
     orchestrate.run_graph(arguments.profile, env=arguments.env, target="tune", cores=arguments.cores)
     print(f"tables:  {paths.tables(arguments.profile)}")
 

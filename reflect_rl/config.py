@@ -73,6 +73,12 @@ class ModelConfig:
     lora_alpha: int = 8
     lora_dropout: float = 0.0
 
+    def __post_init__(self):
+        for name in ("n_layer", "n_head", "d_model", "context", "max_new_tokens", "vocab_size"):
+            _at_least_one("model", name, getattr(self, name))
+        if self.n_conv < 0:
+            raise ReflectRLError(f"setting model.n_conv={self.n_conv} should be 0 or more")
+
     @property
     def architecture(self) -> str:
         """Of the model from scratch, in a word: `gpt2-scratch-2x64`, `lfm2-scratch-1+1x64`."""
@@ -407,11 +413,17 @@ def load(profile: str = "smoke", env: str = "taxi", variant: str = "reflect_rl",
     return Config(profile, env, variant, seed, **built, overrides=tuple(pairs))
 
 
-def tuning(name: str) -> list[tuple[str, str, int, str, str]]:
-    """The tuning grids of a profile: (env, variant, seed, overrides, slug), in an environment the same for each variant."""
-    grids = _read(name).get("tuning")
+def tuning(name: str, env: str = "") -> list[tuple[str, str, int, str, str]]:
+    """The tuning grids of a profile: (env, variant, seed, overrides, slug), in an environment the same for each variant.
+
+    Raises:
+        ReflectRLError: there is none, or none of `env`.
+    """
+    grids = _read(name).get("tuning") or {}
+    grids = {key: grid for key, grid in grids.items() if key in chosen(profile(name), env)}
     if not grids:
-        raise ReflectRLError(f"profile {name!r} has no tuning grid; add `tuning:` to configs/{name}.yaml")
+        where = f"profile {name!r}" + (f" and environment {env!r}" if env else "")
+        raise ReflectRLError(f"{where}: no tuning grid; add one below `tuning:` in configs/{name}.yaml")
     jobs = []
     for env, raw in grids.items():
         grid = raw["grid"]

@@ -30,6 +30,7 @@ FILES = {
     "ceilings": "ceilings.csv",
     "prompts": "prompts.csv",
 }
+SIDE_BY_SIDE = 128  # episodes of an evaluation; a household game takes 34 MB of disk while it is played
 COUNTS = ["prompts", "longest", "limit", "shortened"]
 REFLECTION_COLUMNS = [
     "env", "variant", "seed", "situation", "phase", "names_best", "judges_right", "names_fatal",
@@ -86,7 +87,7 @@ def evaluate(config: Config) -> pd.DataFrame:
     sections = config.sections("data", "model", "reflector", "policy", "rl", "evaluation")
     path = folder / "episodes.csv.gz"
     with claim(folder, sections | {"variant": config.variant}):
-        if not path.exists():
+        if not (path.exists() and (folder / "prompts.csv").exists()):
             chosen = agents(config)
             encoders = {id(a.policy.encode): a.policy.encode for a in chosen.values() if isinstance(a, Players)}
             for encode in encoders.values():
@@ -103,20 +104,22 @@ def _evaluate(config: Config, chosen: dict[str, Agent]) -> pd.DataFrame:
     env, panel = domain(config.env), config.evaluation
     tasks = {setting: env.tasks(setting, panel.split, panel.tasks) for setting in env.settings}
     played = []
-    for decoding, agent in chosen.items():  # all settings in one batch
+    for decoding, agent in chosen.items():
         repeats = panel.repeats if decoding == "sampled" else 1
         keys = [(s, i, r) for s in env.settings for r in range(repeats) for i in range(len(tasks[s]))]
-        rngs = [np.random.default_rng([config.seed, 6, i, r]) for _, i, r in keys]
-        episodes = play(env, agent, [tasks[s][i] for s, i, _ in keys], rngs, max(panel.horizons))
-        played += [(s, decoding, r, episode) for (s, _, r), episode in zip(keys, episodes, strict=True)]
+        for first in range(0, len(keys), SIDE_BY_SIDE):
+            part = keys[first : first + SIDE_BY_SIDE]
+            rngs = [np.random.default_rng([config.seed, 6, i, r]) for _, i, r in part]
+            episodes = play(env, agent, [tasks[s][i] for s, i, _ in part], rngs, max(panel.horizons))
+            played += [(s, decoding, r, episode) for (s, _, r), episode in zip(part, episodes, strict=True)]
     rows = []
-    for horizon in panel.horizons:
+    for wanted in itertools.product(env.settings, chosen, panel.horizons):
         for setting, decoding, repeat, episode in played:
-            success, total, steps, ended = cut(episode, horizon)
-            key = [config.env, setting, config.variant, config.model_name, config.seed, panel.split]
-            outcome = [int(success), round(total, 4), steps, ended, env.provenance(episode.task)]
-            rows.append([*key, episode.task, horizon, decoding, repeat, *outcome])
-    rows.sort(key=lambda row: (env.settings.index(row[1]), list(chosen).index(row[8]), row[7]))
+            if (setting, decoding) == wanted[:2]:
+                success, total, steps, ended = cut(episode, horizon := wanted[2])
+                key = [config.env, setting, config.variant, config.model_name, config.seed, panel.split]
+                outcome = [int(success), round(total, 4), steps, ended, env.provenance(episode.task)]
+                rows.append([*key, episode.task, horizon, decoding, repeat, *outcome])
     return pd.DataFrame(rows, columns=EPISODE_COLUMNS)
 
 
@@ -211,6 +214,12 @@ class Results:
     prompts: pd.DataFrame
 
 
+def _entries(folder: Path) -> dict:
+    """What a manifest says of each environment; nothing where there is none, or one of before this layout."""
+    path = folder / "manifest.json"
+    return read_json(path).get("environments", {}) if path.exists() else {}
+
+
 def _read(folder: Path) -> Results:
     return Results(**{name: read_csv(folder / file) for name, file in FILES.items()})
 
@@ -221,8 +230,7 @@ def results(profile_name: str, env: str) -> Results:
     Those of `env` are collected where it has been run here or nowhere yet; else they are as they were committed.
     """
     committed = paths.project() / "results" / profile_name
-    known = read_json(committed / "manifest.json")["environments"] if (committed / "manifest.json").exists() else {}
-    if env not in known or (paths.home() / "runs" / profile_name / env).exists():
+    if env not in _entries(committed) or (paths.home() / "runs" / profile_name / env).exists():
         return collect(profile_name, env)
     return _read(committed)
 
@@ -254,7 +262,7 @@ def collect(profile_name: str, env: str) -> Results:
         pd.concat(reflections, ignore_index=True),
         pd.DataFrame(runs),
         ceilings(profile_name, env),
-        pd.concat(prompts, ignore_index=True)[["env", "variant", "seed", *COUNTS]],
+        pd.concat([p for p in prompts if len(p)], ignore_index=True)[["env", "variant", "seed", *COUNTS]],
     )
     entry = {
         "seeds": profile.seeds,
@@ -274,11 +282,10 @@ def collect(profile_name: str, env: str) -> Results:
 
 def _merge(folder: Path, profile: Profile, env: str, found: Results, entry: dict) -> Results:
     """Put the results of one environment in the place of its former ones; returns those of all."""
-    path = folder / "manifest.json"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        entries = read_json(path)["environments"] if path.exists() else {}
+        entries = _entries(folder)
         others = _read(folder) if set(entries) - {env} else None
         entries = {name: entry if name == env else entries.get(name) for name in profile.envs}
         entries = {name: value for name, value in entries.items() if value is not None}
@@ -294,7 +301,7 @@ def _merge(folder: Path, profile: Profile, env: str, found: Results, entry: dict
         merged = Results(**{name: whole(name) for name in FILES})
         for name, file in FILES.items():
             write_csv(folder / file, getattr(merged, name))
-        write_json(path, {"profile": profile.name, "environments": entries})
+        write_json(folder / "manifest.json", {"profile": profile.name, "environments": entries})
     return merged
 
 
@@ -316,9 +323,7 @@ def collect_tuning(profile_name: str, env: str = "") -> pd.DataFrame:
     are equal.
     """
     rows = []
-    for job_env, variant, seed, overrides, _ in configuration.tuning(profile_name):
-        if env not in ("", job_env):
-            continue
+    for job_env, variant, seed, overrides, _ in configuration.tuning(profile_name, env):
         run = configuration.load(profile_name, job_env, variant, seed, overrides)
         if run.evaluation.split != "validation":
             raise ReflectRLError(

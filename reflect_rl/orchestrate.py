@@ -353,14 +353,14 @@ def run_graph(
     options += ["--resources", "results=1"]
     if forcerun is not None:
         options += ["--forcerun", *forcerun] if forcerun else ["--forceall"]
-    env = JOB_DEFAULTS | os.environ | {"REFLECT_RL_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    variables = JOB_DEFAULTS | os.environ | {"REFLECT_RL_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with single_run(home) as (lock, was_killed), log_path.open("a") as log:
         if was_killed:
-            subprocess.run([*command, "--unlock"], env=env, stdout=log, stderr=log, check=False)
+            subprocess.run([*command, "--unlock"], env=variables, stdout=log, stderr=log, check=False)
         process = subprocess.Popen(
             [*command, *options],
-            env=env,
+            env=variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -264,7 +264,9 @@ def test_model_names_tell_the_architecture():
 
 
 def test_profile_without_a_grid_says_so():
-    with pytest.raises(ReflectRLError, match="profile 'smoke' has no tuning grid; add `tuning:` to configs/smoke.yaml"):
+    with pytest.raises(
+        ReflectRLError, match="profile 'smoke': no tuning grid; add one below `tuning:` in configs/smoke.yaml"
+    ):
         config.tuning("smoke")
 
 

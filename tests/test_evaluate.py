@@ -219,7 +219,7 @@ def test_prompts_of_an_evaluation_are_counted(home):
 
 def grid(monkeypatch, *points, variants=("random",), seeds=(100, 101)):
     jobs = [("taxi", v, s, p, p.replace(" ", ",")) for v in variants for s in seeds for p in points]
-    monkeypatch.setattr(config, "tuning", lambda name: jobs)
+    monkeypatch.setattr(config, "tuning", lambda name, env="": jobs)
 
 
 def test_tuning_on_test_tasks_is_refused(home, monkeypatch):

@@ -199,7 +199,10 @@ class Household(gym.Env):
 def _slot():
     """A free slot, and a function that frees it."""
     free = _free.setdefault(os.getpid(), [])
-    slot = free.pop() if free else next(_next)
+    try:  # threads may be at it together
+        slot = free.pop()
+    except IndexError:
+        slot = next(_next)
     return slot, lambda: free.append(slot)
 
 

@@ -18,7 +18,7 @@ LAYOUT = "json_2.1.1"
 SETTINGS = ("paper", "kitchens", "all_seen", "all_unseen")
 MODES = ("pickup", "dropoff", "full")
 # Trials of generated games: which numbers belong to which of the project's splits. No number is in two of them.
-TRIALS = {"train": 0, "validation": 1000, "test": 2000}
+TRIALS = {"train": 0, "validation": 1000, "test": 3000}
 SIZES = {  # setting -> games of each split
     "paper": {"train": 80, "validation": 12, "test": 25},
     "kitchens": {"train": 232, "validation": 12, "test": 25},
@@ -172,8 +172,10 @@ def make(game: str) -> str:
         made, trajectory = generate(recipe, trial_number(game), attempt)
         draft = path.with_name(f"draft{attempt}-{os.getpid()}.tw-pddl")  # others may be at the same game
         paths.write_bytes(draft, json.dumps(made).encode())
-        engine.reset(draft)
-        draft.unlink()
+        try:
+            engine.reset(draft)
+        finally:
+            draft.unlink()
         walkthrough = [] if engine.won else oracle(engine, Goal.of(recipe))
         for command in walkthrough:
             engine.step(command)

@@ -129,14 +129,14 @@ class Worker:
             ReflectRLError: the request is bad, or ends one process after the other.
         """
         reason: Exception | None = None
-        for attempt in range(ATTEMPTS):
-            try:
-                with self._turn:
+        with self._turn:
+            for attempt in range(ATTEMPTS):
+                try:
                     if attempt:
                         self._replace()
                     return self._exchange(*request)
-            except (EOFError, OSError) as error:  # a TimeoutError is an OSError
-                reason = error
+                except (EOFError, OSError) as error:  # a TimeoutError is an OSError
+                    reason = error
         raise ReflectRLError(
             f"the engine process ended {ATTEMPTS} times at {' '.join(map(str, request[:3]))} ({reason or 'no word'}); is memory short?"
         )
