@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from reflect_rl import data
 from reflect_rl.baselines import Random
 from reflect_rl.envs import domain
 from reflect_rl.envs.alfworld import Household, experts, games, legal, shortest, store, workers
@@ -24,6 +25,7 @@ from reflect_rl.envs.alfworld.experts import Goal, Notes, explore
 from reflect_rl.envs.alfworld.games import PAPER, TASK_TYPES, Recipe
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.rollout import play
+from reflect_rl.teachers import teacher
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -299,6 +301,28 @@ def test_oracle_and_explorer_win(task_type):
             done, steps = terminated or truncated, steps + 1
         assert info["success"]
         assert shortest(task) <= steps
+
+
+@pytest.mark.parametrize("task_type", TASK_TYPES)
+def test_reflections_name_the_object_and_every_phase_is_met(task_type):
+    recipe = example(task_type)
+    env = Household(horizon=60)
+    now, phases = data.begin(env, task_of(recipe, trial=7)), []
+    while now is not None:
+        text = teacher("alfworld").reflect(now)
+        assert re.search(rf"{recipe.object.lower()}\. Next: ", text)
+        phases.append(now.phase)
+        now = data.act(env, now, env.best_action())
+    assert phases[0] == "search" and "fetch" in phases
+    last = "light" if task_type == "look_at_obj_in_light" else "place"
+    assert phases[-1] == last and set(phases) <= set(teacher("alfworld")._ABOUT)
+
+
+def test_a_lamp_that_is_not_known_is_searched_for():
+    notes = Notes("look at cup under the desklamp", ("desk 1", "shelf 1"), here="shelf 1", held="cup 1")
+    notes.contents["shelf 1"] = ()
+    advice = explore(notes, Goal("cup", "", "", (), 1, True), ["go to desk 1", "move cup 1 to shelf 1"])
+    assert (advice.phase, advice.commands) == ("seek light", ("go to desk 1",))
 
 
 def test_what_shares_a_place_is_within_reach():

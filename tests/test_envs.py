@@ -28,6 +28,9 @@ def test_panels_have_first_tasks(world):
         panel = world.tasks(world.headline, split)
         assert world.tasks(world.headline, split, 3) == panel[:3]
         assert len(set(panel)) == len(panel) > 10
+        assert world.provenance(panel[0])
+    assert world.judged and set(world.judged) <= set(world.settings)
+    assert all(world.tasks(setting, "validation") for setting in world.judged)
 
 
 def test_actions_are_best_good_wrong_or_fatal(world):

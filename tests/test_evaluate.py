@@ -141,9 +141,10 @@ def test_damaged_episodes_are_named(home):
     path.write_bytes(whole[:200])
     with pytest.raises(ReflectRLError, match="episodes.csv.gz cannot be read .* delete it"):
         evaluate.evaluate(load("oracle"))
-    path.unlink()
-    evaluate.evaluate(load("oracle"))
-    assert path.read_bytes() == whole
+    for lost in (path, path.with_name("prompts.csv")):
+        lost.unlink()
+        evaluate.evaluate(load("oracle"))
+        assert path.read_bytes() == whole and lost.exists()
 
 
 # --- probes ---
@@ -209,9 +210,38 @@ def test_results_of_one_environment_leave_those_of_another(home):
 
 
 def test_prompts_of_an_evaluation_are_counted(home):
-    evaluate.evaluate(load("oracle"))
-    written = pd.read_csv(load("oracle").run_dir / "evaluation" / "prompts.csv")
-    assert list(written) == evaluate.COUNTS and written.empty  # the oracle reads none
+    def counts(run):
+        evaluate.evaluate(run)
+        return pd.read_csv(run.run_dir / "evaluation" / "prompts.csv")
+
+    assert list(counts(load("oracle"))) == evaluate.COUNTS and counts(load("oracle")).empty  # it reads none
+    small = "data.trajectories=20 data.negatives=10 data.sft_examples=64 policy.steps=2 evaluation.repeats=1"
+    (row,) = counts(load("sft_only", overrides=small)).to_dict("records")
+    assert row["limit"] == 95 and row["shortened"] == 0 and 0 < row["longest"] <= 95
+    assert 200 <= row["prompts"] < 4000  # those of training are not among them
+    (row,) = counts(load("sft_only", overrides=f"{small} model.context=40")).to_dict("records")
+    assert row["shortened"] == row["prompts"] > 0 and row["longest"] > row["limit"] == 39
+
+
+def test_results_are_collected_where_they_were_run_and_else_as_committed(home, monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluate, "collect", lambda *key: asked.append(key))
+    committed = evaluate.results("laptop", "taxi")
+    assert not asked and "taxi" in set(committed.episodes.env)
+    (home / "runs" / "laptop" / "taxi").mkdir(parents=True)
+    evaluate.results("laptop", "taxi")
+    evaluate.results("smoke", "taxi")  # nothing of it is committed
+    assert asked == [("laptop", "taxi"), ("smoke", "taxi")]
+    assert evaluate._entries(home) == {}
+
+
+def test_parts_of_an_evaluation_are_in_order_and_independent(home, monkeypatch):
+    whole = evaluate.evaluate(load("random"))
+    keys = whole[["setting", "horizon", "repeat"]].drop_duplicates().values.tolist()
+    assert keys == [[s, h, r] for s in ("pickup", "full") for h in (15, 20) for r in (0, 1)]
+    monkeypatch.setattr(evaluate, "SIDE_BY_SIDE", 7)
+    monkeypatch.setenv("REFLECT_RL_HOME", str(home / "other"))
+    pd.testing.assert_frame_equal(evaluate.evaluate(load("random")), whole)
 
 
 # --- tuning ---
