@@ -46,6 +46,8 @@ def load(overrides="", variant="reflect_rl", profile="smoke", seed=0):
         ({"overrides": "evaluation.horizons=[15"}, ["evaluation.horizons"]),
         ({"overrides": "rl.objective=trpo"}, ["unknown objective 'trpo'", "pg, ppo"]),
         ({"overrides": "rl.baseline=median"}, ["unknown baseline 'median'", "none, mean, critic"]),
+        ({"overrides": "model.n_conv=-1"}, ["model.n_conv=-1 should be 0 or more"]),
+        ({"overrides": "model.n_layer=0"}, ["model.n_layer=0 should be 1 or more"]),
         ({"overrides": "rl.pickup=0.8 rl.dropoff=0.5"}, ["rl.pickup + rl.dropoff = 1.3 exceeds 1", "lower one"]),
     ],
     ids=str,
@@ -263,11 +265,12 @@ def test_model_names_tell_the_architecture():
     assert load(overrides="model.n_conv=1 model.n_layer=2").model_name == "lfm2-scratch-1+2x64"
 
 
-def test_profile_without_a_grid_says_so():
-    with pytest.raises(
-        ReflectRLError, match="profile 'smoke': no tuning grid; add one below `tuning:` in configs/smoke.yaml"
-    ):
+def test_a_grid_of_one_environment_and_none():
+    assert {job[0] for job in config.tuning("laptop", "alfworld")} == {"alfworld"}
+    with pytest.raises(ReflectRLError, match="profile 'smoke': no tuning grid; add one below `tuning:` in configs/smo"):
         config.tuning("smoke")
+    with pytest.raises(ReflectRLError, match="profile 'smoke' and environment 'taxi': no tuning grid"):
+        config.tuning("smoke", "taxi")
 
 
 def chosen_points(table):

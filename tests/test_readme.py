@@ -15,6 +15,7 @@ README = (paths.project() / "README.md").read_text()
         "results/laptop/tables/taxi_headline.md",
         "results/laptop/tables/alfworld_headline.md",
         "results/laptop/tables/alfworld_kitchens.md",
+        "benchmarks/architectures.md",
         "benchmarks/decisions.md",
         "benchmarks/household.md",
     ],
