@@ -2,7 +2,7 @@
 
     python benchmarks/architectures.py [--profile laptop] [--seed 100]
 
-Every row is the same warm-up (data, steps, batches) of another architecture or learning rate; `follow_success` is that of
+Every row is the same warm-up (data, steps, batches; smaller than the laptop profile's) of another architecture or rate; `follow_success` is that of
 obeying the reflector on validation games, from the start and after slips. Writes architectures.csv and architectures.md
 beside this file; the data is made below $REFLECT_RL_HOME where that was not done before.
 """
@@ -25,10 +25,13 @@ ROWS = [  # (n_conv, n_layer, learning rate)
     (1, 1, 0.003),
     (1, 1, 0.01),
 ]
+SMALLER = (  # than the laptop profile, the same for every row
+    "data.trajectories=1000 data.negatives=400 data.sft_examples=16000 reflector.steps=500 reflector.evaluate_every=500"
+)
 
 
 def measure(profile: str, seed: int, n_conv: int, n_layer: int, rate: float) -> dict:
-    overrides = f"model.n_conv={n_conv} model.n_layer={n_layer} reflector.learning_rate={rate}"
+    overrides = f"{SMALLER} model.n_conv={n_conv} model.n_layer={n_layer} reflector.learning_rate={rate}"
     run = config.load(profile, "alfworld", "reflect_rl", seed, overrides)
     data.make(run)
     start = time.perf_counter()
