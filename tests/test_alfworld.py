@@ -627,6 +627,24 @@ def test_two_engines_play_the_same_episodes_as_one_even_if_one_is_killed(monkeyp
     assert played("2") == alone and second.replaced == 1
 
 
+def test_two_engines_start_in_a_fresh_process(home):
+    task = task_of(example("pick_and_place_simple"))
+    code = f"""
+import os
+import numpy as np
+from reflect_rl.baselines import Expert
+from reflect_rl.envs import domain
+from reflect_rl.rollout import play
+before = dict(os.environ)
+episodes = play(domain("alfworld"), Expert(), [{task!r}] * 8, [np.random.default_rng(i) for i in range(8)], 30)
+assert os.environ == before
+print(all(e.success for e in episodes))
+"""
+    variables = os.environ | {"REFLECT_RL_ENGINES": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
 @pytest.mark.parametrize("number", ["0", "two", "-1"])
 def test_a_bad_number_of_engines(monkeypatch, number):
     monkeypatch.setenv("REFLECT_RL_ENGINES", number)

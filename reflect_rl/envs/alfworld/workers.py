@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from reflect_rl import paths
+from reflect_rl.envs.alfworld import games
 from reflect_rl.errors import ReflectRLError
 
 DEADLINE = 120.0  # seconds for one answer; the slowest, a translation, takes two
@@ -36,7 +37,7 @@ class Scene:
 
 def serve(handle: int) -> None:
     """The loop of a worker: answers what comes in at a file handle, until the other end is closed."""
-    from reflect_rl.envs.alfworld import games, store
+    from reflect_rl.envs.alfworld import store
     from reflect_rl.envs.alfworld.engine import Engine
     from reflect_rl.envs.alfworld.experts import Goal, oracle
 
@@ -170,6 +171,8 @@ def engines() -> int:
     text = os.environ.get("REFLECT_RL_ENGINES") or "1"
     if not text.isdecimal() or int(text) < 1:
         raise ReflectRLError(f"REFLECT_RL_ENGINES={text} is not a whole number from 1 on; unset it for one engine")
+    if int(text) > 1:
+        games.constants()  # an import changes the environment for a moment, which threads must not see
     return int(text)
 
 
