@@ -139,9 +139,10 @@ def test_main_results_without_test_rows_say_what_is_missing():
 
 def test_every_panel_of_the_ablations_shows_all_of_its_seeds():
     found = episodes(figures.ABLATIONS)
-    hard = found.assign(setting="a hard one", success=0)
-    for axis in figures.ablations(pd.concat([hard, found])).axes:
+    hard, easy = found.assign(setting="a hard one", success=0), found.assign(setting="an easy one", success=1)
+    for axis in figures.ablations(pd.concat([hard, easy, found])).axes:
         low, high = axis.get_ylim()
+        assert high - low > 0.05 and high < 1.05
         clouds = [c for c in axis.collections if isinstance(c, PathCollection)]
         dots = [y for cloud in clouds for _, y in cloud.get_offsets()]
         assert dots and all(low < y < high for y in dots)
