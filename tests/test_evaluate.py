@@ -219,8 +219,8 @@ def test_prompts_of_an_evaluation_are_counted(home):
     (row,) = counts(load("sft_only", overrides=small)).to_dict("records")
     assert row["limit"] == 95 and row["shortened"] == 0 and 0 < row["longest"] <= 95
     assert 200 <= row["prompts"] < 4000  # those of training are not among them
-    (row,) = counts(load("sft_only", overrides=f"{small} model.context=40")).to_dict("records")
-    assert row["shortened"] == row["prompts"] > 0 and row["longest"] > row["limit"] == 39
+    (row,) = counts(load("sft_only", overrides=f"{small} model.context=28")).to_dict("records")
+    assert row["shortened"] == row["prompts"] > 0 and row["longest"] > row["limit"] == 27
 
 
 def test_results_are_collected_where_they_were_run_and_else_as_committed(home, monkeypatch):
