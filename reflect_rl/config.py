@@ -305,7 +305,7 @@ class Profile:
 def chosen(profile: Profile, env: str) -> tuple[str, ...]:
     """The environments of a profile, or the one of them that is asked for; raises where the profile lacks it."""
     if env and env not in profile.envs:
-        raise unknown(f"environment of profile {profile.name!r}", env, profile.envs)
+        raise unknown("environment", env, profile.envs)
     return (env,) if env else profile.envs
 
 
