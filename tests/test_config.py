@@ -254,9 +254,7 @@ def test_tuning_grid_is_the_same_for_every_variant_on_seeds_of_its_own():
 def test_one_environment_of_a_profile_can_be_asked_for():
     profile = config.profile("laptop")
     assert config.chosen(profile, "") == ("taxi", "alfworld") and config.chosen(profile, "taxi") == ("taxi",)
-    with pytest.raises(
-        ReflectRLError, match="unknown environment 'taxy'; choose one of: taxi, alf"
-    ):
+    with pytest.raises(ReflectRLError, match="unknown environment 'taxy'; choose one of: taxi, alf"):
         config.chosen(profile, "taxy")
 
 
