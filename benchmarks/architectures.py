@@ -2,9 +2,10 @@
 
     python benchmarks/architectures.py [--profile laptop] [--seed 100]
 
-Every row is the same warm-up (data, steps, batches; smaller than the laptop profile's) of another architecture or rate; `follow_success` is that of
-obeying the reflector on validation games, from the start and after slips. Writes architectures.csv and architectures.md
-beside this file; the data is made below $REFLECT_RL_HOME where that was not done before.
+Every row is the same warm-up (data, steps, batches; smaller than the laptop profile's) of another architecture or rate;
+`follow_success` is that of obeying the reflector on validation games, from the start and after slips. Writes
+architectures.csv and architectures.md beside this file; the data is made below $REFLECT_RL_HOME where that was not done
+before.
 """
 
 import argparse

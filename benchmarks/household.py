@@ -4,8 +4,8 @@
 
 Random legal commands in kitchens (the paper's task). `raw` is TextWorld's own environment behind ALFWorld's wrapper,
 `engine` is this project's in the same process, `environment` is what rollouts use: notes, advice and a process of its own
-included. Translating a game is timed apart, since it happens once in a machine's life. Writes household.csv and
-household.md beside this file.
+included; `rollout` is many of those side by side, in one engine process and in two. Translating a game is timed apart,
+since it happens once in a machine's life. Writes household.csv and household.md beside this file.
 """
 
 import argparse

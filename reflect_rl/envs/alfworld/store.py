@@ -34,8 +34,12 @@ def real_root() -> Path | None:
         ReflectRLError: it is set and holds no games.
     """
     named = os.environ.get("ALFWORLD_DATA")
-    if not named:
-        return None
+    return _with_games(named) if named else None
+
+
+@cache
+def _with_games(named: str) -> Path:
+    """The folder, once it has been seen to hold games: every task and every row of results asks for it."""
     root = Path(named)
     if not any(root.glob(f"{LAYOUT}/*/*/*/game.tw-pddl")):
         raise ReflectRLError(
