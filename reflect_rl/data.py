@@ -150,7 +150,7 @@ def make(config: Config) -> dict:
     """Make, or find, the data of a seed; returns the manifest.
 
     Files in `config.data_dir`: `examples.jsonl` (every example once, with its situation), one `<set>.jsonl` for
-    each of `SETS` (prompt, completion, kind), `tokenizer.json` (trained on these sets) and `manifest.json` (counts,
+    each of `SETS` (prompt, completion, kind), `tokenizer.json` (trained on `policy`, whose prompts hold those of the others) and `manifest.json` (counts,
     balance, checksums), written last.
 
     Raises:
@@ -177,7 +177,7 @@ def _make(config: Config) -> dict:
         manifest["sets"][name] = {"examples": len(chosen), "balance": balance(chosen)}
     manifest["sha256"] = {name: sha256(text.encode()).hexdigest() for name, text in files.items()}
     if not config.model.base:
-        texts = [line["prompt"] + line["completion"] for name in SETS for line in lines[name]]
+        texts = [line["prompt"] + line["completion"] for line in lines["policy"]]  # has the words of all sets
         labels = [label(i) for i in range(rule.most)]
         write_text(folder / "tokenizer.json", train_tokenizer(texts, labels, config.model).backend_tokenizer.to_str())
     for name, text in files.items():

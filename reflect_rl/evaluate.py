@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -150,13 +150,30 @@ def probe(config: Config) -> Iterator[tuple]:
                     yield env, after
 
 
+def probes(config: Config) -> list[tuple[data.Situation, tuple[int, ...], tuple[int, ...]]]:
+    """The probed situations of the panel, each with the indices of its good and its safe actions.
+
+    They are the same for all variants and seeds: made once, then read.
+    """
+    folder = paths.runs(config.stage_profile("evaluation"), config.env) / "probes"
+    path = folder / "probes.json"
+    settings = {"env": config.env, "split": config.evaluation.split, "tasks": config.evaluation.tasks}
+    with claim(folder, settings):
+        if not path.exists():
+            write_json(path, [[asdict(now), env.good_actions(), env.safe_actions()] for env, now in probe(config)])
+    return [
+        (data.Situation(**now | {"actions": tuple(now["actions"])}), tuple(good), tuple(safe))
+        for now, good, safe in read_json(path)
+    ]
+
+
 def judge_reflector(config: Config, reflector: Reflector) -> pd.DataFrame:
     """What the reflector of a seed says in the probed situations; one row a situation, 0/1 in the last columns.
 
     `names_best`: the advice is as good as any that a player can know; `judges_right`: the verdict on the last action
     is the teacher's; `names_fatal`: the advice would end the episode.
     """
-    rows = [(now, env.good_actions(), env.safe_actions()) for env, now in probe(config)]
+    rows = probes(config)
     prompts = [reflection_prompt(now.observation, now.last_action) for now, _, _ in rows]
     table = []
     for (now, good, safe), text in zip(rows, reflector.reflect(prompts), strict=True):
@@ -230,7 +247,7 @@ def results(profile_name: str, env: str) -> Results:
     Those of `env` are collected where it has been run here or nowhere yet; else they are as they were committed.
     """
     committed = paths.project() / "results" / profile_name
-    if env not in _entries(committed) or (paths.home() / "runs" / profile_name / env).exists():
+    if env not in _entries(committed) or paths.runs(profile_name, env).exists():
         return collect(profile_name, env)
     return _read(committed)
 

@@ -67,12 +67,16 @@ def games() -> Path:
     return home() / "data" / "alfworld"
 
 
+def runs(profile: str, env: str) -> Path:
+    return home() / "runs" / profile / env
+
+
 def data(profile: str, env: str, seed: int) -> Path:
-    return home() / "runs" / profile / env / "data" / f"seed{seed}"
+    return runs(profile, env) / "data" / f"seed{seed}"
 
 
 def run(profile: str, env: str, variant: str, seed: int) -> Path:
-    return home() / "runs" / profile / env / variant / f"seed{seed}"
+    return runs(profile, env) / variant / f"seed{seed}"
 
 
 def results(profile: str) -> Path:

@@ -115,14 +115,15 @@ class Policy:
 class Reflector:
     """Writes one reflection a prompt by greedy decoding; frozen, so equal prompts are answered from memory.
 
-    Prompts are decoded in blocks of one shape: `rows` rows, left-padded to a multiple of `width` tokens, with a mask.
-    So a reflection is a function of its prompt alone, to the last digit, and not of the prompts beside it.
+    Prompts are decoded in blocks, left-padded to a multiple of `width` tokens, with a mask; the rows of a block depend
+    on its width alone. So a reflection is a function of its prompt alone, to the last digit, and not of the prompts
+    beside it.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int, max_new_tokens: int):
         self.model, self.tokenizer = model, tokenizer
         self.encode = Encoder(tokenizer, context - max_new_tokens)
-        self.max_new_tokens, self.rows = max_new_tokens, 64
+        self.max_new_tokens, self.block = max_new_tokens, 2048  # tokens of a block of prompts
         self.width = max(8, context // 16)  # more shapes pad less, and leave more blocks that are not full
         self.memory: dict[str, str] = {}
 
@@ -137,13 +138,15 @@ class Reflector:
         for prompt, ids in zip(new, self.encode(new), strict=True):
             by_width.setdefault(-(-len(ids) // self.width) * self.width, []).append((prompt, ids))
         for width, block in by_width.items():
-            for first in range(0, len(block), self.rows):
-                self._generate(block[first : first + self.rows], width)
+            size = max(1, self.block // width)
+            for first in range(0, len(block), size):
+                self._generate(block[first : first + size], width, size)
         return [self.memory[prompt] for prompt in prompts]
 
-    def _generate(self, block: list[tuple[str, list[int]]], width: int) -> None:
+    def _generate(self, block: list[tuple[str, list[int]]], width: int, size: int) -> None:
+        """Remember the reflections on up to `size` prompts."""
         rows = [ids for _, ids in block]
-        rows += [rows[0]] * (self.rows - len(rows))
+        rows += [rows[0]] * (size - len(rows))
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         ids = torch.tensor([[self.tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
         out = self.model.generate(

@@ -357,6 +357,22 @@ def test_the_oracle_shortens_the_way_at_every_step():
         length -= 1
 
 
+def test_the_oracle_keeps_to_its_way_and_thinks_again_off_it():
+    env = reset(task_of(example("pick_two_obj_and_place")))
+    length, asked, plan = len(env.plan()), [], env.plan
+    env.plan = lambda: asked.append(1) or plan()
+    env.step(env.oracle_action())
+    env.step(env.oracle_action())
+    assert len(asked) == 1
+    wrong = next(i for i, command in enumerate(env.actions) if command != env._way[0])
+    env.step(wrong)
+    steps, done = 3, False
+    while not done:
+        _, _, done, _, info = env.step(env.oracle_action())
+        steps += 1
+    assert info["success"] and len(asked) == 2 and length <= steps <= length + 3
+
+
 def test_the_oracle_recovers_with_the_wrong_thing_in_hand():
     env = reset(task_of(example("pick_and_place_simple")))
     rng = np.random.default_rng(0)
@@ -446,6 +462,8 @@ def test_notes_read_the_texts():
     assert notes.held == "egg 1" and notes.known("egg") == [("egg 2", "fridge 1")]
     notes.read("cool egg 1 with fridge 1", "You cool the egg 1 using the fridge 1.")
     assert "Hand: egg 1, cold" in notes.text() and "Here: egg 2\n" in notes.text()
+    notes.read("close fridge 1", "You close the fridge 1.")
+    assert "At: fridge 1, closed\nHand" in notes.text() and "Seen: egg 2 in fridge 1\n" in notes.text()
     notes.read("go to cabinet 2", "You arrive at cabinet 2. On the cabinet 2, you see nothing.")
     assert (
         "Here:" not in notes.text()

@@ -218,7 +218,7 @@ def test_prompts_of_an_evaluation_are_counted(home):
     small = "data.trajectories=20 data.negatives=10 data.sft_examples=64 policy.steps=2 evaluation.repeats=1"
     (row,) = counts(load("sft_only", overrides=small)).to_dict("records")
     assert row["limit"] == 95 and row["shortened"] == 0 and 0 < row["longest"] <= 95
-    assert 200 <= row["prompts"] < 4000  # those of training are not among them
+    assert 100 <= row["prompts"] < 4000  # those of training are not among them
     (row,) = counts(load("sft_only", overrides=f"{small} model.context=28")).to_dict("records")
     assert row["shortened"] == row["prompts"] > 0 and row["longest"] > row["limit"] == 27
 

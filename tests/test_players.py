@@ -200,7 +200,7 @@ def test_reflection_does_not_depend_on_its_neighbours(model, tokenizer):
     assert fresh().reflect(ASKED[::-1]) == together[::-1]
     assert [fresh().reflect([prompt])[0] for prompt in ASKED[:5]] == together[:5]
     full = fresh()
-    full.rows = 4  # many blocks instead of one
+    full.block = 64  # many blocks instead of one
     assert full.reflect(ASKED) == together
 
 
@@ -214,7 +214,9 @@ def test_only_new_prompts_are_decoded(reflector, monkeypatch):
     reflector.reflect(ASKED[:3])
     decoded = []
     generate = reflector._generate
-    monkeypatch.setattr(reflector, "_generate", lambda b, width: decoded.extend(p for p, _ in b) or generate(b, width))
+    monkeypatch.setattr(
+        reflector, "_generate", lambda b, *shape: decoded.extend(p for p, _ in b) or generate(b, *shape)
+    )
     reflector.reflect([*ASKED[:5], ASKED[4]])
     assert sorted(decoded) == sorted(ASKED[3:5])
 

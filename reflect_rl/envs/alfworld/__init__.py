@@ -104,7 +104,7 @@ class Household(gym.Env):
         scene, sentence = engine.reset(self._slot, path)
         self.notes = Notes.start(scene.text, sentence)
         self.actions, self.steps, self.verdict, self._advice = legal(scene.commands), 0, "start", None
-        self._rewarded = set()
+        self._rewarded, self._way = set(), []
         if self.mode == "dropoff":
             self._fetch()
         return self.notes.text(), self._info()
@@ -121,6 +121,7 @@ class Household(gym.Env):
         scene = self._engine().step(self._slot, command)
         self.notes.read(command, scene.text)
         self.actions, self._advice = legal(scene.commands), None
+        self._way = self._way[1:] if self._way[:1] == [command] else []  # the oracle thinks again when left alone
         self.notes.look(self.actions)
         return scene.won
 
@@ -169,7 +170,9 @@ class Household(gym.Env):
 
     def oracle_action(self) -> int:
         """Index of the oracle's next command; it knows where everything is."""
-        return self.actions.index(self.plan()[0])
+        if not self._way:
+            self._way = self.plan()
+        return self.actions.index(self._way[0])
 
     def wrong_actions(self) -> tuple[int, ...]:
         """Indices of all other actions."""

@@ -295,7 +295,7 @@ class Notes:
             if kind(thing) in words
         ]
         here = [thing for thing, place in named if place == self.here and place not in self.closed]
-        elsewhere = [f"{thing} in {place}" for thing, place in named if place != self.here]
+        elsewhere = [f"{thing} in {place}" for thing, place in named if thing not in here]
         held = (
             f"{self.held}{f', {self.treated[self.held]}' if self.held in self.treated else ''}"
             if self.held

@@ -18,11 +18,11 @@ LAYOUT = "json_2.1.1"
 SETTINGS = ("paper", "kitchens", "all_seen", "all_unseen")
 MODES = ("pickup", "dropoff", "full")
 # Trials of generated games: which numbers belong to which of the project's splits. No number is in two of them.
-TRIALS = {"train": 0, "validation": 1000, "test": 3000}
+TRIALS = {"train": 0, "validation": 1000, "test": 4000}
 SIZES = {  # setting -> games of each split
-    "paper": {"train": 80, "validation": 12, "test": 25},
-    "kitchens": {"train": 232, "validation": 12, "test": 25},
-    "all_seen": {"train": 720, "validation": 24, "test": 30},
+    "paper": {"train": 60, "validation": 12, "test": 25},
+    "kitchens": {"train": 144, "validation": 12, "test": 25},
+    "all_seen": {"train": 540, "validation": 24, "test": 30},
     "all_unseen": {"test": 30},
 }
 
