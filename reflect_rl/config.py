@@ -44,12 +44,45 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """Settings of a LoRA adapter (Hu et al. 2021): its update is scaled by alpha / rank."""
+
+    rank: int
+    alpha: int
+    dropout: float
+
+
+#: `paper` is what a summary of the paper says, `authors` what their code defaults to.
+LORA = {"paper": Lora(16, 8, 0.0), "authors": Lora(64, 16, 0.1)}
+
+
+def lora(settings: str) -> Lora:
+    """A name in `LORA`, or `rank/alpha/dropout`."""
+    if settings in LORA:
+        return LORA[settings]
+    try:
+        rank, alpha, dropout = settings.split("/")
+        return Lora(int(rank), int(alpha), float(dropout))
+    except ValueError as error:
+        raise unknown("model.lora", settings, (*LORA, "rank/alpha/dropout such as 32/64/0.05")) from error
+
+
+DTYPES = ("auto", "float32", "bfloat16")
+QUANTIZATIONS = ("none", "8bit", "4bit")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The language model of a player.
 
     Attributes:
-        base: empty for a model from scratch; else a local folder (or cached hub id) of a pretrained causal LM, on
-            which each player is a LoRA adapter.
+        base: empty for a model from scratch; else a pretrained causal LM on which each player is a LoRA adapter: a
+            name in `pretrained.PACKAGED` (`smollm2-135m`), a folder, a GGUF file, or a hub id.
+        revision: of a hub id: a branch, tag or commit.
+        dtype: of a base: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the hardware computes in it.
+        quantization: of a base: `none`, or `8bit` or `4bit` by bitsandbytes on a GPU.
+        lora: a name in `LORA`, or rank, alpha and dropout such as `32/64/0.05`.
+        lora_targets: which modules are adapted: `all-linear`, names with commas, or empty for peft's choice.
         n_conv: 0 makes a GPT-2 from scratch; else an LFM2 with so many short convolutions below its attention layers.
             A convolution lets a token see the few before it, so a small model learns sooner to look things up.
         n_layer, n_head, d_model, context: number of attention layers, their heads, their width, and the longest
@@ -57,10 +90,14 @@ class ModelConfig:
         max_new_tokens: longest reflection in tokens (paper: at most 100).
         init_std: standard deviation of its fresh weights (GPT-2's own is that of a large model).
         vocab_size: largest vocabulary of the tokenizer that is trained for it.
-        lora_r, lora_alpha, lora_dropout: LoRA; the paper's summary says 16, 8 and the authors' code 64, 16, 0.1.
     """
 
     base: str = ""
+    revision: str = ""
+    dtype: str = "auto"
+    quantization: str = "none"
+    lora: str = "paper"
+    lora_targets: str = ""
     n_conv: int = 0
     n_layer: int = 2
     n_head: int = 4
@@ -69,15 +106,22 @@ class ModelConfig:
     max_new_tokens: int = 24
     init_std: float = 0.02
     vocab_size: int = 1024
-    lora_r: int = 16
-    lora_alpha: int = 8
-    lora_dropout: float = 0.0
 
     def __post_init__(self):
+        for name, choices in (("dtype", DTYPES), ("quantization", QUANTIZATIONS)):
+            if getattr(self, name) not in choices:
+                raise unknown(f"model.{name}", getattr(self, name), choices)
+        lora(self.lora)
         for name in ("n_layer", "n_head", "d_model", "context", "max_new_tokens", "vocab_size"):
             _at_least_one("model", name, getattr(self, name))
         if self.n_conv < 0:
             raise ReflectRLError(f"setting model.n_conv={self.n_conv} should be 0 or more")
+
+    @property
+    def name(self) -> str:
+        """What stands in tables: a base without its folders, or the architecture from scratch."""
+        is_path = self.base and (self.base.lower().endswith(".gguf") or Path(self.base).is_absolute())
+        return Path(self.base).name if is_path else self.base or self.architecture
 
     @property
     def architecture(self) -> str:
@@ -281,7 +325,7 @@ class Config:
         """What stands in the `model` column; empty for variants without a language model."""
         if self.variant in ("random", "oracle", "expert"):
             return ""
-        return self.model.base or self.model.architecture
+        return self.model.name
 
     def sections(self, *names: str) -> dict:
         """The named sections as plain JSON, with environment and seed."""

@@ -12,8 +12,8 @@ from reflect_rl.config import Config, DataConfig
 from reflect_rl.envs import domain
 from reflect_rl.envs.labels import Labels
 from reflect_rl.errors import ReflectRLError
-from reflect_rl.models import train_tokenizer
-from reflect_rl.prompts import label, policy_prompt, reflection_prompt
+from reflect_rl.models import load_tokenizer, train_tokenizer
+from reflect_rl.prompts import labels_for, policy_prompt, reflection_prompt
 from reflect_rl.runs import claim, read_json, write_json, write_text
 from reflect_rl.teachers import Situation, Teacher, teacher
 
@@ -37,9 +37,9 @@ class Example:
     def policy_pair(self, with_reflection: bool, labels: Labels) -> tuple[str, str]:
         """(prompt, label) for the policy player."""
         s, reflection = self.situation, self.reflection if with_reflection else None
-        numbers = labels.of(s.actions)
-        prompt = policy_prompt(s.observation, s.last_action, s.actions, reflection, numbers)
-        return prompt, " " + label(numbers[s.actions.index(s.best_action)])
+        names = labels.texts(labels.of(s.actions))
+        prompt = policy_prompt(s.observation, s.last_action, s.actions, reflection, names)
+        return prompt, " " + names[s.actions.index(s.best_action)]
 
 
 def situation(env, index: int, last_action: str, observation: str, actions: Sequence[str]) -> Situation:
@@ -165,21 +165,23 @@ def _make(config: Config) -> dict:
     folder = config.data_dir
     rng = np.random.default_rng([config.seed, 1])
     examples = collect(config.env, config.data, teacher(config.env), rng)
-    rule, lines = domain(config.env).labels, {}
+    labels, lines = domain(config.env).labels, {}
+    if config.model.base:
+        labels = labels_for(load_tokenizer(config.model), labels)
     files = {"examples": _jsonl([asdict(e) for e in examples])}
     manifest = {"seed": config.seed, "examples": len(examples), "balance": {}, "sets": {}}
     for kind in ("positive", "negative"):
         manifest["balance"][kind] = balance([e for e in examples if e.kind == kind])
     for name, (player, kinds) in SETS.items():
         chosen = balanced([e for e in examples if e.kind in kinds], config.data.sft_examples, rng)
-        lines[name] = _pairs(chosen, player, rule)
+        lines[name] = _pairs(chosen, player, labels)
         files[name] = _jsonl(lines[name])
         manifest["sets"][name] = {"examples": len(chosen), "balance": balance(chosen)}
     manifest["sha256"] = {name: sha256(text.encode()).hexdigest() for name, text in files.items()}
     if not config.model.base:
         texts = [line["prompt"] + line["completion"] for line in lines["policy"]]  # has the words of all sets
-        labels = [label(i) for i in range(rule.most)]
-        write_text(folder / "tokenizer.json", train_tokenizer(texts, labels, config.model).backend_tokenizer.to_str())
+        trained = train_tokenizer(texts, labels.names, config.model)
+        write_text(folder / "tokenizer.json", trained.backend_tokenizer.to_str())
     for name, text in files.items():
         write_text(folder / f"{name}.jsonl", text)
     write_json(folder / "manifest.json", manifest)

@@ -1,12 +1,15 @@
 """The language models behind the players: a small one from scratch with its own tokenizer, or LoRA on a pretrained base."""
 
 import contextlib
+import importlib.util
+import os
 import random
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -14,8 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GPT2Config,
     GPT2LMHeadModel,
     Lfm2Config,
@@ -25,7 +30,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from reflect_rl.config import ModelConfig
+from reflect_rl import pretrained
+from reflect_rl.config import ModelConfig, lora
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.paths import writing
 
@@ -124,7 +130,7 @@ def _lfm2(config: ModelConfig, common: dict) -> Lfm2ForCausalLM:
     return Lfm2ForCausalLM(settings)
 
 
-def load_tokenizer(config: ModelConfig, trained: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(config: ModelConfig, trained: Path | None = None) -> PreTrainedTokenizerBase:
     """The base's own tokenizer, or the one trained for a model from scratch."""
     if not config.base:
         try:
@@ -139,32 +145,87 @@ def load_tokenizer(config: ModelConfig, trained: Path) -> PreTrainedTokenizerBas
             eos_token="<eos>",
             clean_up_tokenization_spaces=False,
         )
-    tokenizer = _offline(AutoTokenizer, config.base)
+    tokenizer = _load(AutoTokenizer, config)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def _offline(auto_class, base: str):
+def _load(auto_class, config: ModelConfig, **options):
+    """A base's model or tokenizer: from this machine, or where `$REFLECT_RL_DOWNLOAD` is set from the hub."""
+    download = os.environ.get("REFLECT_RL_DOWNLOAD", "") not in ("", "0")
+    place = pretrained.find(config.base)
     try:
-        return auto_class.from_pretrained(base, local_files_only=True)
+        return auto_class.from_pretrained(
+            place, revision=config.revision or None, local_files_only=not download, **options
+        )
     except (OSError, ValueError) as error:
         raise ReflectRLError(
-            f"no pretrained model at model.base={base!r}; give a folder made by save_pretrained, or a cached hub id"
+            f"no pretrained model at model.base={config.base!r}; give a folder made by save_pretrained, a GGUF file, one "
+            f"of {', '.join(pretrained.PACKAGED)}, or a hub id: a cached one, or with REFLECT_RL_DOWNLOAD=1 any"
         ) from error
+
+
+def computing_dtype(config: ModelConfig) -> torch.dtype:
+    """The type that a base computes in: with `auto` bfloat16 where the hardware has it."""
+    if config.dtype != "auto":
+        return getattr(torch, config.dtype)
+    if torch.cuda.is_available():
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        can = torch.cpu.get_capabilities()
+        has = can.get("avx512_bf16") or can.get("amx_bf16")
+    return torch.bfloat16 if has else torch.float32
+
+
+def load_base(config: ModelConfig) -> PreTrainedModel:
+    """A pretrained causal LM on the accelerator or in main memory.
+
+    Raises:
+        ReflectRLError: it is not there, too large for the memory, or asked for in 8 or 4 bits where that cannot be.
+    """
+    options = {}
+    if config.quantization != "none":
+        if not (torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")):
+            raise ReflectRLError(
+                f"model.quantization={config.quantization} needs a GPU and bitsandbytes (pip install bitsandbytes); "
+                "set it to none"
+            )
+        options["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{config.quantization}": True})
+    _check_memory(config)
+    return _load(AutoModelForCausalLM, config, dtype=computing_dtype(config), **options)
+
+
+def _check_memory(config: ModelConfig) -> None:
+    """Raise ReflectRLError where the base's weights alone exceed the memory that is free."""
+    settings = _load(AutoConfig, config)
+    with torch.device("meta"):
+        count = AutoModelForCausalLM.from_config(settings).num_parameters()
+    size = {"8bit": 1.0, "4bit": 0.5}.get(config.quantization, computing_dtype(config).itemsize)
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+    if count * size > free:
+        raise ReflectRLError(
+            f"model.base={config.base!r} needs {count * size / 1e9:.1f} GB for {count / 1e6:,.0f} million parameters, "
+            f"{free / 1e9:.1f} GB are free; take a smaller one, model.dtype=bfloat16, or on a GPU model.quantization=4bit"
+        )
 
 
 def from_pretrained(config: ModelConfig, seed: int) -> PeftModel:
     """A pretrained base with one fresh LoRA adapter a player: one copy of the base's weights."""
-    base = _offline(AutoModelForCausalLM, config.base)
-    lora = LoraConfig(
-        r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, task_type="CAUSAL_LM"
+    adapter, targets = lora(config.lora), config.lora_targets
+    settings = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=targets.split(",") if "," in targets else targets or None,
+        task_type="CAUSAL_LM",
     )
     first, *others = PLAYERS
+    base = load_base(config)
     with seeded(seed):
-        model = get_peft_model(base, lora, adapter_name=first)
+        model = get_peft_model(base, settings, adapter_name=first)
         for name in others:
-            model.add_adapter(name, lora)
+            model.add_adapter(name, settings)
     return model
 
 

@@ -67,6 +67,11 @@ def games() -> Path:
     return home() / "data" / "alfworld"
 
 
+def models() -> Path:
+    """Pretrained models that were fetched or de-quantised; the same for every profile."""
+    return home() / "data" / "models"
+
+
 def runs(profile: str, env: str) -> Path:
     return home() / "runs" / profile / env
 

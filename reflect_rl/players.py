@@ -8,7 +8,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reflect_rl.envs.labels import IN_ORDER, Labels
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.models import activate, causal_lm
-from reflect_rl.prompts import label
 
 
 class Encoder:
@@ -76,7 +75,7 @@ class Policy:
         self.model, self.labels = model, labels
         self.encode = Encoder(tokenizer, context - 1)  # the label needs a place
         self.pad_id = tokenizer.pad_token_id
-        ids = tokenizer([f" {label(i)}" for i in range(labels.most)], add_special_tokens=False)["input_ids"]
+        ids = tokenizer([f" {name}" for name in labels.names], add_special_tokens=False)["input_ids"]
         if any(len(x) != 1 for x in ids):
             raise ReflectRLError("a label of this tokenizer is more than one token; use labels that are single tokens")
         self.label_ids = torch.tensor([x[0] for x in ids])

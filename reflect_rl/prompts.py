@@ -1,11 +1,40 @@
 """The text that the two players read: single-prompt action enumeration, one label token an action."""
 
+import itertools
 from collections.abc import Sequence
+from string import ascii_uppercase
+
+from transformers import PreTrainedTokenizerBase
+
+from reflect_rl.envs.labels import IN_ORDER, Labels, in_order
+from reflect_rl.errors import ReflectRLError
+
+MOST = len(IN_ORDER.names)  # legal actions of a state
 
 
-def label(number: int) -> str:
-    """The label of this number, counted from 0; one token of the project's tokenizer."""
-    return f"[{number + 1}]"
+def labels_for(tokenizer: PreTrainedTokenizerBase, own: Labels) -> Labels:
+    """An environment's own labels where each is one token, as in every tokenizer trained here; else letters in order.
+
+    Letters are those of A, B, ..., AA, AB, ... that are one token of a pretrained tokenizer, a space before them.
+
+    Raises:
+        ReflectRLError: it has fewer than 64 of them.
+    """
+    if _single(tokenizer, own.names[:2]) == list(own.names[:2]):
+        return own
+    letters = [a + b for a, b in itertools.product(("", *ascii_uppercase), ascii_uppercase)]
+    found = _single(tokenizer, letters)[:MOST]
+    if len(found) < MOST:
+        raise ReflectRLError(
+            f"the tokenizer has {len(found)} single-token labels of {MOST}; take a model with another tokenizer"
+        )
+    return in_order(tuple(found))
+
+
+def _single(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> list[str]:
+    """Those of these labels that are one token."""
+    ids = tokenizer([f" {name}" for name in names], add_special_tokens=False)["input_ids"]
+    return [name for name, tokens in zip(names, ids, strict=True) if len(tokens) == 1]
 
 
 def reflection_prompt(observation: str, last_action: str) -> str:
@@ -18,14 +47,14 @@ def policy_prompt(
     last_action: str,
     actions: Sequence[str],
     reflection: str | None,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> str:
     """What the policy answers with the label of one legal action; without a reflection where that is None.
 
-    `labels` are the numbers of the actions' labels, by default 0, 1, 2, ...
+    `labels` are the texts of the actions' labels, by default `[1]`, `[2]`, ...
     """
-    numbers = range(len(actions)) if labels is None else labels
-    listed = " ".join(f"{label(number)} {action}" for number, action in zip(numbers, actions, strict=True))
+    names = IN_ORDER.names[: len(actions)] if labels is None else labels
+    listed = " ".join(f"{name} {action}" for name, action in zip(names, actions, strict=True))
     thought = "" if reflection is None else f"\nReflection: {reflection}"
     return f"{observation}\nLast: {last_action or 'none'}{thought}\nActions: {listed}\nAnswer:"
 

@@ -90,7 +90,7 @@ class Players:
             reflections = self.reflector.reflect([reflection_prompt(s.observation, s.last_action) for s in seats])
         labels = [self.policy.labels.of(s.actions) for s in seats]
         prompts = [
-            policy_prompt(s.observation, s.last_action, s.actions, reflection, numbers)
+            policy_prompt(s.observation, s.last_action, s.actions, reflection, self.policy.labels.texts(numbers))
             for s, reflection, numbers in zip(seats, reflections, labels, strict=True)
         ]
         self._score(prompts, labels)

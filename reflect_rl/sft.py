@@ -22,6 +22,7 @@ from reflect_rl.config import Config, SFTConfig
 from reflect_rl.envs import domain
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.players import Encoder, Policy, Reflector, pad
+from reflect_rl.prompts import labels_for
 from reflect_rl.rollout import play
 from reflect_rl.runs import claim, progress, read_csv, read_json, write_csv, write_json
 
@@ -37,7 +38,7 @@ class Pairs(Dataset):
     def __init__(self, lines: Sequence[dict], encode: Encoder, room: int, end: list[int]):
         """`room` tokens are there for a completion with its `end`; raises ReflectRLError where one needs more."""
         prompts = encode([line["prompt"] for line in lines])
-        completions = encode.tokenizer([line["completion"] for line in lines])["input_ids"]
+        completions = encode.tokenizer([line["completion"] for line in lines], add_special_tokens=False)["input_ids"]
         self.rows = [(p, c + end) for p, c in zip(prompts, completions, strict=True)]
         longest = max(len(c) for _, c in self.rows)
         if longest > room:
@@ -207,7 +208,7 @@ def new_players(config: Config) -> Pair:
     tokenizer = models.load_tokenizer(config.model, config.data_dir / "tokenizer.json")
     built = models.build(config.model, tokenizer, config.seed)
     context = config.model.context
-    policy = Policy(built["policy"], tokenizer, context, domain(config.env).labels)
+    policy = Policy(built["policy"], tokenizer, context, labels_for(tokenizer, domain(config.env).labels))
     if not config.arm.reflection:
         return Pair(policy, None)
     return Pair(policy, Reflector(built["reflector"], tokenizer, context, config.model.max_new_tokens))

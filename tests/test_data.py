@@ -9,8 +9,8 @@ import torch
 
 from reflect_rl import config, data, models
 from reflect_rl.envs import domain, taxi
+from reflect_rl.envs.labels import IN_ORDER
 from reflect_rl.errors import ReflectRLError
-from reflect_rl.prompts import label
 
 SMALL = "data.trajectories=80 data.negatives=60 data.sft_examples=300"
 
@@ -99,7 +99,7 @@ def test_completions_are_labels_of_the_best_action_or_reflections(made):
     best = {}
     for e in examples:
         s = e["situation"]
-        best[s["observation"], s["last_action"] or "none"] = (label(s["actions"].index(s["best_action"])), e)
+        best[s["observation"], s["last_action"] or "none"] = (IN_ORDER.names[s["actions"].index(s["best_action"])], e)
     for name in ("policy", "policy_no_reflection", "reflector"):
         for line in lines(folder, name):
             observation, _, rest = line["prompt"].partition("\nLast: ")

@@ -13,7 +13,7 @@ from reflect_rl.envs import taxi
 from reflect_rl.envs.labels import IN_ORDER, by_name
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.players import Encoder, Policy, Reflector, pad
-from reflect_rl.prompts import label, policy_prompt, reflection_prompt
+from reflect_rl.prompts import policy_prompt, reflection_prompt
 
 SIZE = ModelConfig(n_layer=2, n_head=4, d_model=32, context=96, vocab_size=400)
 GRIDS = [taxi.grid(taxi.parse_task(task)[1], False) for task in taxi.tasks("full", "train")[:40]]
@@ -28,7 +28,7 @@ ASKED = [reflection_prompt(grid, ["", "move east", "drop off"][i % 3]) for i, gr
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return models.train_tokenizer(PROMPTS + ASKED, [label(i) for i in range(IN_ORDER.most)], SIZE)
+    return models.train_tokenizer(PROMPTS + ASKED, IN_ORDER.names, SIZE)
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["gpt2", "lfm2"])
@@ -61,7 +61,7 @@ def test_log_probs_are_those_of_the_full_head_restricted_to_the_legal_labels(pol
     assert found.shape == (12, 6)
     for prompt, legal, row in zip(PROMPTS, LEGAL, found, strict=True):
         logits = model(torch.tensor([tokenizer(prompt)["input_ids"]])).logits[0, -1]
-        ids = [tokenizer(f" {label(i)}")["input_ids"][0] for i in legal]
+        ids = [tokenizer(f" {IN_ORDER.names[i]}")["input_ids"][0] for i in legal]
         torch.testing.assert_close(row[: len(legal)], logits[ids].log_softmax(-1), rtol=0, atol=1e-5)
         assert row[len(legal) :].tolist() == [-math.inf] * (6 - len(legal))
     assert found[0].max() - found[0].min() > 0.01  # not simply uniform
@@ -242,7 +242,7 @@ def run(base, tmp_path, monkeypatch):
     monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path / "home"))
     return config.load(
         "smoke",
-        overrides=f"model.base={base} model.context=176 model.max_new_tokens=64 model.lora_r=4 data.trajectories=40 data.negatives=20 "
+        overrides=f"model.base={base} model.context=176 model.max_new_tokens=64 model.lora=4/8/0 data.trajectories=40 data.negatives=20 "
         "data.sft_examples=64 reflector.steps=4 reflector.evaluate_every=2 policy.steps=4 policy.evaluate_every=2 "
         "rl.env_steps=30 rl.episodes_per_update=8 rl.evaluate_every=100",
     )
@@ -339,7 +339,7 @@ def fit_reflector(run, folder, scores, die_at=None):
     model = players.policy.model
     models.activate(model, "reflector")
     tokenizer = players.reflector.tokenizer
-    lines = [{"prompt": ASKED[i], "completion": f" {label(i % 6)} move"} for i in range(40)]
+    lines = [{"prompt": ASKED[i], "completion": f" {IN_ORDER.names[i % 6]} move"} for i in range(40)]
     pairs = sft.Pairs(lines, Encoder(tokenizer, 120), 8, [tokenizer.eos_token_id])
     steps = []
 

@@ -10,9 +10,9 @@ from transformers import TrainerState
 from reflect_rl import config, data, models, sft
 from reflect_rl.config import ModelConfig, SFTConfig
 from reflect_rl.envs import taxi
+from reflect_rl.envs.labels import IN_ORDER
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.players import Encoder
-from reflect_rl.prompts import label
 
 TINY = (
     "data.trajectories=60 data.negatives=40 data.sft_examples=300 model.d_model=32 model.n_layer=1 "
@@ -20,7 +20,7 @@ TINY = (
 )
 SIZE = ModelConfig(n_layer=1, n_head=2, d_model=16, context=32, vocab_size=300)
 LINES = [
-    {"prompt": f"go {word} {'very ' * (i % 3)}far", "completion": f" {label(i % 4)} {word}"}
+    {"prompt": f"go {word} {'very ' * (i % 3)}far", "completion": f" {IN_ORDER.names[i % 4]} {word}"}
     for i, word in enumerate(["north", "south", "east", "west"] * 10)
 ]
 TRAINING = SFTConfig(steps=12, batch_size=8, learning_rate=1e-2, evaluate_every=4)  # five steps an epoch
@@ -64,7 +64,7 @@ def bars(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return models.train_tokenizer([x["prompt"] + x["completion"] for x in LINES], [label(i) for i in range(64)], SIZE)
+    return models.train_tokenizer([x["prompt"] + x["completion"] for x in LINES], IN_ORDER.names, SIZE)
 
 
 @pytest.fixture(scope="module")

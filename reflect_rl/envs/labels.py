@@ -11,14 +11,27 @@ class Labels:
 
     Attributes:
         of: legal actions -> the numbers of their labels, all different.
-        most: how many labels there are; numbers are below it.
+        names: the text of each label; numbers are below their count.
     """
 
     of: Callable[[Sequence[str]], tuple[int, ...]]
-    most: int
+    names: tuple[str, ...]
+
+    def texts(self, numbers: Sequence[int]) -> list[str]:
+        return [self.names[number] for number in numbers]
 
 
-IN_ORDER = Labels(lambda actions: tuple(range(len(actions))), 64)
+def bracketed(most: int) -> tuple[str, ...]:
+    """`[1]`, `[2]`, ...: one token each of the tokenizers that are trained here."""
+    return tuple(f"[{i + 1}]" for i in range(most))
+
+
+def in_order(names: tuple[str, ...]) -> Labels:
+    """The first label for the first action, and so on."""
+    return Labels(lambda actions: tuple(range(len(actions))), names)
+
+
+IN_ORDER = in_order(bracketed(64))
 
 
 def by_name(heart: Callable[[str], str], most: int) -> Labels:
@@ -37,4 +50,4 @@ def by_name(heart: Callable[[str], str], most: int) -> Labels:
             taken[number] = None
         return tuple(taken)
 
-    return Labels(of, most)
+    return Labels(of, bracketed(most))

