@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 data = f"{runs}/{{env}}/data/seed{{seed}}/01_data_generation.ipynb"
 warmup = f"{runs}/{{env}}/{{group}}/seed{{seed}}/02_sft_warmup.ipynb"
 rl = f"{runs}/{{env}}/{{variant}}/seed{{seed}}/03_online_rl.ipynb"
+prompted = f"{runs}/{{env}}/{{variant}}/seed{{seed}}/06_prompted_models.ipynb"
 tuning = f"{runs}/tuning/{{env}}/{{variant}}/seed{{seed}}/{{slug}}/notebook.ipynb"
 
 
@@ -51,6 +52,12 @@ def all_runs(wildcards):
     trained = [variant for variant in variants if settings.VARIANTS[variant].rl]
     runs = expand(warmup, env=wildcards.env, group=groups, seed=profile.seeds)
     return runs + expand(rl, env=wildcards.env, variant=trained, seed=profile.seeds)
+
+
+def prompted_runs(wildcards):
+    """The evaluations of the prompted variants of an environment."""
+    asked = [variant for variant in profile.variants_of(wildcards.env) if settings.VARIANTS[variant].prompted]
+    return expand(prompted, env=wildcards.env, variant=asked, seed=profile.seeds[0])
 
 
 def tuning_jobs():
@@ -121,6 +128,20 @@ rule online_rl:
         " -p env {wildcards.env:q} -p variant {wildcards.variant:q} -p seed {wildcards.seed:q} > {log:q} 2>&1"
 
 
+rule prompted_models:
+    output:
+        prompted,
+    log:
+        f"{runs}/{{env}}/{{variant}}/seed{{seed}}/06_prompted_models.log",
+    params:
+        notebook=notebooks / "06_prompted_models.ipynb",
+    threads: 1
+    priority: 3
+    shell:
+        "{sys.executable:q} -m reflect_rl execute {params.notebook:q} {output:q} -p profile {profile.name:q}"
+        " -p env {wildcards.env:q} -p variant {wildcards.variant:q} -p seed {wildcards.seed:q} > {log:q} 2>&1"
+
+
 rule quickstart:
     input:
         f"{runs}/{{env}}/reflect_rl/seed{profile.seeds[0]}/03_online_rl.ipynb",
@@ -140,6 +161,7 @@ rule quickstart:
 rule curriculum_ablations:
     input:
         all_runs,
+        prompted_runs,
     output:
         f"{runs}/{{env}}/04_curriculum_ablations.ipynb",
     log:

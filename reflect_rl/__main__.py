@@ -43,6 +43,14 @@ def parser() -> argparse.ArgumentParser:
         help="a value for the notebook's parameters cell, such as -p seed 1; repeatable",
     )
 
+    train = commands.add_parser(
+        "train", help="online RL of one variant and seed; several GPUs by `accelerate launch -m`"
+    )
+    train.set_defaults(run=_train)
+    for name, default in (("profile", "laptop"), ("env", "taxi"), ("variant", "reflect_rl"), ("overrides", "")):
+        train.add_argument(f"--{name}", default=default, help=f"as in the notebooks (default: {default or 'none'})")
+    train.add_argument("--seed", type=int, default=0)
+
     notebooks = commands.add_parser("notebooks", help="execute notebooks in place with their own defaults")
     notebooks.set_defaults(run=_notebooks)
     notebooks.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all")
@@ -81,6 +89,16 @@ def _execute(arguments: argparse.Namespace) -> None:
     given = {name: orchestrate.parse_value(name, text) for name, text in arguments.parameters}
     orchestrate.execute(arguments.notebook, arguments.output, given)
     print(f"executed: {arguments.output}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from reflect_rl import rl  # only this command needs torch
+
+    run = orchestrate.config.load(
+        arguments.profile, arguments.env, arguments.variant, arguments.seed, arguments.overrides
+    )
+    rl.train(run)
+    print(f"trained: {run.run_dir / 'rl'}")
 
 
 def _notebooks(arguments: argparse.Namespace) -> None:

@@ -238,6 +238,53 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class TeacherConfig:
+    """Who writes the reflections of the data: the environment's teacher of rules, or a language model.
+
+    Attributes:
+        model: empty for rules; else the name that the endpoint knows.
+        endpoint: base URL of an OpenAI-compatible server; key: environment variable that holds its key.
+        per_minute: requests a minute at most, 0 for no limit; side_by_side: requests at a time.
+        prompt_price, completion_price: of a million tokens, to count the cost.
+        max_new_tokens: longest reflection (paper: 100).
+        advice: whether `Next: <action>.` is added in the game's own words, so that a reflection can be followed.
+    """
+
+    model: str = ""
+    endpoint: str = ""
+    key: str = "OPENAI_API_KEY"
+    per_minute: float = 0.0
+    side_by_side: int = 4
+    prompt_price: float = 0.0
+    completion_price: float = 0.0
+    max_new_tokens: int = 100
+    advice: bool = True
+
+    def __post_init__(self):
+        if bool(self.model) != bool(self.endpoint):
+            raise ReflectRLError("a teacher needs both teacher.model and teacher.endpoint; the rules need neither")
+        _at_least_one("teacher", "side_by_side", self.side_by_side)
+
+
+@dataclass(frozen=True)
+class PromptedConfig:
+    """Baselines that are prompted and not trained.
+
+    Attributes:
+        model: what `model.base` takes; behind an endpoint the name that it knows.
+        endpoint: base URL of an OpenAI-compatible server; empty for a model on this machine.
+        examples: worked examples in the prompts of the few-shot variants, from training tasks.
+        context, max_new_tokens: longest prompt with its answer, and longest thought, in tokens.
+    """
+
+    model: str = "smollm2-135m"
+    endpoint: str = ""
+    examples: int = 3
+    context: int = 4096
+    max_new_tokens: int = 48
+
+
+@dataclass(frozen=True)
 class Variant:
     """What distinguishes the arms of the comparison.
 
@@ -247,6 +294,7 @@ class Variant:
         negatives: whether negative examples enter the SFT sets.
         rl: whether the policy is trained online.
         curriculum: whether RL has milestone rewards and easier stages first.
+        prompted: whether it is a language model that is prompted and not trained; few_shot: with worked examples.
     """
 
     warmup: str | None = None
@@ -254,6 +302,8 @@ class Variant:
     negatives: bool = True
     rl: bool = False
     curriculum: bool = True
+    prompted: bool = False
+    few_shot: bool = False
 
 
 VARIANTS = {
@@ -267,6 +317,10 @@ VARIANTS = {
     "reflect_rl": Variant(warmup="reflect_rl", reflection=True, rl=True),
     "reflect_rl_no_negatives": Variant("reflect_rl_no_negatives", reflection=True, negatives=False, rl=True),
     "reflect_rl_no_curriculum": Variant("reflect_rl", reflection=True, rl=True, curriculum=False),
+    "prompted": Variant(prompted=True),
+    "prompted_few_shot": Variant(prompted=True, few_shot=True),
+    "prompted_reflection": Variant(prompted=True, reflection=True),
+    "prompted_few_shot_reflection": Variant(prompted=True, few_shot=True, reflection=True),
 }
 
 
@@ -289,6 +343,8 @@ class Config:
     policy: SFTConfig = field(default_factory=SFTConfig)
     rl: RLConfig = field(default_factory=RLConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    prompted: PromptedConfig = field(default_factory=PromptedConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -305,7 +361,7 @@ class Config:
 
     @property
     def data_dir(self) -> Path:
-        return paths.data(self.stage_profile("data", "model"), self.env, self.seed)
+        return paths.data(self.stage_profile("data", "model", "teacher"), self.env, self.seed)
 
     def player_dir(self, player: str) -> Path:
         """Where a warmed-up player (`reflector` or `policy`) is; variants whose settings for it agree share it."""
@@ -317,7 +373,7 @@ class Config:
 
     @property
     def run_dir(self) -> Path:
-        profile = self.stage_profile("data", "model", "reflector", "policy", "rl", "evaluation")
+        profile = self.stage_profile(*SECTIONS)
         return paths.run(profile, self.env, self.variant, self.seed)
 
     @property
@@ -325,10 +381,18 @@ class Config:
         """What stands in the `model` column; empty for variants without a language model."""
         if self.variant in ("random", "oracle", "expert"):
             return ""
-        return self.model.name
+        return self.prompted_model.name if self.arm.prompted else self.model.name
+
+    @property
+    def prompted_model(self) -> ModelConfig:
+        """The model of a prompted variant."""
+        asked = self.prompted
+        return ModelConfig(asked.model, context=asked.context, max_new_tokens=asked.max_new_tokens)
 
     def sections(self, *names: str) -> dict:
-        """The named sections as plain JSON, with environment and seed."""
+        """The named sections as plain JSON, with environment and seed; with `data` its teacher, where it is an LM."""
+        if "data" in names and self.teacher.model:
+            names = (*dict.fromkeys((*names, "teacher")),)
         return {"env": self.env, "seed": self.seed} | {n: dataclasses.asdict(getattr(self, n)) for n in names}
 
 
@@ -345,6 +409,10 @@ class Profile:
     def variants_of(self, env: str) -> tuple[str, ...]:
         return self.own.get(env, self.variants)
 
+    def seeds_of(self, variant: str) -> tuple[int, ...]:
+        """The seeds of a variant; a model that is prompted and not trained has one."""
+        return self.seeds[:1] if VARIANTS[variant].prompted else self.seeds
+
 
 def chosen(profile: Profile, env: str) -> tuple[str, ...]:
     """The environments of a profile, or the one of them that is asked for; raises where the profile lacks it."""
@@ -354,6 +422,9 @@ def chosen(profile: Profile, env: str) -> tuple[str, ...]:
 
 
 SECTIONS = {f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
+
+
+BY_VARIANT = ("variants", "own", "tuned")  # keys of an environment's settings that are no sections
 
 
 def profiles() -> list[str]:
@@ -382,7 +453,8 @@ def profile(name: str) -> Profile:
             raise unknown("environment", env, ENVS)
     chosen = {env: raw.get(env) or {} for env in raw["envs"]}
     own = {env: tuple(section["variants"]) for env, section in chosen.items() if "variants" in section}
-    for variant in itertools.chain(raw["variants"], *own.values(), *(s.get("tuned", {}) for s in chosen.values())):
+    named = [section.get(key, {}) for section in chosen.values() for key in ("own", "tuned")]
+    for variant in itertools.chain(raw["variants"], *own.values(), *named):
         if variant not in VARIANTS:
             raise unknown("variant", variant, VARIANTS)
     if any("reflect_rl" not in variants for variants in (raw["variants"], *own.values())):
@@ -438,19 +510,22 @@ def load(profile: str = "smoke", env: str = "taxi", variant: str = "reflect_rl",
     raw = _read(profile)
     if env not in ENVS:
         raise unknown("environment", env, ENVS)
+    variant, _, model = variant.partition(":")
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
+    if model and not VARIANTS[variant].prompted:
+        prompted = [name for name, arm in VARIANTS.items() if arm.prompted]
+        raise unknown("variant", f"{variant}:{model}", [f"{name}:<model>" for name in prompted])
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ReflectRLError(f"seed {seed!r} is not a whole number from 0 on")
     sections: dict[str, dict] = {}
     chosen = raw.get(env, {})
-    settings = [
-        (f"{s}.{name}", value) for s in chosen if s not in ("tuned", "variants") for name, value in chosen[s].items()
-    ]
+    settings = [(f"{s}.{name}", value) for s in chosen if s not in BY_VARIANT for name, value in chosen[s].items()]
     if not VARIANTS[variant].curriculum:
         settings += [("rl.milestone", False), ("rl.pickup", 0.0), ("rl.dropoff", 0.0)]
-    settings += chosen.get("tuned", {}).get(variant, {}).items()
-    pairs = _parse(overrides)
+    for key in ("own", "tuned"):
+        settings += chosen.get(key, {}).get(variant, {}).items()
+    pairs = _parse(f"{overrides} prompted.model={model}" if model else overrides)
     for key, value in settings + pairs:
         _set(sections, key, value)
     built = {name: SECTIONS[name](**values) for name, values in sections.items()}

@@ -3,7 +3,8 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
@@ -14,7 +15,7 @@ from reflect_rl.envs.labels import Labels
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.models import load_tokenizer, train_tokenizer
 from reflect_rl.prompts import labels_for, policy_prompt, reflection_prompt
-from reflect_rl.runs import claim, read_json, write_json, write_text
+from reflect_rl.runs import claim, progress, read_json, write_json, write_text
 from reflect_rl.teachers import Situation, Teacher, teacher
 
 
@@ -87,19 +88,31 @@ def negative(env, task: str, rng: np.random.Generator) -> Situation | None:
     return after if after is not None and after.verdict == "wrong" else None
 
 
-def collect(env_name: str, config: DataConfig, writer: Teacher, rng: np.random.Generator) -> list[Example]:
-    """Positive and negative examples from the training tasks of an environment's full setting."""
+def collect(
+    env_name: str, config: DataConfig, writer: Teacher, rng: np.random.Generator, side_by_side: int = 1
+) -> list[Example]:
+    """Positive and negative examples from the training tasks of an environment's full setting.
+
+    With `side_by_side` the teacher is asked by several threads, which pays where it is far away.
+    """
     env = domain(env_name).make(horizon=config.horizon)
     panel = domain(env_name).tasks("full", "train", config.tasks)
-    examples = []
+    found = []
     for _ in range(config.trajectories):
         steps = trajectory(env, str(rng.choice(panel)), config.random_action_probability, rng)
-        examples += [Example("positive", s, writer.reflect(s)) for s in steps if s.verdict != "wrong"]
+        found += [("positive", s) for s in steps if s.verdict != "wrong"]
     for _ in range(config.negatives):
         after = negative(env, str(rng.choice(panel)), rng)
         if after is not None:
-            examples.append(Example("negative", after, writer.reflect(after)))
-    return examples
+            found.append(("negative", after))
+    situations = [s for _, s in found]
+    if side_by_side == 1:
+        texts = [writer.reflect(s) for s in situations]
+    else:
+        with ThreadPoolExecutor(side_by_side) as pool:
+            answers = pool.map(writer.reflect, situations)
+            texts = list(progress(answers, f"{env_name}: reflections", total=len(situations), unit="text"))
+    return [Example(kind, s, text) for (kind, s), text in zip(found, texts, strict=True)]
 
 
 def balanced(examples: Sequence[Example], size: int, rng: np.random.Generator) -> list[Example]:
@@ -142,8 +155,9 @@ def _pairs(examples: Sequence[Example], player: str, labels: Labels) -> list[dic
     return lines
 
 
-def _jsonl(lines: Sequence[dict]) -> str:
-    return "".join(json.dumps(line) + "\n" for line in lines)
+def _jsonl(lines: Sequence) -> str:
+    """A line for each dictionary or dataclass."""
+    return "".join(json.dumps(line, default=vars) + "\n" for line in lines)
 
 
 def make(config: Config) -> dict:
@@ -164,12 +178,15 @@ def make(config: Config) -> dict:
 def _make(config: Config) -> dict:
     folder = config.data_dir
     rng = np.random.default_rng([config.seed, 1])
-    examples = collect(config.env, config.data, teacher(config.env), rng)
+    writer, asked = teacher(config.env, config.teacher), config.teacher
+    examples = collect(config.env, config.data, writer, rng, asked.side_by_side if asked.model else 1)
     labels, lines = domain(config.env).labels, {}
     if config.model.base:
         labels = labels_for(load_tokenizer(config.model), labels)
-    files = {"examples": _jsonl([asdict(e) for e in examples])}
+    files = {"examples": _jsonl(examples)}
     manifest = {"seed": config.seed, "examples": len(examples), "balance": {}, "sets": {}}
+    if asked.model:
+        manifest["teacher"] = {"model": asked.model, "spoilt": writer.spoilt} | writer.endpoint.spent()
     for kind in ("positive", "negative"):
         manifest["balance"][kind] = balance([e for e in examples if e.kind == kind])
     for name, (player, kinds) in SETS.items():

@@ -10,7 +10,7 @@ import pandas as pd
 from filelock import FileLock
 
 from reflect_rl import config as configuration
-from reflect_rl import data, paper, paths, rl, sft
+from reflect_rl import data, paper, paths, prompted, rl, sft
 from reflect_rl.baselines import Expert, Follow, Oracle, Random
 from reflect_rl.config import Config, Profile
 from reflect_rl.envs import domain
@@ -50,6 +50,8 @@ def agents(config: Config) -> dict[str, Agent]:
         return {"greedy": Expert()}
     if config.variant == "follow":
         return {"greedy": Follow(sft.warm_up(config, policy=False).reflector)}
+    if config.arm.prompted:
+        return prompted.agents(config)
     players = rl.train(config) if config.arm.rl else sft.warm_up(config)
     return {
         "sampled": Players(players.policy, players.reflector),
@@ -84,7 +86,8 @@ def evaluate(config: Config) -> pd.DataFrame:
     Columns: `tables.EPISODE_COLUMNS`. Every (task, repeat) has its own generator, the same for all variants.
     """
     folder = config.run_dir / "evaluation"
-    sections = config.sections("data", "model", "reflector", "policy", "rl", "evaluation")
+    trained = ("data", "model", "reflector", "policy", "rl")
+    sections = config.sections(*(["prompted"] if config.arm.prompted else trained), "evaluation")
     path = folder / "episodes.csv.gz"
     with claim(folder, sections | {"variant": config.variant}):
         if not (path.exists() and (folder / "prompts.csv").exists()):
@@ -260,7 +263,7 @@ def collect(profile_name: str, env: str) -> Results:
     """
     profile = configuration.profile(profile_name)
     variants = profile.variants_of(env)
-    configs = [configuration.load(profile_name, env, variant, seed) for variant in variants for seed in profile.seeds]
+    configs = [configuration.load(profile_name, env, v, seed) for v in variants for seed in profile.seeds_of(v)]
     episodes, training, reflections, runs, prompts, checksums = [], [], [], [], [], {}
     for run in progress(configs, f"{profile_name} {env}: runs", unit="run"):
         episodes.append(evaluate(run))

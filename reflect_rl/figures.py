@@ -31,6 +31,9 @@ COLOURS = {
     "reflect_rl_no_negatives": "#d55e00",
     "reflect_rl_no_curriculum": "#56b4e9",
     "prompted": "#8c6d31",
+    "prompted_few_shot": "#b5a16a",
+    "prompted_reflection": "#5c4a1e",
+    "prompted_few_shot_reflection": "#c9b27c",
 }
 ABLATIONS = ["reflect_rl", "reflect_rl_no_negatives", "reflect_rl_no_curriculum"]
 INK, FAINT = "#333333", "#b5b5b5"

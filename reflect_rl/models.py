@@ -30,7 +30,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from reflect_rl import pretrained
+from reflect_rl import pretrained, ranks
 from reflect_rl.config import ModelConfig, lora
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.paths import writing
@@ -231,10 +231,12 @@ def from_pretrained(config: ModelConfig, seed: int) -> PeftModel:
 
 def build(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, PreTrainedModel | PeftModel]:
     """The model behind each player: two small ones from scratch, or one base with two adapters."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if config.base:
-        return dict.fromkeys(PLAYERS, from_pretrained(config, seed).to(device))
-    return {name: from_scratch(config, tokenizer, seed * len(PLAYERS) + i).to(device) for i, name in enumerate(PLAYERS)}
+        return dict.fromkeys(PLAYERS, from_pretrained(config, seed).to(ranks.device()))
+    return {
+        name: from_scratch(config, tokenizer, seed * len(PLAYERS) + i).to(ranks.device())
+        for i, name in enumerate(PLAYERS)
+    }
 
 
 def activate(model: PreTrainedModel | PeftModel, player: str) -> None:

@@ -44,6 +44,11 @@ VARIANTS = {
     "reflect_rl_no_negatives": Variant("w/o negatives", "Reflect-RL whose warm-up data hold no negative examples."),
     "reflect_rl_no_curriculum": Variant("w/o curriculum", "Reflect-RL trained on the full task from the start."),
     "prompted": Variant("Prompted", "A larger language model, prompted and not fine-tuned."),
+    "prompted_few_shot": Variant("Prompted, few-shot", "The same, with worked examples."),
+    "prompted_reflection": Variant("Prompted, reflecting", "The same, with a thought of its own before it acts."),
+    "prompted_few_shot_reflection": Variant(
+        "Prompted, few-shot, reflecting", "The same, with a thought and with worked examples of both."
+    ),
 }
 
 

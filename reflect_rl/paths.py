@@ -72,6 +72,11 @@ def models() -> Path:
     return home() / "data" / "models"
 
 
+def replies() -> Path:
+    """Replies of endpoints, by the content of their requests."""
+    return home() / "data" / "replies"
+
+
 def runs(profile: str, env: str) -> Path:
     return home() / "runs" / profile / env
 

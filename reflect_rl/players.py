@@ -1,9 +1,10 @@
 """The two players: a frozen reflector that writes, and a policy that answers with one label token."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from reflect_rl.envs.labels import IN_ORDER, Labels
 from reflect_rl.errors import ReflectRLError
@@ -60,6 +61,30 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 
+class Prefix:
+    """Tokens that all prompts begin with, encoded once: for a frozen model without adapters, attention layers only.
+
+    Its keys and values would differ between adapters, and after every update of the weights.
+    """
+
+    def __init__(self, model: PreTrainedModel, ids: Sequence[int]):
+        self.model, self.ids, self._cache = model, list(ids), None
+
+    def begins(self, rows: Sequence[Sequence[int]]) -> bool:
+        """Whether each of these rows goes on after it."""
+        return all(len(row) > len(self.ids) and row[: len(self.ids)] == self.ids for row in rows)
+
+    @torch.no_grad()
+    def cache(self, count: int) -> Cache:
+        """Keys and values of the prefix, `count` times."""
+        if self._cache is None:
+            ids = torch.tensor([self.ids], device=self.model.device)
+            self._cache = self.model.base_model(input_ids=ids, use_cache=True).past_key_values
+        cache = deepcopy(self._cache)
+        cache.batch_repeat_interleave(count)
+        return cache
+
+
 class Policy:
     """A distribution over the labels of the legal actions, from one forward pass and no more.
 
@@ -73,6 +98,7 @@ class Policy:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int, labels: Labels = IN_ORDER
     ):
         self.model, self.labels = model, labels
+        self.prefix: Prefix | None = None
         self.encode = Encoder(tokenizer, context - 1)  # the label needs a place
         self.pad_id = tokenizer.pad_token_id
         ids = tokenizer([f" {name}" for name in labels.names], add_special_tokens=False)["input_ids"]
@@ -94,8 +120,12 @@ class Policy:
 
     def _last(self, rows: list[list[int]]) -> torch.Tensor:
         """The hidden states of one forward pass over padded rows."""
+        options = {"use_cache": False}
+        if self.prefix is not None and self.prefix.begins(rows):
+            options = {"use_cache": True, "past_key_values": self.prefix.cache(len(rows))}
+            rows = [row[len(self.prefix.ids) :] for row in rows]
         ids = pad(rows, self.pad_id).to(self.model.device)
-        states = causal_lm(self.model).base_model(input_ids=ids, use_cache=False).last_hidden_state
+        states = causal_lm(self.model).base_model(input_ids=ids, **options).last_hidden_state
         return states[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
 
     def label_log_probs(self, hidden: torch.Tensor, legal: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -123,8 +153,9 @@ class Reflector:
         self.model, self.tokenizer = model, tokenizer
         self.encode = Encoder(tokenizer, context - max_new_tokens)
         self.max_new_tokens, self.block = max_new_tokens, 2048  # tokens of a block of prompts
-        self.width = max(8, context // 16)  # more shapes pad less, and leave more blocks that are not full
+        self.width = max(8, context // 8)  # more shapes pad less, and leave more blocks that are not full
         self.memory: dict[str, str] = {}
+        self.prefix: Prefix | None = None
 
     @torch.no_grad()
     def reflect(self, prompts: Sequence[str]) -> list[str]:
@@ -134,27 +165,33 @@ class Reflector:
             self.model.eval()
             activate(self.model, "reflector")
         by_width: dict[int, list[tuple[str, list[int]]]] = {}
+        shared = len(self.prefix.ids) if self.prefix is not None and self.prefix.begins(self.encode(new)) else 0
         for prompt, ids in zip(new, self.encode(new), strict=True):
-            by_width.setdefault(-(-len(ids) // self.width) * self.width, []).append((prompt, ids))
+            by_width.setdefault(-(-(len(ids) - shared) // self.width) * self.width, []).append((prompt, ids))
         for width, block in by_width.items():
             size = max(1, self.block // width)
             for first in range(0, len(block), size):
-                self._generate(block[first : first + size], width, size)
+                self._generate(block[first : first + size], width, size, shared)
         return [self.memory[prompt] for prompt in prompts]
 
-    def _generate(self, block: list[tuple[str, list[int]]], width: int, size: int) -> None:
-        """Remember the reflections on up to `size` prompts."""
+    def _generate(self, block: list[tuple[str, list[int]]], width: int, size: int, shared: int) -> None:
+        """Remember the reflections on up to `size` prompts, which have their first `shared` tokens in common."""
         rows = [ids for _, ids in block]
         rows += [rows[0]] * (size - len(rows))
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        ids = torch.tensor([[self.tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
+        gaps = [width + shared - len(row) for row in rows]
+        pad_id = self.tokenizer.pad_token_id
+        mask = [[1] * shared + [0] * gap + [1] * (width - gap) for gap in gaps]
+        padded = [row[:shared] + [pad_id] * gap + row[shared:] for row, gap in zip(rows, gaps, strict=True)]
+        mask, ids = torch.tensor(mask), torch.tensor(padded)
+        options = {"past_key_values": self.prefix.cache(size)} if shared else {}
         out = self.model.generate(
             input_ids=ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
             eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=self.tokenizer.pad_token_id,
+            pad_token_id=pad_id,
+            **options,
         )
-        texts = self.tokenizer.batch_decode(out[: len(block), width:], skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(out[: len(block), shared + width :], skip_special_tokens=True)
         self.memory.update({prompt: " ".join(text.split()) for (prompt, _), text in zip(block, texts, strict=True)})

@@ -1,7 +1,8 @@
 """The text that the two players read: single-prompt action enumeration, one label token an action."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from string import ascii_uppercase
 
 from transformers import PreTrainedTokenizerBase
@@ -10,20 +11,20 @@ from reflect_rl.envs.labels import IN_ORDER, Labels, in_order
 from reflect_rl.errors import ReflectRLError
 
 MOST = len(IN_ORDER.names)  # legal actions of a state
+LETTERS = tuple(a + b for a, b in itertools.product(("", *ascii_uppercase), ascii_uppercase))
 
 
 def labels_for(tokenizer: PreTrainedTokenizerBase, own: Labels) -> Labels:
     """An environment's own labels where each is one token, as in every tokenizer trained here; else letters in order.
 
-    Letters are those of A, B, ..., AA, AB, ... that are one token of a pretrained tokenizer, a space before them.
+    Letters are those of `LETTERS` (A, B, ..., AA, AB, ...) that are one token of a pretrained tokenizer, a space before them.
 
     Raises:
         ReflectRLError: it has fewer than 64 of them.
     """
-    if _single(tokenizer, own.names[:2]) == list(own.names[:2]):
+    if _single(tokenizer, own.names) == list(own.names):
         return own
-    letters = [a + b for a, b in itertools.product(("", *ascii_uppercase), ascii_uppercase)]
-    found = _single(tokenizer, letters)[:MOST]
+    found = _single(tokenizer, LETTERS)[:MOST]
     if len(found) < MOST:
         raise ReflectRLError(
             f"the tokenizer has {len(found)} single-token labels of {MOST}; take a model with another tokenizer"
@@ -57,6 +58,17 @@ def policy_prompt(
     listed = " ".join(f"{name} {action}" for name, action in zip(names, actions, strict=True))
     thought = "" if reflection is None else f"\nReflection: {reflection}"
     return f"{observation}\nLast: {last_action or 'none'}{thought}\nActions: {listed}\nAnswer:"
+
+
+@dataclass(frozen=True)
+class Format:
+    """How prompts are written: by default as the players are trained to read them."""
+
+    reflection: Callable[[str, str], str] = reflection_prompt
+    policy: Callable[..., str] = policy_prompt
+
+
+PLAIN = Format()
 
 
 def advised_action(reflection: str, actions: Sequence[str]) -> int | None:

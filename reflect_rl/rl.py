@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import pandas as pd
 import torch
+from peft import PeftModel
 
-from reflect_rl import models, objectives
+from reflect_rl import models, objectives, ranks
 from reflect_rl.config import VARIANTS, Config, RLConfig
 from reflect_rl.curriculum import stage
 from reflect_rl.envs import domain
@@ -34,6 +35,7 @@ METRICS = [
 COLLAPSED_ENTROPY = 1e-4  # nats
 COLLAPSED_LENGTH = 1.5  # steps
 PATIENCE = 5  # updates in a row
+ROWS = 8  # prompts that go forward and backward through a pretrained base at a time, for the sake of memory
 
 
 @dataclass
@@ -83,6 +85,7 @@ class Learner:
         self.policy = self.players.policy
         self.device = self.policy.model.device
         models.activate(self.policy.model, "policy")
+        self.rows = ROWS if isinstance(self.policy.model, PeftModel) else 0
         parameters = list(models.weights(self.policy.model, "policy").values())
         self.critic = None
         if self.config.baseline == "critic":
@@ -109,13 +112,22 @@ class Learner:
         for _ in range(config.epochs):
             order = rng.permutation(len(batch.prompts))
             for part in np.array_split(order, min(config.minibatches, len(order))):
-                loss, measured = self._loss(batch, torch.from_numpy(np.sort(part)).to(self.device), bonus)
-                if past is not None:
-                    loss = loss + self._replay_loss(past)
+                part = torch.from_numpy(np.sort(part)).to(self.device)
+                total = torch.zeros(3, device=self.device)  # loss, entropy, clip fraction
                 self.optimizer.zero_grad()
-                loss.backward()
+                steps = torch.isin(batch.row, part).sum()
+                for rows in ranks.share(part).split(self.rows or len(part)):
+                    loss, measured = self._loss(batch, rows, bonus, steps)
+                    loss.backward()
+                    total += torch.stack([loss.detach(), *measured])
+                if past is not None and ranks.is_first():
+                    loss = self._replay_loss(past)
+                    loss.backward()
+                    total[0] += loss.detach()
+                ranks.add_up_gradients(self.optimizer.param_groups[0]["params"])
                 norm = torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], config.max_grad_norm)
-                logs.append({"loss": loss.item(), "grad_norm": norm.item()} | measured)
+                loss, entropy, clipped = ranks.add_up(total).tolist()
+                logs.append({"loss": loss, "grad_norm": norm.item(), "entropy": entropy, "clip_fraction": clipped})
                 if not (math.isfinite(logs[-1]["loss"]) and math.isfinite(logs[-1]["grad_norm"])):
                     return {key: math.nan for key in logs[-1]}
                 self.optimizer.step()
@@ -123,8 +135,14 @@ class Learner:
             self.replay = (self.replay + [e for e in episodes if e.success])[-config.replay :]
         return {key: sum(entry[key] for entry in logs) / len(logs) for key in logs[0]}
 
-    def _loss(self, batch: Batch, part: torch.Tensor, bonus: float) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss on the steps whose prompt is in `part`, the indices of `(U',)` distinct prompts in rising order."""
+    def _loss(
+        self, batch: Batch, part: torch.Tensor, bonus: float, whole: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """Share of the loss, and of entropy and clip fraction, of the steps whose prompt is in `part`.
+
+        `part` holds the indices of `(U',)` distinct prompts in rising order. Shares add up to the means over all `whole`
+        steps of an update, on whatever parts and processes they are computed.
+        """
         steps = torch.isin(batch.row, part)
         row = torch.searchsorted(part, batch.row[steps])
         hidden = self.policy.hidden([batch.prompts[i] for i in part])
@@ -134,7 +152,7 @@ class Learner:
         entropy = objectives.entropy(log_probs).mean()
         extra = -bonus * entropy
         if self.critic is not None:
-            value = self.critic(hidden)[row, 0]
+            value = self.critic(hidden.float())[row, 0]
             advantage = returns - value.detach()
             extra = extra + objectives.value_loss(value, returns)
         elif self.config.baseline == "mean":
@@ -147,7 +165,8 @@ class Learner:
         else:
             loss = objectives.policy_gradient_loss(log_prob, advantage)
         clipped = objectives.clip_fraction(log_prob.detach(), old, self.config.clip)
-        return loss + extra, {"entropy": entropy.item(), "clip_fraction": clipped.item()}
+        weight = steps.sum() / whole
+        return weight * (loss + extra), (weight * entropy.detach(), weight * clipped)
 
     def _replay_loss(self, past: Batch) -> torch.Tensor:
         log_probs = self.policy.log_probs(past.prompts, past.legal)[past.row]
@@ -165,7 +184,9 @@ def rollouts(config: Config, players: Pair, update: int, env_steps: int) -> tupl
         for task in rng.choice(env.tasks(mode, "train", config.data.tasks), size=config.rl.episodes_per_update)
     ]
     agent = Players(players.policy, players.reflector)
-    return mode, play(env, agent, tasks, rng.spawn(len(tasks)), config.rl.horizon, milestone=config.rl.milestone)
+    rngs = ranks.share(rng.spawn(len(tasks)))
+    episodes = play(env, agent, ranks.share(tasks), rngs, config.rl.horizon, milestone=config.rl.milestone)
+    return mode, ranks.together(episodes)
 
 
 def validation_success(config: Config, players: Pair) -> float:
@@ -173,7 +194,8 @@ def validation_success(config: Config, players: Pair) -> float:
     env = domain(config.env)
     tasks = env.tasks("full", "validation", config.data.tasks) * config.rl.evaluation_repeats
     rngs = [np.random.default_rng([config.seed, 5, i]) for i in range(len(tasks))]
-    episodes = play(env, Players(players.policy, players.reflector), tasks, rngs, config.rl.horizon)
+    agent = Players(players.policy, players.reflector)
+    episodes = ranks.together(play(env, agent, ranks.share(tasks), ranks.share(rngs), config.rl.horizon))
     return sum(e.success for e in episodes) / len(episodes)
 
 
@@ -200,6 +222,8 @@ def train(config: Config) -> Pair:
     (`ok` or `collapsed` and why, environment steps, seconds, memory), `policy.safetensors`, `checkpoints/`. A run
     that was killed continues from its newest checkpoint and ends with the same numbers.
 
+    Of several processes (`ranks`) each plays a share of the episodes and computes a share of the gradient.
+
     A collapsed run is trained to the end of its budget, so that variants compare at equal environment steps, and
     is marked; where loss or gradient stop being finite, training ends and the last finite policy is kept.
     """
@@ -209,9 +233,13 @@ def train(config: Config) -> Pair:
     folder = config.run_dir / "rl"
     players = warm_up(config)
     sections = config.sections("data", "model", "reflector", "policy", "rl")
-    with claim(folder, sections | {"variant": config.variant}):
-        if not all((folder / name).exists() for name in ("status.json", "policy.safetensors")):
-            _train(config, players)
+    if ranks.is_first():
+        with claim(folder, sections | {"variant": config.variant}):
+            if ranks.from_first(not all((folder / name).exists() for name in ("status.json", "policy.safetensors"))):
+                _train(config, players)
+    elif ranks.from_first(None):
+        _train(config, players)
+    ranks.wait()
     models.load_weights(players.policy.model, "policy", folder / "policy.safetensors")
     return players
 
@@ -244,11 +272,13 @@ def _train(config: Config, players: Pair) -> None:
             break
         bar.update(state["env_steps"] - bar.n)
         bar.set_postfix(success=f"{state['metrics'][-1]['success']:.2f}", stage=state["metrics"][-1]["stage"])
-        if state["update"] % config.rl.checkpoint_every == 0:
+        if state["update"] % config.rl.checkpoint_every == 0 and ranks.is_first():
             state["seconds"] = time.monotonic() - started
             _save(learner, checkpoints, state)
             write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=METRICS))
     bar.close()
+    if not ranks.is_first():
+        return
     write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=METRICS))
     models.save_weights(players.policy.model, "policy", folder / "policy.safetensors")
     status = {

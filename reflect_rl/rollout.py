@@ -12,7 +12,7 @@ import torch
 
 from reflect_rl.envs import Domain
 from reflect_rl.players import Policy, Reflector
-from reflect_rl.prompts import policy_prompt, reflection_prompt
+from reflect_rl.prompts import PLAIN, Format
 
 
 @dataclass
@@ -79,18 +79,18 @@ class Players:
     Distributions are kept by prompt, so an agent must not outlive a change of the policy's weights.
     """
 
-    def __init__(self, policy: Policy, reflector: Reflector | None, greedy: bool = False):
-        self.policy, self.reflector, self.greedy = policy, reflector, greedy
+    def __init__(self, policy: Policy, reflector: Reflector | None, greedy: bool = False, prompts: Format = PLAIN):
+        self.policy, self.reflector, self.greedy, self.prompts = policy, reflector, greedy, prompts
         self._log_probs: dict[str, np.ndarray] = {}
 
     def decide(self, seats: Sequence[Seat]) -> list[Decision]:
         if self.reflector is None:
             reflections = [None] * len(seats)
         else:
-            reflections = self.reflector.reflect([reflection_prompt(s.observation, s.last_action) for s in seats])
+            reflections = self.reflector.reflect([self.prompts.reflection(s.observation, s.last_action) for s in seats])
         labels = [self.policy.labels.of(s.actions) for s in seats]
         prompts = [
-            policy_prompt(s.observation, s.last_action, s.actions, reflection, self.policy.labels.texts(numbers))
+            self.prompts.policy(s.observation, s.last_action, s.actions, reflection, self.policy.labels.texts(numbers))
             for s, reflection, numbers in zip(seats, reflections, labels, strict=True)
         ]
         self._score(prompts, labels)

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from reflect_rl import data, models
+from reflect_rl import data, models, ranks
 from reflect_rl.baselines import Follow, Stumble
 from reflect_rl.config import Config, SFTConfig
 from reflect_rl.envs import domain
@@ -276,6 +276,8 @@ def _ensure(config: Config, name: str, player: Policy | Reflector, set_name: str
     folder = config.player_dir(name)
     target = folder / "weights.safetensors"
     with claim(folder, config.sections("data", "model", name)):
+        if not target.exists() and ranks.several():
+            raise ReflectRLError(f"no warmed-up {name} in {folder}; warm up in one process first (notebook 02)")
         if not target.exists():
             models.activate(player.model, name)
             tokenizer = player.encode.tokenizer

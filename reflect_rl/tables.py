@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from reflect_rl import paper, runs
+from reflect_rl.config import VARIANTS
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.stats import paired_difference, seed_bootstrap, stratified_bootstrap, wilson
 
@@ -124,7 +125,8 @@ def claims_table(episodes: pd.DataFrame) -> pd.DataFrame:
     """The paper's claims that compare two variants found here, judged on `paper.HEADLINE`, paired by seed.
 
     `effect` is the success of the first variant of `comparison` minus that of the second, with the 95%
-    interval of `seed_bootstrap`. Seeds that only one of the two has are left out.
+    interval of `seed_bootstrap`. Seeds that only one of the two has are left out. A prompted model may have played a
+    part of the tasks; it is compared on these.
     """
     table = []
     for (env, setting), found in paper.on_headline(episodes).groupby(["env", "setting"]):
@@ -133,10 +135,17 @@ def claims_table(episodes: pd.DataFrame) -> pd.DataFrame:
                 continue
             better, worse = (found[found["variant"] == name] for name in (claim.better, claim.worse))
             comparison = f"{claim.better} vs {claim.worse}"
+            untrained = VARIANTS[claim.worse].prompted  # its one seed stands against each of the other's
+            if untrained:
+                better = better[better["task"].isin(worse["task"])]
             common = set(better["seed"]) & set(worse["seed"])
             if not common or set(better["task"]) != set(worse["task"]):
                 raise ReflectRLError(f"{env} {setting} {comparison}: no common seeds and tasks; evaluate both alike")
-            better, worse = (scores(rows[rows["seed"].isin(common)]) for rows in (better, worse))
+            if untrained:
+                better, worse = scores(better), scores(worse)
+                worse = np.broadcast_to(worse, better.shape)
+            else:
+                better, worse = (scores(rows[rows["seed"].isin(common)]) for rows in (better, worse))
             effect, low, high = paired_difference(better, worse, _generator())
             judged = paper.verdict(low, high)
             table.append((claim.number, env, setting, comparison, effect, low, high, judged))

@@ -1,9 +1,13 @@
 """Who writes reflections: the interface, and a teacher of rules for each environment."""
 
+import re
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Protocol
 
-from reflect_rl.envs import alfworld, taxi
+from reflect_rl.config import TeacherConfig
+from reflect_rl.endpoint import Endpoint
+from reflect_rl.envs import alfworld, domain, taxi
 from reflect_rl.errors import unknown
 
 
@@ -29,7 +33,7 @@ class Situation:
 
 
 class Teacher(Protocol):
-    """Anything that can say what the last action did and what to do next; a language model may stand behind it."""
+    """Anything that can say what the last action did and what to do next."""
 
     def reflect(self, situation: Situation) -> str:
         """One or two sentences on one line; the last legal action that they name is the advice."""
@@ -96,10 +100,66 @@ class HouseholdRules:
         return f"{self._GERUND[verb]} {rest} was {situation.verdict}: {about}. {advice}"
 
 
-TEACHERS = {"taxi": TaxiRules, "alfworld": HouseholdRules}
+class LanguageModel:
+    """A language model behind an endpoint as a teacher (paper: GPT-4).
+
+    It is shown the best next action as a spoiler, which its text must not give away: neither that there is one, nor the
+    action in the game's own words. A text that does is asked for again; at last its sentences that do are left out.
+
+    Attributes:
+        endpoint: counts what it costs. spoilt: texts that gave the spoiler away.
+    """
+
+    TRIES = 3
+    TELLING = re.compile(
+        r"\b(?:spoiler|hint|secret|confiden\w+|(?:was|were|been) (?:told|given)|best (?:next )?action)\b", re.I
+    )
+
+    def __init__(self, module: ModuleType, settings: TeacherConfig):
+        self.settings, self.spoilt = settings, 0
+        prices = (settings.prompt_price, settings.completion_price)
+        self.endpoint = Endpoint(settings.endpoint, settings.model, settings.key, settings.per_minute, prices)
+        self._rules = (
+            f"You teach a player of a text game. {module.GOAL}\n{module.LEGEND}\nSay in one or two short sentences what "
+            "the last action did, whether it was good, and in your own words what to do next and why. You are shown a "
+            "spoiler: go by it, but never mention it, and do not quote it."
+        )
+
+    def reflect(self, situation: Situation) -> str:
+        messages = [{"role": "system", "content": self._rules}, {"role": "user", "content": self._shown(situation)}]
+        for attempt in range(self.TRIES):
+            temperature = 0.0 if attempt == 0 else 1.0
+            text = self.endpoint.reply(messages, self.settings.max_new_tokens, temperature, attempt)
+            text = " ".join(text.split())
+            if not self.tells(text, situation):
+                break
+            self.spoilt += 1
+        sentences = re.split(r"(?<=[.!?]) ", text)
+        text = " ".join(sentence for sentence in sentences if not self.tells(sentence, situation))
+        if self.settings.advice:
+            text = f"{text} Next: {situation.best_action}.".lstrip()
+        return text
+
+    @classmethod
+    def tells(cls, text: str, situation: Situation) -> bool:
+        """Whether a text gives the spoiler away."""
+        return situation.best_action.lower() in text.lower() or cls.TELLING.search(text) is not None
+
+    def _shown(self, situation: Situation) -> str:
+        before = (
+            f"Last action: {situation.last_action}, which was {situation.verdict}." if situation.last_action else ""
+        )
+        return (
+            f"{situation.observation}\n{before or 'The game begins.'}\nLegal actions: {', '.join(situation.actions)}\n"
+            f"Spoiler: {situation.best_action}"
+        )
 
 
-def teacher(env: str) -> Teacher:
-    if env not in TEACHERS:
-        raise unknown("environment", env, TEACHERS)
-    return TEACHERS[env]()
+RULES = {"taxi": TaxiRules, "alfworld": HouseholdRules}
+
+
+def teacher(env: str, settings: TeacherConfig | None = None) -> Teacher:
+    """The teacher of an environment: its rules, or the language model that is named."""
+    if env not in RULES:
+        raise unknown("environment", env, RULES)
+    return LanguageModel(domain(env).module, settings) if settings and settings.model else RULES[env]()

@@ -9,7 +9,7 @@ from reflect_rl.data import act, begin
 from reflect_rl.envs import DOMAINS, domain
 from reflect_rl.paper import HORIZON
 from reflect_rl.rollout import play
-from reflect_rl.teachers import TEACHERS, teacher
+from reflect_rl.teachers import RULES, teacher
 
 
 @pytest.fixture(params=ENVS)
@@ -20,7 +20,7 @@ def world(request, tmp_path_factory, monkeypatch):
 
 
 def test_environments_are_listed_alike():
-    assert set(ENVS) == set(DOMAINS) == set(TEACHERS) == set(HORIZON)
+    assert set(ENVS) == set(DOMAINS) == set(RULES) == set(HORIZON)
 
 
 def test_panels_have_first_tasks(world):

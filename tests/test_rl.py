@@ -241,15 +241,30 @@ def batch_of_play(run, players):
     return episodes
 
 
-def gradients(learner, batch):
+def gradients(learner, batch, rows=1000):
     model = learner.policy.model
     learner.optimizer.zero_grad()
-    loss, _ = learner._loss(batch, torch.arange(len(batch.prompts)), 0.02)
-    loss.backward()
+    total = 0.0
+    for part in torch.arange(len(batch.prompts)).split(rows):
+        loss, _ = learner._loss(batch, part, 0.02, torch.tensor(len(batch.row)))
+        loss.backward()
+        total += loss.item()
     found = {k: p.grad.clone() for k, p in models.weights(model, "policy").items()}
     if learner.critic is not None:
         found |= {f"critic.{k}": p.grad.clone() for k, p in learner.critic.named_parameters()}
-    return loss.item(), found
+    return total, found
+
+
+@pytest.mark.parametrize("more", ["", PPO, "rl.baseline=none"], ids=["pg_mean", "ppo_critic", "pg_none"])
+def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole(homes, more):
+    run = load(more=more + " rl.episodes_per_update=20")
+    learner = rl.Learner(run.rl, sft.warm_up(run), 0)
+    batch = rl.Batch.of(batch_of_play(run, learner.players), IN_ORDER)
+    assert len(batch.prompts) > 14
+    (loss, whole), (expected_loss, parts) = gradients(learner, batch), gradients(learner, batch, rows=7)
+    assert loss == pytest.approx(expected_loss, abs=1e-5)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=0, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("more", ["", PPO, "rl.baseline=none"], ids=["pg_mean", "ppo_critic", "pg_none"])
@@ -301,7 +316,8 @@ def test_sampled_log_probabilities_are_those_of_the_first_update(homes):
     log_probs = learner.policy.log_probs(batch.prompts, batch.legal)[batch.row]
     now = log_probs.gather(1, batch.action[:, None])[:, 0]
     torch.testing.assert_close(now, batch.log_prob.float(), rtol=0, atol=1e-5)
-    assert learner._loss(batch, torch.arange(len(batch.prompts)), 0.0)[1]["clip_fraction"] == 0
+    _, (_, clipped) = learner._loss(batch, torch.arange(len(batch.prompts)), 0.0, torch.tensor(len(batch.row)))
+    assert clipped == 0
 
 
 def test_update_makes_actions_with_positive_advantage_likelier(homes):
@@ -327,7 +343,7 @@ def test_learning_rate_and_entropy_bonus_run_linearly_to_their_ends(homes, monke
     episodes = batch_of_play(run, learner.players)
     bonuses = []
     loss = learner._loss
-    monkeypatch.setattr(learner, "_loss", lambda b, part, bonus: bonuses.append(bonus) or loss(b, part, bonus))
+    monkeypatch.setattr(learner, "_loss", lambda b, part, bonus, n: bonuses.append(bonus) or loss(b, part, bonus, n))
     rates = []
     for share in (0.0, 0.5, 1.0):
         learner.update(episodes, share)

@@ -18,7 +18,8 @@ class Domain:
     Attributes:
         gym_id: name in Gymnasium's registry.
         make: builds a bare environment (Gymnasium's `make` and its wrappers would cost more than the environment).
-        module: has `tasks(setting, split, most)`, `shortest(task)`, `parse_task(task)`, `provenance(task)`.
+        module: has `tasks(setting, split, most)`, `shortest(task)`, `parse_task(task)`, `provenance(task)`, and for
+            readers who know nothing of it `GOAL` and `LEGEND`.
         settings: task families that are evaluated; headline: the one that stands for the environment.
         judged: the settings on whose validation tasks a choice between settings is made.
         horizon: steps that a good player needs at most.

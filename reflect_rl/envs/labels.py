@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from zlib import crc32
 
 
@@ -41,10 +42,14 @@ def by_name(heart: Callable[[str], str], most: int) -> Labels:
     a name has much sooner than to look it up in a list of dozens; a pretrained one may not need it.
     """
 
+    @cache
+    def hashed(action: str) -> int:
+        return crc32(heart(action).encode()) % most
+
     def of(actions: Sequence[str]) -> tuple[int, ...]:
         taken: dict[int, None] = {}
         for action in actions:
-            number = crc32(heart(action).encode()) % most
+            number = hashed(action)
             while number in taken:
                 number = (number + 1) % most
             taken[number] = None

@@ -21,6 +21,10 @@ LANDMARKS = "RGYB"
 MODES = ("pickup", "dropoff", "full")
 SPLITS = {"train": 140, "validation": 60, "test": 100}
 REWARD_SCALE = 20
+GOAL = (
+    "A taxi fetches the passenger (pick up), drives to the destination and sets the passenger down there (drop off). "
+    "An action that changes nothing, such as driving into a wall or picking up where nobody waits, ends the game."
+)
 LEGEND = (
     "Each cell shows three characters: the taxi (t empty, T with the passenger aboard), the landmark "
     "(R, G, Y, B), and what is there (w the passenger waits, s the passenger was set down again, "

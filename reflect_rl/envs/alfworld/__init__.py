@@ -20,6 +20,7 @@ from reflect_rl.envs.alfworld.store import provenance as provenance
 from reflect_rl.envs.alfworld.workers import Worker, worker
 from reflect_rl.errors import ReflectRLError, unknown
 
+GOAL = "A household task, done by going to places, opening them, and taking, treating and moving things."
 LEGEND = (
     "Where the player stands and what is there, what is in hand, things of the kinds that the task names and where they "
     "were seen, and the receptacles that are still to be searched: all that the player knows, and nothing that it does not."

@@ -5,6 +5,7 @@ commands, and the texts of feedback (kept in memory, by everything that the gram
 those of the original, which a test shows.
 """
 
+import gc
 import gzip
 import json
 import re
@@ -157,11 +158,14 @@ def _derive(
 def _translate(game: dict, grammar: str) -> dict:
     """All that is made from a game file once and for all, as JSON."""
     downward, pddl = package("fast_downward"), package("textworld.envs.pddl.logic")
-    arguments = sys.argv
+    arguments, collecting = sys.argv, gc.isenabled()
+    gc.disable()  # a third of the translator's time, spent in looking through millions of small objects that live
     try:
         task, sas = downward.pddl2sas(game["pddl_domain"], game["pddl_problem"])
     finally:
         sys.argv = arguments  # the translator takes it for itself
+        if collecting:
+            gc.enable()
     kinds = {o.name: o.type_name for o in task.objects}
     facts = {(a.predicate, *a.args) for a in task.init if hasattr(a, "predicate") and a.predicate != "="}
     library = _translator()

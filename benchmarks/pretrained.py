@@ -1,0 +1,159 @@
+"""Two players on a pretrained base: decisions per second and peak memory, the straightforward way and this project's.
+
+    python benchmarks/pretrained.py [--base smollm2-135m] [--episodes 24] [--slow 16]
+
+Both ways decide on the same recorded situations with the same model, each in a process of its own so that memory is its
+own. The straightforward way holds two copies of the model, one a player, each with its LoRA adapter, in float32; plays
+one environment after the other in lockstep, one decision at a time; encodes every prompt anew; and computes the whole
+vocabulary at every position. It decides on `--slow` situations only, since it takes seconds for each. The rows between
+add one thing at a time. Writes pretrained.csv and pretrained.md beside this file.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from decisions import situations
+
+from reflect_rl import config, models
+from reflect_rl.envs import domain
+from reflect_rl.players import Policy, Reflector
+from reflect_rl.prompts import labels_for
+from reflect_rl.rollout import Players, Seat
+from reflect_rl.runs import peak_memory_mb, provenance, write_csv, write_text
+
+WAYS = {
+    "straightforward": "two copies in float32, one decision at a time, every prompt whole, full vocabulary",
+    "one base": "one base in float32 with two adapters",
+    "batched": "and the decisions of all episodes in one batch, sorted by length; label rows at the last position",
+    "half": "and bfloat16",
+    "remembered": "and equal prompts once: what the library does",
+}
+NEW_TOKENS = 24
+
+
+@torch.no_grad()
+def straightforward(policy, reflector, tokenizer, labels, situation) -> None:
+    """One decision by the two models; what a first implementation does."""
+    from reflect_rl.prompts import policy_prompt, reflection_prompt
+
+    observation, last, actions = situation
+    ids = tokenizer(reflection_prompt(observation, last), return_tensors="pt")["input_ids"]
+    said = reflector.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=NEW_TOKENS,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    text = tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True)
+    names = labels.texts(labels.of(actions))
+    prompt = policy_prompt(observation, last, actions, " ".join(text.split()), names)
+    logits = policy(tokenizer(prompt, return_tensors="pt")["input_ids"]).logits
+    logits[0, -1].log_softmax(-1)
+
+
+def measure(way: str, base: str, episodes: int, slow: int) -> dict:
+    torch.set_num_threads(1)
+    dtype = "auto" if way in ("half", "remembered") else "float32"
+    settings = config.load("smoke", overrides=f"model.base={base} model.dtype={dtype} model.context=512")
+    tokenizer = models.load_tokenizer(settings.model)
+    labels = labels_for(tokenizer, domain(settings.env).labels)
+    steps = situations(settings, episodes)
+    flat = [one for batch in steps for one in batch]
+    if way in ("straightforward", "one base"):
+        first = models.from_pretrained(settings.model, 0).eval()
+        second = models.from_pretrained(settings.model, 0).eval() if way == "straightforward" else first
+        loaded = peak_memory_mb()
+
+        def run(one):
+            models.activate(second, "reflector")
+            if way == "straightforward":
+                models.activate(first, "policy")
+                straightforward(first, second, tokenizer, labels, one)
+            else:  # the same steps, with the adapter changed in between
+                straightforward(Speaker(first, "policy"), Speaker(second, "reflector"), tokenizer, labels, one)
+
+        work, decisions = [flat[i] for i in np.random.default_rng(0).permutation(len(flat))[:slow]], slow
+    else:
+        model = models.from_pretrained(settings.model, 0).eval()
+        policy = Policy(model, tokenizer, 512, labels)
+        reflector = Reflector(model, tokenizer, 512, NEW_TOKENS)
+        loaded = peak_memory_mb()
+        agent = Players(policy, reflector)
+        rng = np.random.default_rng(0)
+
+        def run(batch):
+            if way != "remembered":
+                reflector.memory.clear()
+                agent._log_probs.clear()
+            agent.decide([Seat(None, rng, observation, actions, last) for observation, last, actions in batch])
+
+        work, decisions = steps, len(flat)
+    before = time.perf_counter()
+    for part in work:
+        run(part)
+    seconds = time.perf_counter() - before
+    return {
+        "way": way,
+        "decisions": decisions,
+        "seconds": round(seconds, 1),
+        "loaded_mb": round(loaded),
+        "peak_memory_mb": round(peak_memory_mb()),
+    }
+
+
+class Speaker:
+    """A shared model that speaks as one player."""
+
+    def __init__(self, model, player):
+        self.model, self.player = model, player
+
+    def __call__(self, *arguments):
+        models.activate(self.model, self.player)
+        return self.model(*arguments)
+
+    def generate(self, **options):
+        models.activate(self.model, self.player)
+        return self.model.generate(**options)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="smollm2-135m", help="what model.base takes")
+    parser.add_argument("--episodes", type=int, default=24)
+    parser.add_argument("--slow", type=int, default=16, help="decisions of the ways that decide one at a time")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.way:
+        print(json.dumps(measure(arguments.way, arguments.base, arguments.episodes, arguments.slow)))
+        return
+    models.load_tokenizer(config.ModelConfig(base=arguments.base))  # fetched and converted before anything is measured
+    rows = []
+    for way in WAYS:
+        command = [sys.executable, __file__, "--way", way, "--base", arguments.base]
+        command += ["--episodes", str(arguments.episodes), "--slow", str(arguments.slow)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(rows[-1], flush=True)
+    table = pd.DataFrame(rows)
+    rate = table.decisions / table.seconds
+    table["decisions_per_second"] = rate.round(2)
+    table["ratio"] = (rate / rate[0]).round(1)
+    table["memory_ratio"] = (table.peak_memory_mb / table.peak_memory_mb[0]).round(2)
+    table["what"] = table.way.map(WAYS)
+    here = Path(__file__).parent
+    write_csv(here / "pretrained.csv", table)
+    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "gpu", "python")}
+    text = f"{table.to_markdown(index=False)}\n\n{arguments.base}, at most {NEW_TOKENS} tokens a reflection, one thread; {hardware}\n"
+    write_text(here / "pretrained.md", text)
+
+
+if __name__ == "__main__":
+    main()

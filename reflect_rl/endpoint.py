@@ -1,0 +1,158 @@
+"""A language model behind an OpenAI-compatible endpoint, asked politely and never twice for the same."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import urlparse
+
+import openai
+
+from reflect_rl import paths
+from reflect_rl.errors import ReflectRLError
+
+Message = dict[str, str]  # {"role": "system", "user" or "assistant", "content": text}
+
+
+@dataclass
+class Usage:
+    """What the asking has cost: requests that were answered, replies from the cache, tokens, money (unit of `prices`)."""
+
+    requests: int = 0
+    remembered: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+
+class Endpoint:
+    """Replies of one model; every one is kept on disk by the content of its request.
+
+    So a stopped run goes on without asking anew, and equal requests get equal replies. Requests that fail with 408,
+    409, 429 or 5xx, or that get no answer, are repeated by the `openai` library with growing pauses, and as the server
+    asks for; replies that are no chat completion are asked for again.
+
+    Args:
+        url: base URL, such as `http://localhost:8000/v1`.
+        model: the name that the server knows.
+        key: environment variable that holds the key; a server on this machine needs none. The key is never written.
+        per_minute: requests a minute at most, 0 for no limit.
+        prices: of a million prompt tokens and of a million completion tokens.
+        tries: how often a request is made at most. timeout: seconds that one may take.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key: str = "OPENAI_API_KEY",
+        per_minute: float = 0,
+        prices: tuple[float, float] = (0.0, 0.0),
+        tries: int = 6,
+        timeout: float = 120.0,
+    ):
+        host = urlparse(url).hostname
+        if urlparse(url).scheme not in ("http", "https") or not host:
+            raise ReflectRLError(f"endpoint {url!r} is no address; give one such as http://localhost:8000/v1")
+        self._secret = os.environ.get(key, "")
+        if not self._secret and host not in ("localhost", "127.0.0.1", "::1"):
+            raise ReflectRLError(f"no key for {url}; put it into the environment variable {key}")
+        self.url, self.model, self.key, self.prices, self.tries = url, model, key, prices, tries
+        self._client = openai.OpenAI(
+            base_url=url, api_key=self._secret or "none", max_retries=tries - 1, timeout=timeout
+        )
+        self._pause, self._next = 60 / per_minute if per_minute else 0.0, 0.0
+        self._turn = threading.Lock()
+        self.usage = Usage()
+
+    def reply(self, messages: Sequence[Message], max_tokens: int, temperature: float = 0.0, attempt: int = 0) -> str:
+        """The model's answer to a conversation; another `attempt` is another request.
+
+        Raises:
+            ReflectRLError: there was none after all tries, or it was refused. What was answered before is kept.
+        """
+        request = {
+            "model": self.model,
+            "messages": list(messages),
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+        }
+        path = self._place(request | {"url": self.url, "attempt": attempt})
+        kept = _read(path)
+        if kept is None:
+            kept = self._ask(request)
+            paths.write_bytes(path, (json.dumps(kept, indent=1) + "\n").encode())
+            self._count(kept)
+        else:
+            with self._turn:
+                self.usage.remembered += 1
+        return kept["text"]
+
+    def _place(self, content: dict) -> Path:
+        name = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return paths.replies() / name[:2] / f"{name}.json"
+
+    def _ask(self, request: dict) -> dict:
+        for _ in range(self.tries):
+            self._wait()
+            try:
+                answer = self._client.chat.completions.create(**request)
+                text, used = answer.choices[0].message.content, answer.usage
+                if not isinstance(text, str):
+                    raise TypeError("a reply without text")
+                return {
+                    "text": text,
+                    "prompt_tokens": used.prompt_tokens if used else 0,
+                    "completion_tokens": used.completion_tokens if used else 0,
+                }
+            except openai.APIStatusError as error:
+                raise self._failure(f"answered {error.status_code} ({self._hidden(error.message)})") from None
+            except openai.APIConnectionError as error:  # timeouts among them
+                raise self._failure(f"gave no answer ({self._hidden(str(error))})") from None
+            except (openai.OpenAIError, AttributeError, IndexError, TypeError, ValueError) as error:
+                reason = self._hidden(f"{type(error).__name__}: {error}")
+        raise self._failure(f"answered, {self.tries} times, what is no chat completion ({reason})")
+
+    def _hidden(self, text: str) -> str:
+        """A message of the server on one line, without the key."""
+        line = " ".join(text.split())[:200]
+        return line.replace(self._secret, "***") if self._secret else line
+
+    def _failure(self, what: str) -> ReflectRLError:
+        return ReflectRLError(
+            f"the endpoint {self.url} ({self.model}) {what}; see to it, or to the key in {self.key}, and run again: "
+            "the replies so far are kept"
+        )
+
+    def _wait(self) -> None:
+        """Keep to `per_minute`, for all threads together."""
+        with self._turn:
+            now = time.monotonic()
+            at = max(now, self._next)
+            self._next = at + self._pause
+        time.sleep(at - now)
+
+    def _count(self, kept: dict) -> None:
+        with self._turn:
+            self.usage.requests += 1
+            self.usage.prompt_tokens += kept["prompt_tokens"]
+            self.usage.completion_tokens += kept["completion_tokens"]
+            tokens = (self.usage.prompt_tokens, self.usage.completion_tokens)
+            self.usage.cost = sum(n * price for n, price in zip(tokens, self.prices, strict=True)) / 1e6
+
+    def spent(self) -> dict:
+        """`usage` as plain JSON, for manifests."""
+        return asdict(self.usage)
+
+
+def _read(path: Path) -> dict | None:
+    """A kept reply; None where there is none, or a damaged one."""
+    try:
+        kept = json.loads(path.read_text())
+        return kept if isinstance(kept["text"], str) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,178 @@
+"""Language models that are prompted and not trained: zero-shot or few-shot, with or without a thought before acting.
+
+Conversations are the same for all models. One on this machine chooses among the labels of the legal actions by their
+probabilities, as the trained policies do, so it cannot answer with something else; one behind an endpoint answers in
+words, and where these name no legal action the step is wasted.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from reflect_rl import models, ranks
+from reflect_rl.config import Config
+from reflect_rl.data import act, begin
+from reflect_rl.endpoint import Endpoint, Message
+from reflect_rl.envs import domain
+from reflect_rl.envs.labels import Labels, in_order
+from reflect_rl.players import Encoder, Policy, Prefix, Reflector
+from reflect_rl.prompts import LETTERS, Format, advised_action, labels_for
+from reflect_rl.rollout import Agent, Decision, Players, Seat
+from reflect_rl.teachers import Situation, teacher
+
+ACT = "Answer with the label of the action that brings you nearest to the goal, and with nothing else."
+THINK = "Say in one or two short sentences what your last action did, whether it was good, and what to do next."
+SIDE_BY_SIDE = 8  # requests to an endpoint
+
+
+@dataclass(frozen=True)
+class Example:
+    """A situation with a teacher's words on it."""
+
+    situation: Situation
+    reflection: str
+
+
+def examples(env: str, count: int) -> list[Example]:
+    """Worked examples from `count` training tasks, taken early, midway and late on the best way; the same at every call."""
+    world, writer, found = domain(env), teacher(env), []
+    player = world.make(horizon=10_000)
+    tasks = world.tasks(world.headline, "train")
+    for i, task in enumerate(str(task) for task in np.random.default_rng(8).permutation(tasks)[:count]):
+        now = begin(player, task)
+        for _ in range(i * (player.steps_to_go() - 1) // max(count - 1, 1)):
+            now = act(player, now, player.best_action())
+        found.append(Example(now, writer.reflect(now)))
+    return found
+
+
+class Conversation:
+    """What a model that knows nothing of an environment is told: the goal, worked examples, the state."""
+
+    def __init__(self, env: str, shown: Sequence[Example], labels: Labels):
+        module = domain(env).module
+        self.rules, self.shown, self.labels = f"You play a text game. {module.GOAL}\n{module.LEGEND}", shown, labels
+
+    def thought(self, observation: str, last_action: str) -> list[Message]:
+        """Asks what to think of the situation."""
+        messages = [_said("system", f"{self.rules}\n{THINK}")]
+        for example in self.shown:
+            s = example.situation
+            messages += [_said("user", _state(s.observation, s.last_action)), _said("assistant", example.reflection)]
+        return [*messages, _said("user", _state(observation, last_action))]
+
+    def action(
+        self, observation: str, last_action: str, actions: Sequence[str], thought: str | None, labels: Sequence[str]
+    ) -> list[Message]:
+        """Asks for the label of an action."""
+        messages = [_said("system", f"{self.rules}\n{ACT}")]
+        for example in self.shown:
+            s, reflection = example.situation, None if thought is None else example.reflection
+            names = self.labels.texts(self.labels.of(s.actions))
+            messages.append(_said("user", _choice(s.observation, s.last_action, s.actions, reflection, names)))
+            messages.append(_said("assistant", f"Answer: {names[s.actions.index(s.best_action)]}"))
+        return [*messages, _said("user", _choice(observation, last_action, actions, thought, labels))]
+
+
+def _said(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+def _state(observation: str, last_action: str) -> str:
+    return f"{observation}\nLast action: {last_action or 'none'}"
+
+
+def _choice(observation: str, last_action: str, actions: Sequence[str], thought: str | None, labels) -> str:
+    listed = "\n".join(f"{name} {action}" for name, action in zip(labels, actions, strict=True))
+    thinking = "" if thought is None else f"\nThought: {thought}"
+    return f"{_state(observation, last_action)}{thinking}\nActions:\n{listed}"
+
+
+def written(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
+    """A conversation as the text that a model on this machine continues, by its chat template where it has one."""
+    if tokenizer.chat_template is None:
+        lines = [
+            f"{m['role'].capitalize()}: {m['content']}" if m["role"] != "system" else m["content"] for m in messages
+        ]
+        return "\n\n".join([*lines, "Assistant:"])
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    begins = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("a")["input_ids"] else None
+    return text.removeprefix(begins or "")  # which the tokenizer adds by itself
+
+
+class Remote:
+    """A model behind an endpoint as an agent; greedy at temperature 0, sampled at 1."""
+
+    def __init__(
+        self, endpoint: Endpoint, talk: Conversation, reflecting: bool, max_new_tokens: int, temperature: float
+    ):
+        self.endpoint, self.talk, self.reflecting = endpoint, talk, reflecting
+        self.max_new_tokens, self.temperature = max_new_tokens, temperature
+
+    def decide(self, seats: Sequence[Seat]) -> list[Decision]:
+        # where sampled, equal situations are separate requests: by the seat's own generator
+        attempts = [int(seat.rng.integers(2**31)) if self.temperature else 0 for seat in seats]
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            return list(pool.map(self._decide, seats, attempts))
+
+    def _decide(self, seat: Seat, attempt: int) -> Decision:
+        ask, state = self.endpoint.reply, (seat.observation, seat.last_action)
+        thought = None
+        if self.reflecting:
+            thought = " ".join(ask(self.talk.thought(*state), self.max_new_tokens, self.temperature, attempt).split())
+        names = self.talk.labels.texts(self.talk.labels.of(seat.actions))
+        question = self.talk.action(*state, seat.actions, thought, names)
+        answer = ask(question, 16, self.temperature, attempt)
+        chosen = choice(answer, seat.actions, names)
+        return Decision(len(seat.actions) if chosen is None else chosen, reflection=thought or "")
+
+
+def choice(answer: str, actions: Sequence[str], labels: Sequence[str]) -> int | None:
+    """Index of the action whose label an answer begins with, or else whose text it names; None where it does neither."""
+    begins = re.match(r"\W*(?:(?:answer|label|action)\b\W*)?([A-Z]{1,2})\b", answer, re.IGNORECASE)
+    if begins and begins[1] in labels:
+        return list(labels).index(begins[1])
+    return advised_action(answer, actions)
+
+
+def _common(encode: Encoder, prompt: Callable[..., str], more: tuple) -> list[int]:
+    """The tokens that the prompts of all situations begin with."""
+    first, second = encode([prompt(observation, "", *more) for observation in ("+", "x")])
+    encode.forget()
+    return [a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))]
+
+
+def agents(config: Config) -> dict[str, Agent]:
+    """The agent of a prompted variant by decoding."""
+    settings, reflecting = config.prompted, config.arm.reflection
+    shown = examples(config.env, settings.examples) if config.arm.few_shot else []
+    if settings.endpoint:
+        talk = Conversation(config.env, shown, in_order(LETTERS))
+        endpoint = Endpoint(settings.endpoint, settings.model)
+        return {
+            name: Remote(endpoint, talk, reflecting, settings.max_new_tokens, temperature)
+            for name, temperature in (("sampled", 1.0), ("greedy", 0.0))
+        }
+    model = config.prompted_model
+    tokenizer = models.load_tokenizer(model)
+    labels = labels_for(tokenizer, domain(config.env).labels)
+    talk = Conversation(config.env, shown, labels)
+    base = models.load_base(model).to(ranks.device()).eval()
+    policy = Policy(base, tokenizer, model.context, labels)
+    reflector = Reflector(base, tokenizer, model.context, model.max_new_tokens) if reflecting else None
+    prompts = Format(
+        lambda *state: written(talk.thought(*state), tokenizer),
+        lambda *state: written(talk.action(*state), tokenizer) + "Answer:",
+    )
+    asked = (("move", "stay"), "" if reflecting else None, ("A", "B"))
+    policy.prefix = Prefix(base, _common(policy.encode, prompts.policy, asked))
+    if reflector is not None:
+        reflector.prefix = Prefix(base, _common(reflector.encode, prompts.reflection, ()))
+    return {
+        name: Players(policy, reflector, greedy=name == "greedy", prompts=prompts) for name in ("sampled", "greedy")
+    }

@@ -1,0 +1,172 @@
+"""A server that answers well, late, wrongly or not at all, and what becomes of the asking."""
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from reflect_rl import paths
+from reflect_rl.endpoint import Endpoint
+from reflect_rl.errors import ReflectRLError
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@contextmanager
+def server(*script, text="fine"):
+    """Answers in turn what `script` says (a status, or a body), then well; yields (url, what was asked)."""
+    asked, left = [], list(script)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append((time.monotonic(), body, self.headers.get("Authorization")))
+            step = left.pop(0) if left else 200
+            if step == "hang up":
+                self.connection.close()
+                return
+            status, content = (step, None) if isinstance(step, int) else (200, step)
+            if content is None:
+                answer = text(body) if callable(text) else text
+                content = json.dumps(
+                    {
+                        "id": "1",
+                        "object": "chat.completion",
+                        "created": 0,
+                        "model": body["model"],
+                        "choices": [
+                            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": answer}}
+                        ],
+                        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+                    }
+                )
+            if status != 200:
+                content = json.dumps({"error": {"message": f"no, not with {self.headers.get('Authorization')}"}})
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Retry-After", "0.01")
+            self.end_headers()
+            self.wfile.write(content.encode())
+
+        def log_message(self, *_):
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{running.server_port}/v1", asked
+    finally:
+        running.shutdown()
+        running.server_close()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    return tmp_path
+
+
+def test_replies_are_kept_by_content_and_outlive_the_process():
+    with server() as (url, asked):
+        first = Endpoint(url, "m", prices=(1.0, 2.0))
+        assert first.reply(HELLO, 8) == first.reply(HELLO, 8) == "fine"
+        assert first.spent() == {
+            **{"requests": 1, "remembered": 1, "prompt_tokens": 10, "completion_tokens": 5},
+            "cost": pytest.approx(20e-6),
+        }
+        again = Endpoint(url, "m")
+        assert again.reply(HELLO, 8) == "fine" and again.usage.requests == 0
+        assert len(asked) == 1
+        for other in ({"max_tokens": 9}, {"max_tokens": 8, "temperature": 1.0}, {"max_tokens": 8, "attempt": 1}):
+            again.reply(HELLO, **other)
+        Endpoint(url, "another").reply(HELLO, 8)
+        assert len(asked) == 5
+
+
+def test_a_damaged_reply_is_asked_for_anew():
+    with server() as (url, asked):
+        Endpoint(url, "m").reply(HELLO, 8)
+        (kept,) = paths.replies().glob("*/*.json")
+        kept.write_text("{")
+        assert Endpoint(url, "m").reply(HELLO, 8) == "fine" and len(asked) == 2
+
+
+@pytest.mark.parametrize("bad", [429, 500, 503, "hang up", '{"choices": []}', '{"choices": null}', "garbage", "[]"])
+def test_what_fails_once_is_repeated(bad):
+    with server(bad) as (url, asked):
+        assert Endpoint(url, "m", tries=3).reply(HELLO, 8) == "fine"
+        assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "bad, says",
+    [
+        (429, "answered 429"),
+        (500, "answered 500"),
+        (401, "answered 401"),
+        ("hang up", "gave no answer"),
+        ('{"choices": []}', "answered, 2 times, what is no chat completion"),
+        ("garbage", "answered, 2 times, what is no chat completion"),
+    ],
+)
+def test_what_goes_on_failing_is_one_clear_error(bad, says, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    with server(*[bad] * 4) as (url, asked), pytest.raises(ReflectRLError, match=says) as caught:
+        Endpoint(url, "m", tries=2).reply(HELLO, 8)
+    assert len(asked) == (1 if bad == 401 else 2)
+    assert "run again: the replies so far are kept" in str(caught.value) and url in str(caught.value)
+    assert "sk-very-secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_nobody_listens_or_answers_in_time():
+    with server() as (url, _):
+        pass  # it is gone
+    with pytest.raises(ReflectRLError, match="gave no answer"):
+        Endpoint(url, "m", tries=1).reply(HELLO, 8)
+    with server(text=lambda body: time.sleep(2) or "late") as (url, _):
+        with pytest.raises(ReflectRLError, match="gave no answer"):
+            Endpoint(url, "m", tries=1, timeout=0.2).reply(HELLO, 8)
+
+
+def test_the_key_is_sent_and_never_stored(monkeypatch, home):
+    monkeypatch.setenv("MY_KEY", "sk-very-secret")
+    with server() as (url, asked):
+        Endpoint(url, "m", key="MY_KEY").reply(HELLO, 8)
+    assert asked[0][2] == "Bearer sk-very-secret"
+    kept = [path for path in home.rglob("*") if path.is_file()]
+    assert kept and not any(b"secret" in path.read_bytes() for path in kept)
+
+
+def test_a_far_server_needs_a_key_and_an_address():
+    with pytest.raises(ReflectRLError, match="put it into the environment variable OPENAI_API_KEY"):
+        Endpoint("https://example.org/v1", "m")
+    for address in ("example.org", "ftp://example.org", ""):
+        with pytest.raises(ReflectRLError, match="is no address"):
+            Endpoint(address, "m")
+
+
+def test_requests_keep_their_distance():
+    with server() as (url, asked):
+        endpoint = Endpoint(url, "m", per_minute=300)
+        threads = [threading.Thread(target=endpoint.reply, args=(HELLO, 8 + i)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    times = sorted(at for at, *_ in asked)
+    assert len(times) == 4 and times[-1] - times[0] >= 0.55  # three pauses of 0.2 s, less what sending takes
+
+
+def test_threads_count_together():
+    with server() as (url, _):
+        endpoint = Endpoint(url, "m")
+        threads = [threading.Thread(target=endpoint.reply, args=(HELLO, 8 + i)) for i in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert endpoint.usage.requests == 16 and endpoint.usage.prompt_tokens == 160

@@ -1,0 +1,171 @@
+"""A language model as the teacher: its spoiler stays out of the texts, and a stopped run goes on. Also on a real server."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+from test_endpoint import server
+
+from reflect_rl import config, data, pretrained, prompted
+from reflect_rl.config import TeacherConfig
+from reflect_rl.envs import domain
+from reflect_rl.errors import ReflectRLError
+from reflect_rl.rollout import play
+from reflect_rl.runs import read_json
+from reflect_rl.teachers import LanguageModel, teacher
+
+SMALL = "data.trajectories=2 data.negatives=2 data.sft_examples=40 data.horizon=8"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    return tmp_path
+
+
+def situations(env="taxi", count=4):
+    world = domain(env)
+    player = world.make(horizon=100)
+    now = data.begin(player, world.tasks(world.headline, "train")[0])
+    found = [now]
+    while len(found) < count:
+        now = data.act(player, now, player.best_action())
+        found.append(now)
+    return found
+
+
+def asked_of(url, **more):
+    return teacher("taxi", TeacherConfig(model="m", endpoint=url, **more))
+
+
+def test_the_teacher_is_shown_the_spoiler_and_its_words_are_taken():
+    now = situations()[1]
+    with server(text="That was fine.\nGo on.") as (url, asked):
+        assert asked_of(url).reflect(now) == f"That was fine. Go on. Next: {now.best_action}."
+        assert asked_of(url, advice=False).reflect(now) == "That was fine. Go on."
+    told = asked[0][1]["messages"]
+    assert f"Spoiler: {now.best_action}" in told[1]["content"] and now.observation in told[1]["content"]
+    assert domain("taxi").module.GOAL in told[0]["content"] and asked[0][1]["max_tokens"] == 100
+    assert len(asked) == 1  # advice is no part of the request
+
+
+@pytest.mark.parametrize(
+    "text, tells",
+    [
+        ("Drive on to the passenger.", False),
+        ("The spoiler says so.", True),
+        ("I was told to go.", True),
+        ("The best next action is clear.", True),
+        ("You should MOVE SOUTH now.", True),
+        ("You should go down.", False),
+    ],
+)
+def test_what_gives_the_spoiler_away(text, tells):
+    now = next(s for s in situations(count=6) if s.best_action.startswith("move"))
+    assert LanguageModel.tells(text.replace("MOVE SOUTH", now.best_action.upper()), now) == tells
+
+
+def test_a_text_that_tells_is_asked_for_again_and_at_last_cut():
+    now = situations()[0]
+    texts = iter(["The spoiler says so.", "Fine so far."])
+    with server(text=lambda body: next(texts)) as (url, asked):
+        writer = asked_of(url, advice=False)
+        assert writer.reflect(now) == "Fine so far." and writer.spoilt == 1
+        assert [body["temperature"] for _, body, _ in asked] == [0.0, 1.0]
+    stubborn = f"Well done. The spoiler is {now.best_action}. Go on!"
+    with server(text=stubborn) as (url, asked):
+        writer = asked_of(url, advice=False)
+        assert writer.reflect(now) == "Well done. Go on!" and writer.spoilt == len(asked) == 3
+
+
+def test_data_of_a_language_model_are_made_and_a_stopped_run_goes_on():
+    with server(text="All is well.") as (url, asked):
+        settings = f"{SMALL} teacher.model=m teacher.endpoint={url} teacher.prompt_price=1.0"
+        run = config.load("smoke", overrides=settings)
+        manifest = data.make(run)
+        count = manifest["teacher"]["requests"]
+        assert manifest["teacher"]["model"] == "m" and manifest["teacher"]["spoilt"] == 0
+        assert count == len(asked) > 8 and manifest["teacher"]["cost"] == pytest.approx(count * 10e-6)
+        assert all(e["reflection"].startswith("All is well. Next: ") for e in data.read(run, "examples"))
+    rules = config.load("smoke", overrides=SMALL)
+    assert rules.data_dir != run.data_dir and "teacher" not in rules.sections("data")
+    assert "teacher" not in data.make(rules)
+    again = config.load("smoke", seed=0, overrides=settings)
+    for file in ("manifest.json", "config.json"):
+        (again.data_dir / file).unlink()  # as if it had been stopped before its end: the server is gone by now
+    assert data.make(again)["teacher"]["requests"] == 0
+
+
+def test_a_server_that_fails_midway_loses_nothing():
+    with server(*[200] * 5, *[401] * 20) as (url, asked):
+        settings = f"{SMALL} teacher.model=m teacher.endpoint={url} teacher.side_by_side=2"
+        with pytest.raises(ReflectRLError, match="answered 401.*the replies so far are kept"):
+            data.make(config.load("smoke", overrides=settings))
+        before = len(asked)
+    assert before < 26
+    with server() as (other, later):
+        # another address is another server; what counts is that the five replies lie there
+        from reflect_rl import paths
+
+        assert len(list(paths.replies().glob("*/*.json"))) == 5 and not later and other
+
+
+def test_a_teacher_is_named_whole():
+    with pytest.raises(ReflectRLError, match="needs both teacher.model and teacher.endpoint"):
+        config.load("smoke", overrides="teacher.model=gpt")
+
+
+@pytest.mark.slow
+def test_a_real_server_teaches_and_plays(home, monkeypatch, tmp_path_factory):
+    """`transformers serve` with SmolLM2 on loopback."""
+    keep = tmp_path_factory.getbasetemp().parent / "reflect_rl_models"
+    monkeypatch.setenv("REFLECT_RL_HOME", str(keep))
+    folder = pretrained.find("smollm2-135m")
+    monkeypatch.setenv("REFLECT_RL_HOME", str(home))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", folder, "--host", "127.0.0.1"]
+    log = (home / "serve.log").open("w")
+    running = subprocess.Popen([*command, "--port", str(port), "--device", "cpu"], stdout=log, stderr=log)
+    try:
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2).read()
+                break
+            except OSError:
+                assert running.poll() is None and time.monotonic() < deadline, (home / "serve.log").read_text()
+                time.sleep(0.5)
+        settings = TeacherConfig(model=folder, endpoint=f"{url}/v1", max_new_tokens=24, prompt_price=1.0)
+        writer = teacher("taxi", settings)
+        found = situations(count=2)
+        texts = [writer.reflect(now) for now in found]
+        assert all(text.endswith(f"Next: {now.best_action}.") for text, now in zip(texts, found, strict=True))
+        assert not any(LanguageModel.tells(t.rpartition("Next:")[0], s) for t, s in zip(texts, found, strict=True))
+        used = writer.endpoint.usage
+        assert used.requests >= 2 and used.prompt_tokens > 100 and used.cost > 0
+        again = teacher("taxi", settings)
+        assert [again.reflect(now) for now in found] == texts and again.endpoint.usage.requests == 0
+        run = config.load("smoke", variant="prompted", overrides=f"prompted.model={folder} prompted.endpoint={url}/v1")
+        agent = prompted.agents(run)["greedy"]
+        (played,) = play(
+            domain("taxi"), agent, domain("taxi").tasks("full", "validation")[:1], [np.random.default_rng(0)], 2
+        )
+        assert 1 <= len(played) <= 2
+    finally:
+        running.terminate()
+        running.wait(timeout=30)
+        log.close()
+
+
+def test_costs_are_written_where_the_data_are():
+    with server(text="Fine.") as (url, _):
+        run = config.load("smoke", overrides=f"{SMALL} teacher.model=m teacher.endpoint={url}")
+        data.make(run)
+        assert set(read_json(run.data_dir / "manifest.json")["teacher"]) >= {"requests", "prompt_tokens", "cost"}

