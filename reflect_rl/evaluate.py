@@ -12,7 +12,7 @@ from filelock import FileLock
 from reflect_rl import config as configuration
 from reflect_rl import data, paper, paths, prompted, rl, sft
 from reflect_rl.baselines import Expert, Follow, Oracle, Random
-from reflect_rl.config import Config, Profile
+from reflect_rl.config import VARIANTS, Config, Profile
 from reflect_rl.envs import domain
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.paths import writing
@@ -381,10 +381,23 @@ def protocol(profile_name: str, env: str) -> str:
         f"{tasks}; sampled decoding at temperature 1 with {panel.repeats} episodes a "
         f"task, greedy decoding with one; the policy is the one after {run.rl.env_steps} environment steps (no early "
         "stopping); the reflector's checkpoint and, where there is a tuning grid, its choice were decided on validation tasks "
-        "only. Intervals: 95%, bootstrap over whole seeds; in the main table over seeds within each task. "
+        f"only. {_prompted(profile, env)}Claims are judged on sampled decoding within {paper.HORIZON[env]} steps. Intervals: 95%, bootstrap over whole seeds; in the main table over seeds within each task. "
         "The ceiling is the share of tasks that can be finished within the horizon at all. The paper's numbers come from a "
         f"secondary source and were measured with GPT-2 XL on {paper.SAMPLE[env]}."
     )
+
+
+def _prompted(profile: Profile, env: str) -> str:
+    """How the prompted variants were evaluated, in a sentence; empty where there are none."""
+    asked = [configuration.load(profile.name, env, v) for v in profile.variants_of(env) if VARIANTS[v].prompted]
+    if not asked:
+        return ""
+    played = [
+        f"{paper.VARIANTS[run.variant].label}: {run.evaluation.tasks or 'all'} tasks of each setting, "
+        f"{run.evaluation.repeats} sampled episode{'s' * (run.evaluation.repeats > 1)} each"
+        for run in asked
+    ]
+    return f"Prompted models ({asked[0].model_name}) are not trained and have one seed ({'; '.join(played)}). "
 
 
 def protocols(profile_name: str) -> str:

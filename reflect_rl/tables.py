@@ -99,7 +99,9 @@ def headline(main: pd.DataFrame, env: str, setting: str) -> pd.DataFrame:
             cell = own[(own["decoding"] == decoding) & (own["horizon"] == horizon)]
             text = "".join(f"{r.success:.3f} ({r.ci_low:.3f}-{r.ci_high:.3f})" for r in cell.itertuples())
             line[f"{decoding}, {horizon} steps"] = text
-        reported = "".join(f"{rate:.2f}" for rate in own["paper"].dropna().unique())
+        models = {number.model for number in paper.REPORTED if (number.env, number.variant) == (env, variant)}
+        other = "".join(f" ({model})" for model in models - {"GPT-2 XL"})
+        reported = "".join(f"{rate:.2f}{other}" for rate in own["paper"].dropna().unique())
         table.append(line | {"paper (secondary source)": reported})
     return pd.DataFrame(table)
 
