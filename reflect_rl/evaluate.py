@@ -30,7 +30,7 @@ FILES = {
     "ceilings": "ceilings.csv",
     "prompts": "prompts.csv",
 }
-SIDE_BY_SIDE = 128  # episodes of an evaluation; a household game takes 34 MB of disk while it is played
+SIDE_BY_SIDE = 128  # episodes of an evaluation
 COUNTS = ["prompts", "longest", "limit", "shortened"]
 REFLECTION_COLUMNS = [
     "env", "variant", "seed", "situation", "phase", "names_best", "judges_right", "names_fatal",

@@ -5,11 +5,14 @@ commands, and the texts of feedback (kept in memory, by everything that the gram
 those of the original, which a test shows.
 """
 
+import contextlib
 import gc
 import gzip
 import json
 import re
+import subprocess
 import sys
+import tempfile
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
@@ -91,9 +94,28 @@ def _logic(domain: str, grammar: str):
 
 
 @cache
+def _planner():
+    """The module of the planning library, which from now on loads it without what only debuggers read.
+
+    Every game under way has a copy of the library, and that is 97% of its 34 MB; without `strip` it stays in.
+    """
+    module = package("fast_downward.interface")
+    whole = Path(module.DOWNWARD_LIB_PATH)
+    light = paths.games() / f"planner-{sha256(whole.read_bytes()).hexdigest()[:16]}.so"
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if not light.exists():
+            with tempfile.TemporaryDirectory() as folder:
+                stripped = Path(folder) / light.name
+                subprocess.run(["strip", "-o", stripped, whole], check=True, capture_output=True)
+                paths.write_bytes(light, stripped.read_bytes())
+        module.DOWNWARD_LIB_PATH = str(light)
+    return module
+
+
+@cache
 def _translator():
     """The library that reads the first state of new games and plays none."""
-    return package("fast_downward").load_lib()
+    return _planner().load_lib()
 
 
 @cache
@@ -239,7 +261,7 @@ def translated(path: Path) -> Game:
 class Engine:
     """One copy of the planning library; plays one game at a time, and any number of games one after the other.
 
-    A copy maps some megabytes that are never given back, so engines are reused (`workers`).
+    A copy maps memory that is never given back, so engines are reused (`workers`).
 
     Attributes:
         commands: what can be said now, sorted.
@@ -248,7 +270,7 @@ class Engine:
     """
 
     def __init__(self):
-        self._downward = package("fast_downward")
+        self._downward = _planner()
         self._library = self._downward.load_lib()
 
     def reset(self, path: Path) -> str:
