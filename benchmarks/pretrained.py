@@ -6,7 +6,8 @@ Both ways decide on the same recorded situations with the same model, each in a 
 own. The straightforward way holds two copies of the model, one a player, each with its LoRA adapter, in float32; plays
 one environment after the other in lockstep, one decision at a time; encodes every prompt anew; and computes the whole
 vocabulary at every position. It decides on `--slow` situations only, since it takes seconds for each. The rows between
-add one thing at a time. Writes pretrained.csv and pretrained.md beside this file.
+add one thing at a time. `players_to_one_model`: bytes of both players' weights as a share of one model's without
+adapters; `switch_ms`: to let the other adapter speak. Writes pretrained.csv and pretrained.md beside this file.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def measure(way: str, base: str, episodes: int, slow: int) -> dict:
     if way in ("straightforward", "one base"):
         first = models.from_pretrained(settings.model, 0).eval()
         second = models.from_pretrained(settings.model, 0).eval() if way == "straightforward" else first
-        loaded = peak_memory_mb()
+        held, loaded = {first, second}, peak_memory_mb()
 
         def run(one):
             models.activate(second, "reflector")
@@ -85,7 +86,7 @@ def measure(way: str, base: str, episodes: int, slow: int) -> dict:
         model = models.from_pretrained(settings.model, 0).eval()
         policy = Policy(model, tokenizer, 512, labels)
         reflector = Reflector(model, tokenizer, 512, NEW_TOKENS)
-        loaded = peak_memory_mb()
+        held, loaded = {model}, peak_memory_mb()
         agent = Players(policy, reflector)
         rng = np.random.default_rng(0)
 
@@ -100,13 +101,25 @@ def measure(way: str, base: str, episodes: int, slow: int) -> dict:
     for part in work:
         run(part)
     seconds = time.perf_counter() - before
+    named = [pair for model in held for pair in model.named_parameters()]
+    of_one = sum(p.nbytes for name, p in next(iter(held)).named_parameters() if "lora_" not in name)
     return {
         "way": way,
         "decisions": decisions,
         "seconds": round(seconds, 1),
+        "switch_ms": round(switching(next(iter(held))), 2),
+        "players_to_one_model": round(sum(p.nbytes for _, p in named) / of_one, 3),
         "loaded_mb": round(loaded),
         "peak_memory_mb": round(peak_memory_mb()),
     }
+
+
+def switching(model, times: int = 50) -> float:
+    """Milliseconds to let the other player speak."""
+    before = time.perf_counter()
+    for i in range(times):
+        models.activate(model, models.PLAYERS[i % 2])
+    return (time.perf_counter() - before) / times * 1000
 
 
 class Speaker:

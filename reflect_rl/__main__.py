@@ -44,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
     )
 
     train = commands.add_parser(
-        "train", help="online RL of one variant and seed; several GPUs by `accelerate launch -m`"
+        "train",
+        help="online RL of one variant and seed, also on several GPUs: "
+        "python -m torch.distributed.run --nproc-per-node 4 -m reflect_rl train ...",
     )
     train.set_defaults(run=_train)
     for name, default in (("profile", "laptop"), ("env", "taxi"), ("variant", "reflect_rl"), ("overrides", "")):

@@ -1,4 +1,6 @@
-"""One run on several processes: who does what, and putting it together. Started by `accelerate launch`.
+"""One run on several processes: who does what, and putting it together.
+
+Started by `python -m torch.distributed.run --nproc-per-node 4 -m reflect_rl train`, or by accelerate's own launcher.
 
 In a process of its own everything here is the identity.
 """

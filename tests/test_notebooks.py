@@ -16,6 +16,7 @@ NAMES = [
     "03_online_rl",
     "04_curriculum_ablations",
     "05_baseline_comparison",
+    "06_prompted_models",
 ]
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 

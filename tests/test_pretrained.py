@@ -1,13 +1,17 @@
 """Bases: where they come from, what is refused, and that two players on one are two models."""
 
+import json
+import subprocess
 import sys
 import zipfile
 
+import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from reflect_rl import config, models, pretrained
+from reflect_rl import config, data, models, pretrained
 from reflect_rl.config import ModelConfig
 from reflect_rl.errors import ReflectRLError
 
@@ -148,3 +152,64 @@ def test_each_player_is_the_model_that_its_adapter_alone_would_be(folder):
             mine.copy_(theirs)
         separate = alone.merge_and_unload(adapter_names=[player])
         torch.testing.assert_close(separate(input_ids=ids).logits, outputs[player], rtol=0, atol=1e-4)
+
+
+# GPT-2 XL as published, but for its weights: the whole of stage 1 and 2 at one step each, measurements left out.
+DRY_RUN = """
+import json, sys
+import torch
+from reflect_rl import config, models, rl, runs, sft
+
+run = config.load("paper", "taxi", "reflect_rl", 0, sys.argv[1])
+sft.follow_success = lambda *_: 0.0
+rl.validation_success = lambda *_: 0.0
+players = rl.train(run)
+base = players.policy.model.get_base_model()
+own = {name: sum(p.nbytes for p in models.weights(players.policy.model, name).values()) for name in models.PLAYERS}
+print(json.dumps({
+    "one": players.policy.model is players.reflector.model,
+    "dtype": str(base.dtype),
+    "base": sum(p.nbytes for n, p in base.named_parameters() if "lora_" not in n),
+    "own": own,
+    "parameters": sum(p.numel() for n, p in base.named_parameters() if "lora_" not in n),
+    "memory_mb": runs.peak_memory_mb(),
+    "folder": str(run.run_dir),
+    "reflector": str(run.player_dir("reflector")),
+    "policy": str(run.player_dir("policy")),
+}))
+"""
+
+
+@pytest.mark.slow
+def test_the_papers_settings_at_full_size_take_one_step_of_everything(tmp_path):
+    size = GPT2Config(n_embd=1600, n_layer=48, n_head=25, bos_token_id=1, eos_token_id=1)
+    with torch.device("meta"):
+        model = GPT2LMHeadModel(size).to(torch.bfloat16)
+    model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.fill_(1.0) if "ln_" in name and "weight" in name else weight.normal_(0, 0.02, generator=generator)
+    model.save_pretrained(tmp_path / "gpt2-xl")
+    del model
+    few = "data.trajectories=20 data.negatives=10 data.sft_examples=40"
+    small = config.load("smoke", overrides=few)
+    data.make(small)
+    models.load_tokenizer(small.model, small.data_dir / "tokenizer.json").save_pretrained(tmp_path / "gpt2-xl")
+    steps = "reflector.steps=1 reflector.evaluate_every=1 policy.steps=1 rl.env_steps=2 rl.episodes_per_update=1"
+    settings = (
+        f"model.base={tmp_path / 'gpt2-xl'} model.dtype=bfloat16 model.max_new_tokens=30 rl.horizon=2 {few} {steps}"
+    )
+    done = subprocess.run([sys.executable, "-c", DRY_RUN, settings], capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["one"] and found["dtype"] == "torch.bfloat16" and found["parameters"] > 1.55e9
+    assert found["base"] + sum(found["own"].values()) <= 1.1 * found["base"]
+    assert found["memory_mb"] < 24_000
+    for player in models.PLAYERS:
+        trained = load_file(f"{found[player]}/weights.safetensors")
+        assert any(weight.abs().sum() > 0 for name, weight in trained.items() if "lora_B" in name), player
+    before = load_file(f"{found['policy']}/weights.safetensors")
+    after = load_file(f"{found['folder']}/rl/policy.safetensors")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert len(pd.read_csv(f"{found['folder']}/rl/metrics.csv")) >= 2
