@@ -21,7 +21,10 @@ def load(overrides="", variant="reflect_rl", profile="smoke", seed=0):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"profile": "smok"}, ["unknown profile 'smok'", "laptop, smoke"]),
+        (
+            {"profile": "smok"},
+            ["unknown profile 'smok'", "choose one of: laptop, paper, pretrained, pretrained_cpu, smoke"],
+        ),
         ({"env": "taxy"}, ["unknown environment 'taxy'", "choose one of: taxi"]),
         ({"variant": "reflect"}, ["unknown variant 'reflect'", ", ".join(config.VARIANTS)]),
         ({"seed": -1}, ["seed -1", "from 0 on"]),
@@ -123,6 +126,24 @@ def test_profile_beats_defaults_and_overrides_beat_the_profile(tmp_path, monkeyp
     assert (run.rl.env_steps, run.rl.clip, run.rl.max_grad_norm) == (123, 0.3, 0.3)
 
 
+def test_a_variant_may_differ_by_hand_and_by_tuning_which_counts_more(tmp_path, monkeypatch):
+    text = "taxi:\n  own: {sft_rl: {rl.clip: 0.4, evaluation.tasks: 3}}\n  tuned: {sft_rl: {rl.clip: 0.3}}\n"
+    project(tmp_path, monkeypatch, GOOD + text)
+    mine, other = load(profile="own", variant="sft_rl"), load(profile="own")
+    assert (mine.rl.clip, mine.evaluation.tasks) == (0.3, 3)
+    assert (other.rl.clip, other.evaluation.tasks) == (config.RLConfig().clip, 0)
+    assert mine.overrides == ()
+
+
+def test_an_unknown_variant_or_setting_of_its_own_is_named(tmp_path, monkeypatch):
+    project(tmp_path, monkeypatch, GOOD + "taxi:\n  own: {lucky: {rl.clip: 0.4}}\n")
+    with pytest.raises(ReflectRLError, match="unknown variant 'lucky'"):
+        config.profile("own")
+    (tmp_path / "configs" / "own.yaml").write_text(GOOD + "taxi:\n  own: {sft_rl: {rl.clipp: 0.4}}\n")
+    with pytest.raises(ReflectRLError, match="unknown setting of rl 'clipp'"):
+        load(profile="own", variant="sft_rl")
+
+
 def test_tuned_settings_belong_to_their_variant_and_beat_the_profile(tmp_path, monkeypatch):
     text = "taxi:\n  rl: {clip: 0.2}\n  tuned: {reflect_rl: {rl.clip: 0.4, policy.steps: 800}}\n"
     project(tmp_path, monkeypatch, GOOD + text)
@@ -187,7 +208,7 @@ def test_seeds_and_variants_have_folders_of_their_own():
 
 def test_sections_are_plain_json():
     found = load().sections(*config.SECTIONS)
-    assert list(found) == ["env", "seed", "data", "model", "reflector", "policy", "rl", "evaluation"]
+    assert list(found) == ["env", "seed", *config.SECTIONS]
     assert json.loads(json.dumps(found))["rl"]["clip"] == 0.1
 
 
