@@ -10,6 +10,7 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from hashlib import file_digest
 from pathlib import Path
 
@@ -135,7 +136,9 @@ def _convert(gguf: Path, folder: Path, source: str) -> None:
     """De-quantise a GGUF file fully, into a folder that appears when it is whole."""
     import torch  # what only names a model need not load these
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import modeling_gguf_pytorch_utils as reader
 
+    reader.tqdm = partial(reader.tqdm, disable=True)  # its bar would stand in the notebook that comes here first
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name, "local_files_only": True}
