@@ -84,7 +84,7 @@ def measure(way: str, profile: str, episodes: int) -> dict:
     players = sft.warm_up(settings)
     players.reflector.memory.clear()
     if way == "straightforward":
-        players.reflector.block = 1  # one prompt at a time
+        players.reflector.rows = 1  # one prompt at a time
     steps = situations(settings, episodes)
     decide(way, players, steps[0][:2])  # the first call warms caches up
     players.reflector.memory.clear()

@@ -1,6 +1,7 @@
 """Stage 3: fixed task panels, raw episodes, and the results folder that tables and figures are made from."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ FILES = {
     "prompts": "prompts.csv",
 }
 SIDE_BY_SIDE = 128  # episodes of an evaluation
+LEVEL = 0.01  # difference in validation success of two points of a tuning grid that is none
 COUNTS = ["prompts", "longest", "limit", "shortened"]
 REFLECTION_COLUMNS = [
     "env", "variant", "seed", "situation", "phase", "names_best", "judges_right", "names_fatal",
@@ -339,8 +341,7 @@ def collect_tuning(profile_name: str, env: str = "") -> pd.DataFrame:
     With `env`, of that environment's grid; what the file has of others stays.
 
     Columns: env, variant, seed, overrides, success (sampled, longest horizon, mean over the settings that the domain is
-    judged by), and chosen: 1 for the point with the highest mean over the tuning seeds, the first one where several
-    are equal.
+    judged by), and chosen: 1 for the point that `choose` names.
     """
     rows = []
     for job_env, variant, seed, overrides, _ in configuration.tuning(profile_name, env):
@@ -354,15 +355,28 @@ def collect_tuning(profile_name: str, env: str = "") -> pd.DataFrame:
         success = asked.groupby("setting").success.mean()[list(domain(job_env).judged)].mean()
         rows.append([job_env, variant, seed, overrides, success])
     table = pd.DataFrame(rows, columns=["env", "variant", "seed", "overrides", "success"])
-    means = table.groupby(["env", "variant", "overrides"], sort=False).success.mean()
-    best = means.groupby(["env", "variant"], sort=False).idxmax()
-    table["chosen"] = [int(key in set(best)) for key in zip(table.env, table.variant, table.overrides, strict=True)]
+    table["chosen"] = choose(table)
     path = paths.results(profile_name) / "tuning.csv"
     if path.exists():
         former = read_csv(path)
         table = pd.concat([former[~former.env.isin(table.env)], table], ignore_index=True)
     write_csv(path, table)
     return table
+
+
+def choose(table: pd.DataFrame) -> list[int]:
+    """For each row of a tuning table 1 where its point is chosen: the highest mean over the tuning seeds.
+
+    A lead of less than `LEVEL` decides nothing, since points differ by as much between seeds: of such points the
+    smallest learning rate of RL, which is the safest, and of several with that the highest mean, then the first.
+    """
+    best = set()
+    for key, means in table.groupby(["env", "variant", "overrides"], sort=False).success.mean().groupby(level=[0, 1]):
+        level = means[means > means.max() - LEVEL]
+        rates = [re.search(r"rl\.learning_rate=(\S+)", overrides) for *_, overrides in level.index]
+        order = sorted(range(len(level)), key=lambda i: (float(rates[i][1]) if rates[i] else 0.0, -level.iloc[i]))
+        best.add((*key, level.index[order[0]][2]))
+    return [int(key in best) for key in zip(table.env, table.variant, table.overrides, strict=True)]
 
 
 def protocol(profile_name: str, env: str) -> str:

@@ -193,7 +193,10 @@ def load_base(config: ModelConfig) -> PreTrainedModel:
             )
         options["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{config.quantization}": True})
     _check_memory(config)
-    return _load(AutoModelForCausalLM, config, dtype=computing_dtype(config), **options)
+    model = _load(AutoModelForCausalLM, config, dtype=computing_dtype(config), **options)
+    # from the last positions of a batch, a strided view, torch would copy the head's weights once a row
+    model.get_output_embeddings().register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
+    return model
 
 
 def _check_memory(config: ModelConfig) -> None:

@@ -146,14 +146,18 @@ class Reflector:
 
     Prompts are decoded in blocks, left-padded to a multiple of `width` tokens, with a mask; the rows of a block depend
     on its width alone. So a reflection is a function of its prompt alone, to the last digit, and not of the prompts
-    beside it.
+    beside it. A small model's time goes into the number of blocks, a large one's into padding and rows that fill up.
     """
+
+    LARGE = 10_000_000  # parameters
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int, max_new_tokens: int):
         self.model, self.tokenizer = model, tokenizer
         self.encode = Encoder(tokenizer, context - max_new_tokens)
-        self.max_new_tokens, self.block = max_new_tokens, 2048  # tokens of a block of prompts
-        self.width = max(8, context // 8)  # more shapes pad less, and leave more blocks that are not full
+        self.max_new_tokens = max_new_tokens
+        large = model.num_parameters() > self.LARGE
+        self.width = 16 if large else max(8, context // 8)  # more shapes pad less, and leave more blocks not full
+        self.rows = (8 if model.device.type == "cpu" else 64) if large else 0  # of a block; 0: of 2,048 tokens
         self.memory: dict[str, str] = {}
         self.prefix: Prefix | None = None
 
@@ -169,7 +173,7 @@ class Reflector:
         for prompt, ids in zip(new, self.encode(new), strict=True):
             by_width.setdefault(-(-(len(ids) - shared) // self.width) * self.width, []).append((prompt, ids))
         for width, block in by_width.items():
-            size = max(1, self.block // width)
+            size = self.rows or max(1, 2048 // width)
             for first in range(0, len(block), size):
                 self._generate(block[first : first + size], width, size, shared)
         return [self.memory[prompt] for prompt in prompts]

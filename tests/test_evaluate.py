@@ -247,6 +247,21 @@ def test_parts_of_an_evaluation_are_in_order_and_independent(home, monkeypatch):
 # --- tuning ---
 
 
+@pytest.mark.parametrize(
+    ("points", "chosen"),
+    [
+        ([("policy.steps=2 rl.learning_rate=0.1", 0.995), ("policy.steps=1 rl.learning_rate=1e-2", 0.99)], 1),
+        ([("rl.learning_rate=0.1", 0.995), ("rl.learning_rate=1e-2", 0.98)], 0),
+        ([("policy.steps=1", 0.5), ("policy.steps=2", 0.505)], 1),
+        ([("policy.steps=1", 0.5), ("policy.steps=2", 0.5)], 0),
+    ],
+)
+def test_a_small_lead_in_tuning_is_none_and_the_smaller_learning_rate_counts(points, chosen):
+    rows = [("taxi", "reflect_rl", seed, text, value) for seed in (1, 2) for text, value in points]
+    table = pd.DataFrame(rows, columns=["env", "variant", "seed", "overrides", "success"])
+    assert evaluate.choose(table) == [int(i == chosen) for i in range(2)] * 2
+
+
 def grid(monkeypatch, *points, variants=("random",), seeds=(100, 101)):
     jobs = [("taxi", v, s, p, p.replace(" ", ",")) for v in variants for s in seeds for p in points]
     monkeypatch.setattr(config, "tuning", lambda name, env="": jobs)
@@ -278,7 +293,7 @@ def test_tuning_chooses_the_highest_mean_over_seeds_on_sampled_full_episodes(hom
     monkeypatch.setattr(evaluate, "evaluate", played)
     table = evaluate.collect_tuning("smoke")
     assert table.success.tolist() == [1.0, 0.5, 0.75, 0.0, 0.75, 0.5]
-    assert table.chosen.tolist() == [0, 1, 0, 0, 1, 0]  # 0.2 and 0.3 are level: the first one
+    assert table.chosen.tolist() == [0, 1, 0, 0, 1, 0]  # 0.2 and 0.3 are level: the smaller rate
     written = pd.read_csv(paths.results("smoke") / "tuning.csv")
     assert list(written) == ["env", "variant", "seed", "overrides", "success", "chosen"]
     assert written.chosen.tolist() == table.chosen.tolist()

@@ -200,7 +200,7 @@ def test_reflection_does_not_depend_on_its_neighbours(model, tokenizer):
     assert fresh().reflect(ASKED[::-1]) == together[::-1]
     assert [fresh().reflect([prompt])[0] for prompt in ASKED[:5]] == together[:5]
     full = fresh()
-    full.block = 64  # many blocks instead of one
+    full.rows = 5  # many blocks instead of one
     assert full.reflect(ASKED) == together
 
 

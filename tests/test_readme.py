@@ -15,9 +15,11 @@ README = (paths.project() / "README.md").read_text()
         "results/laptop/tables/taxi_headline.md",
         "results/laptop/tables/alfworld_headline.md",
         "results/laptop/tables/alfworld_kitchens.md",
+        "results/pretrained_cpu/tables/taxi_headline.md",
         "benchmarks/architectures.md",
         "benchmarks/decisions.md",
         "benchmarks/household.md",
+        "benchmarks/pretrained.md",
     ],
 )
 def test_tables_in_the_readme_are_those_of_the_pipeline(table):
