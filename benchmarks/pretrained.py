@@ -1,11 +1,11 @@
 """Two players on a pretrained base: decisions per second and peak memory, the straightforward way and this project's.
 
-    python benchmarks/pretrained.py [--base smollm2-135m] [--episodes 24] [--slow 16]
+    python benchmarks/pretrained.py [--base smollm2-135m] [--episodes 12] [--slow 6]
 
 Both ways decide on the same recorded situations with the same model, each in a process of its own so that memory is its
 own. The straightforward way holds two copies of the model, one a player, each with its LoRA adapter, in float32; plays
-one environment after the other in lockstep, one decision at a time; encodes every prompt anew; and computes the whole
-vocabulary at every position. It decides on `--slow` situations only, since it takes seconds for each. The rows between
+one environment after the other in lockstep, one decision at a time; encodes everything anew for every token; and
+computes the whole vocabulary at every position of a policy's prompt. It decides on `--slow` situations only, since it takes seconds for each. The rows between
 add one thing at a time. `players_to_one_model`: bytes of both players' weights as a share of one model's without
 adapters; `switch_ms`: to let the other adapter speak. Writes pretrained.csv and pretrained.md beside this file.
 """
@@ -30,7 +30,8 @@ from reflect_rl.rollout import Players, Seat
 from reflect_rl.runs import peak_memory_mb, provenance, write_csv, write_text
 
 WAYS = {
-    "straightforward": "two copies in float32, one decision at a time, every prompt whole, full vocabulary",
+    "straightforward": "two copies in float32, one decision at a time, everything encoded anew for every token, full vocabulary",
+    "key-value cache": "and what a reflection has so far is not encoded anew for its next token",
     "one base": "one base in float32 with two adapters",
     "batched": "and the decisions of all episodes in one batch, sorted by length; label rows at the last position",
     "half": "and bfloat16",
@@ -40,7 +41,7 @@ NEW_TOKENS = 24
 
 
 @torch.no_grad()
-def straightforward(policy, reflector, tokenizer, labels, situation) -> None:
+def straightforward(policy, reflector, tokenizer, labels, situation, cache: bool) -> None:
     """One decision by the two models; what a first implementation does."""
     from reflect_rl.prompts import policy_prompt, reflection_prompt
 
@@ -51,6 +52,7 @@ def straightforward(policy, reflector, tokenizer, labels, situation) -> None:
         attention_mask=torch.ones_like(ids),
         max_new_tokens=NEW_TOKENS,
         do_sample=False,
+        use_cache=cache,
         pad_token_id=tokenizer.pad_token_id,
     )
     text = tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True)
@@ -68,18 +70,14 @@ def measure(way: str, base: str, episodes: int, slow: int) -> dict:
     labels = labels_for(tokenizer, domain(settings.env).labels)
     steps = situations(settings, episodes)
     flat = [one for batch in steps for one in batch]
-    if way in ("straightforward", "one base"):
+    if way in ("straightforward", "key-value cache", "one base"):
         first = models.from_pretrained(settings.model, 0).eval()
-        second = models.from_pretrained(settings.model, 0).eval() if way == "straightforward" else first
+        second = first if way == "one base" else models.from_pretrained(settings.model, 0).eval()
         held, loaded = {first, second}, peak_memory_mb()
 
         def run(one):
-            models.activate(second, "reflector")
-            if way == "straightforward":
-                models.activate(first, "policy")
-                straightforward(first, second, tokenizer, labels, one)
-            else:  # the same steps, with the adapter changed in between
-                straightforward(Speaker(first, "policy"), Speaker(second, "reflector"), tokenizer, labels, one)
+            players = Speaker(first, "policy"), Speaker(second, "reflector")
+            straightforward(*players, tokenizer, labels, one, way != "straightforward")
 
         work, decisions = [flat[i] for i in np.random.default_rng(0).permutation(len(flat))[:slow]], slow
     else:
@@ -123,7 +121,7 @@ def switching(model, times: int = 50) -> float:
 
 
 class Speaker:
-    """A shared model that speaks as one player."""
+    """A model that speaks as one player, whether it is shared or not."""
 
     def __init__(self, model, player):
         self.model, self.player = model, player
@@ -140,8 +138,8 @@ class Speaker:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="smollm2-135m", help="what model.base takes")
-    parser.add_argument("--episodes", type=int, default=24)
-    parser.add_argument("--slow", type=int, default=16, help="decisions of the ways that decide one at a time")
+    parser.add_argument("--episodes", type=int, default=12)
+    parser.add_argument("--slow", type=int, default=6, help="decisions of the ways that decide one at a time")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:
@@ -159,6 +157,7 @@ def main() -> None:
     rate = table.decisions / table.seconds
     table["decisions_per_second"] = rate.round(2)
     table["ratio"] = (rate / rate[0]).round(1)
+    table["ratio_to_cache"] = (rate / rate[1]).round(1)
     table["memory_ratio"] = (table.peak_memory_mb / table.peak_memory_mb[0]).round(2)
     table["what"] = table.way.map(WAYS)
     here = Path(__file__).parent
