@@ -193,7 +193,10 @@ def load_base(config: ModelConfig) -> PreTrainedModel:
             )
         options["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{config.quantization}": True})
     _check_memory(config)
-    model = _load(AutoModelForCausalLM, config, dtype=computing_dtype(config), **options)
+    dtype = computing_dtype(config)
+    if dtype == torch.bfloat16 and (Path(pretrained.find(config.base)) / pretrained.HALF).is_dir():
+        options["subfolder"] = pretrained.HALF
+    model = _load(AutoModelForCausalLM, config, dtype=dtype, **options)
     # from the last positions of a batch, a strided view, torch would copy the head's weights once a row
     model.get_output_embeddings().register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
     return model

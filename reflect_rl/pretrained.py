@@ -47,6 +47,9 @@ PACKAGED = {
 }
 
 
+HALF = "bfloat16"  # folder with the same weights of half the size, in the folder of a model that was de-quantised
+
+
 def find(base: str) -> str:
     """What transformers loads for a base: a folder on this machine where there is one, else the hub id itself.
 
@@ -151,6 +154,7 @@ def _convert(gguf: Path, folder: Path, source: str) -> None:
         raise ReflectRLError(f"{gguf} is no GGUF model that can be read ({error}); fetch it anew") from error
     with paths.writing(draft):
         model.save_pretrained(draft)
+        model.to(torch.bfloat16).save_pretrained(draft / HALF)  # casting at every start would need both in memory
         tokenizer.save_pretrained(draft)
         text = json.dumps({"source": source, "sha256": digest(gguf)}, indent=1)
         (draft / "source.json").write_text(text + "\n")
