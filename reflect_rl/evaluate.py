@@ -415,8 +415,18 @@ def _prompted(profile: Profile, env: str) -> str:
 
 
 def protocols(profile_name: str) -> str:
-    """The protocol of every environment of a profile, for tables that hold them all."""
+    """Protocol and hardware of every environment of a profile, for tables that hold them all."""
     envs = configuration.profile(profile_name).envs
+    texts = [f"{protocol(profile_name, env)} {hardware(profile_name, env)}".rstrip() for env in envs]
     if len(envs) == 1:
-        return protocol(profile_name, envs[0])
-    return "\n\n".join(f"{env}. {protocol(profile_name, env)}" for env in envs)
+        return texts[0]
+    return "\n\n".join(f"{env}. {text}" for env, text in zip(envs, texts, strict=True))
+
+
+def hardware(profile_name: str, env: str) -> str:
+    """What the collected results of an environment were made on, in a sentence; empty where there are none yet."""
+    made = _entries(paths.results(profile_name)) or _entries(paths.project() / "results" / profile_name)
+    if env not in made:
+        return ""
+    machine = made[env]["provenance"]
+    return f"Made on {machine['machine']}, {machine['cpu_cores']} CPU cores, {machine['gpu'] or 'no GPU'}."

@@ -1,5 +1,6 @@
 import gzip
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -301,3 +302,9 @@ def test_tuning_chooses_the_highest_mean_over_seeds_on_sampled_full_episodes(hom
     pd.concat([written, other]).to_csv(paths.results("smoke") / "tuning.csv", index=False)
     again = evaluate.collect_tuning("smoke", "taxi")  # what the file has of other environments stays
     pd.testing.assert_frame_equal(again, pd.concat([other, written], ignore_index=True))
+
+
+def test_tables_say_what_they_were_made_on(home):
+    assert evaluate.hardware("smoke", "taxi") == ""
+    assert re.fullmatch(r"Made on \w+, \d+ CPU cores, .+\.", evaluate.hardware("laptop", "taxi"))
+    assert evaluate.hardware("laptop", "taxi") in evaluate.protocols("laptop")
