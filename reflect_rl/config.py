@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import yaml
 
@@ -237,6 +238,16 @@ class EvaluationConfig:
         _at_least_one("evaluation", "repeats", self.repeats)
 
 
+def without_secrets(url: str) -> None:
+    """Raise ReflectRLError where the address of an endpoint holds more than host and path: it is stored with results."""
+    parts = urlparse(url)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ReflectRLError(
+            f"the endpoint's address at {parts.hostname} has a user, a password or a query, which would be stored with "
+            "the results; give host and path alone, and the key in an environment variable"
+        )
+
+
 @dataclass(frozen=True)
 class TeacherConfig:
     """Who writes the reflections of the data: the environment's teacher of rules, or a language model.
@@ -263,6 +274,7 @@ class TeacherConfig:
     def __post_init__(self):
         if bool(self.model) != bool(self.endpoint):
             raise ReflectRLError("a teacher needs both teacher.model and teacher.endpoint; the rules need neither")
+        without_secrets(self.endpoint)
         _at_least_one("teacher", "side_by_side", self.side_by_side)
 
 
@@ -282,6 +294,9 @@ class PromptedConfig:
     examples: int = 3
     context: int = 4096
     max_new_tokens: int = 48
+
+    def __post_init__(self):
+        without_secrets(self.endpoint)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 import openai
 
 from reflect_rl import paths
+from reflect_rl.config import without_secrets
 from reflect_rl.errors import ReflectRLError
 
 Message = dict[str, str]  # {"role": "system", "user" or "assistant", "content": text}
@@ -58,6 +59,7 @@ class Endpoint:
         host = urlparse(url).hostname
         if urlparse(url).scheme not in ("http", "https") or not host:
             raise ReflectRLError(f"endpoint {url!r} is no address; give one such as http://localhost:8000/v1")
+        without_secrets(url)
         self._secret = os.environ.get(key, "")
         if not self._secret and host not in ("localhost", "127.0.0.1", "::1"):
             raise ReflectRLError(f"no key for {url}; put it into the environment variable {key}")
@@ -119,8 +121,8 @@ class Endpoint:
 
     def _hidden(self, text: str) -> str:
         """A message of the server on one line, without the key."""
-        line = " ".join(text.split())[:200]
-        return line.replace(self._secret, "***") if self._secret else line
+        line = " ".join(text.split())
+        return (line.replace(self._secret, "***") if self._secret else line)[:200]  # a key that is cut is not found
 
     def _failure(self, what: str) -> ReflectRLError:
         return ReflectRLError(

@@ -232,7 +232,7 @@ def from_pretrained(config: ModelConfig, seed: int) -> PeftModel:
         model = get_peft_model(base, settings, adapter_name=first)
         for name in others:
             model.add_adapter(name, settings)
-    return model
+    return model.eval()  # peft's modules start in training, where dropout makes two passes differ
 
 
 def build(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, PreTrainedModel | PeftModel]:

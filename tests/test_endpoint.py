@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from reflect_rl import paths
+from reflect_rl import config, paths
 from reflect_rl.endpoint import Endpoint
 from reflect_rl.errors import ReflectRLError
 
@@ -170,3 +170,24 @@ def test_threads_count_together():
         for thread in threads:
             thread.join()
         assert endpoint.usage.requests == 16 and endpoint.usage.prompt_tokens == 160
+
+
+@pytest.mark.parametrize("before", range(150, 206, 5))
+def test_a_key_is_hidden_before_a_message_is_cut(before, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    hidden = Endpoint("http://localhost:1/v1", "m")._hidden("x" * before + " sk-very-secret " + "y" * 99)
+    assert "sk" not in hidden and len(hidden) <= 200
+
+
+@pytest.mark.parametrize(
+    "address", ["https://u:sk-secret@h/v1", "https://sk-secret@h/v1", "https://h/v1?key=sk-secret"]
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(address):
+    for make in (
+        lambda: Endpoint(address, "m"),
+        lambda: config.load("smoke", overrides=f"prompted.endpoint={address}"),
+        lambda: config.load("smoke", overrides=f"teacher.model=m teacher.endpoint={address}"),
+    ):
+        with pytest.raises(ReflectRLError, match="would be stored with the results") as caught:
+            make()
+        assert "secret" not in str(caught.value)

@@ -110,6 +110,15 @@ def test_types_and_lora_by_name(folder):
             ModelConfig(**bad)
 
 
+def test_a_fresh_model_with_dropout_says_the_same_twice(folder):
+    model = models.from_pretrained(ModelConfig(base=str(folder), lora="authors"), 0)
+    for weight in models.weights(model, "policy").values():
+        torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
+    models.activate(model, "policy")
+    ids = torch.arange(20)[None]
+    assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
 def test_lora_targets(folder):
     few = models.from_pretrained(ModelConfig(base=str(folder)), 0)
     many = models.from_pretrained(ModelConfig(base=str(folder), lora_targets="all-linear"), 0)
