@@ -5,9 +5,10 @@
 Both ways decide on the same recorded situations with the same model, each in a process of its own so that memory is its
 own. The straightforward way holds two copies of the model, one a player, each with its LoRA adapter, in float32; plays
 one environment after the other in lockstep, one decision at a time; encodes everything anew for every token; and
-computes the whole vocabulary at every position of a policy's prompt. It decides on `--slow` situations only, since it takes seconds for each. The rows between
-add one thing at a time. `players_to_one_model`: bytes of both players' weights as a share of one model's without
-adapters; `switch_ms`: to let the other adapter speak. Writes pretrained.csv and pretrained.md beside this file.
+computes the whole vocabulary at every position of a policy's prompt. It decides on `--slow` situations only, since it
+takes seconds for each. The rows between add one thing at a time. `players_to_one_model`: bytes of both players' weights
+as a share of one model's without adapters; `switch_ms`: to let the other adapter speak. Writes pretrained.csv and
+pretrained.md beside this file.
 """
 
 import argparse
@@ -71,9 +72,9 @@ def measure(way: str, base: str, episodes: int, slow: int) -> dict:
     steps = situations(settings, episodes)
     flat = [one for batch in steps for one in batch]
     if way in ("straightforward", "key-value cache", "one base"):
-        first = models.from_pretrained(settings.model, 0).eval()
-        second = first if way == "one base" else models.from_pretrained(settings.model, 0).eval()
-        held, loaded = {first, second}, peak_memory_mb()
+        first = models.from_pretrained(settings.model, 0)
+        second = first if way == "one base" else models.from_pretrained(settings.model, 0)
+        held, loaded = [first] if second is first else [first, second], peak_memory_mb()
 
         def run(one):
             players = Speaker(first, "policy"), Speaker(second, "reflector")
@@ -81,10 +82,10 @@ def measure(way: str, base: str, episodes: int, slow: int) -> dict:
 
         work, decisions = [flat[i] for i in np.random.default_rng(0).permutation(len(flat))[:slow]], slow
     else:
-        model = models.from_pretrained(settings.model, 0).eval()
+        model = models.from_pretrained(settings.model, 0)
         policy = Policy(model, tokenizer, 512, labels)
         reflector = Reflector(model, tokenizer, 512, NEW_TOKENS)
-        held, loaded = {model}, peak_memory_mb()
+        held, loaded = [model], peak_memory_mb()
         agent = Players(policy, reflector)
         rng = np.random.default_rng(0)
 
@@ -100,12 +101,12 @@ def measure(way: str, base: str, episodes: int, slow: int) -> dict:
         run(part)
     seconds = time.perf_counter() - before
     named = [pair for model in held for pair in model.named_parameters()]
-    of_one = sum(p.nbytes for name, p in next(iter(held)).named_parameters() if "lora_" not in name)
+    of_one = sum(p.nbytes for name, p in held[0].named_parameters() if "lora_" not in name)
     return {
         "way": way,
         "decisions": decisions,
         "seconds": round(seconds, 1),
-        "switch_ms": round(switching(next(iter(held))), 2),
+        "switch_ms": round(switching(held[0]), 2),
         "players_to_one_model": round(sum(p.nbytes for _, p in named) / of_one, 3),
         "loaded_mb": round(loaded),
         "peak_memory_mb": round(peak_memory_mb()),

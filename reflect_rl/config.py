@@ -500,7 +500,7 @@ def _set(sections: dict[str, dict], key: str, value: Any) -> None:
     sections.setdefault(section, {})[name] = value
 
 
-def _parse(overrides: str) -> list[tuple[str, Any]]:
+def parse(overrides: str) -> list[tuple[str, Any]]:
     """`rl.learning_rate=1e-3 rl.entropy=0` -> [(key, value), ...], sorted, values read as YAML."""
     pairs = {}
     for item in overrides.split():
@@ -540,7 +540,7 @@ def load(profile: str = "smoke", env: str = "taxi", variant: str = "reflect_rl",
         settings += [("rl.milestone", False), ("rl.pickup", 0.0), ("rl.dropoff", 0.0)]
     for key in ("own", "tuned"):
         settings += chosen.get(key, {}).get(variant, {}).items()
-    pairs = _parse(f"{overrides} prompted.model={model}" if model else overrides)
+    pairs = parse(f"{overrides} prompted.model={model}" if model else overrides)
     for key, value in settings + pairs:
         _set(sections, key, value)
     built = {name: SECTIONS[name](**values) for name, values in sections.items()}

@@ -1,7 +1,6 @@
 """Stage 3: fixed task panels, raw episodes, and the results folder that tables and figures are made from."""
 
 import itertools
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -371,11 +370,12 @@ def choose(table: pd.DataFrame) -> list[int]:
     smallest learning rate of RL, which is the safest, and of several with that the highest mean, then the first.
     """
     best = set()
-    for key, means in table.groupby(["env", "variant", "overrides"], sort=False).success.mean().groupby(level=[0, 1]):
+    points = table.groupby(["env", "variant", "overrides"], sort=False).success.mean()
+    for _, means in points.groupby(level=["env", "variant"]):
         level = means[means > means.max() - LEVEL]
-        rates = [re.search(r"rl\.learning_rate=(\S+)", overrides) for *_, overrides in level.index]
-        order = sorted(range(len(level)), key=lambda i: (float(rates[i][1]) if rates[i] else 0.0, -level.iloc[i]))
-        best.add((*key, level.index[order[0]][2]))
+        rates = [float(dict(configuration.parse(point)).get("rl.learning_rate", 0)) for *_, point in level.index]
+        safest = min(zip(rates, -level, level.index, strict=True), key=lambda entry: entry[:2])  # the first of equals
+        best.add(safest[2])
     return [int(key in best) for key in zip(table.env, table.variant, table.overrides, strict=True)]
 
 
@@ -395,7 +395,8 @@ def protocol(profile_name: str, env: str) -> str:
         f"{tasks}; sampled decoding at temperature 1 with {panel.repeats} episodes a "
         f"task, greedy decoding with one; the policy is the one after {run.rl.env_steps} environment steps (no early "
         "stopping); the reflector's checkpoint and, where there is a tuning grid, its choice were decided on validation tasks "
-        f"only. {_prompted(profile, env)}Claims are judged on sampled decoding within {paper.HORIZON[env]} steps. Intervals: 95%, bootstrap over whole seeds; in the main table over seeds within each task. "
+        f"only. {_prompted(profile, env)}Claims are judged on sampled decoding within {paper.HORIZON[env]} steps. "
+        "Intervals: 95%, bootstrap over whole seeds; in the main table over seeds within each task. "
         "The ceiling is the share of tasks that can be finished within the horizon at all. The paper's numbers come from a "
         f"secondary source and were measured with GPT-2 XL on {paper.SAMPLE[env]}."
     )
@@ -425,7 +426,7 @@ def protocols(profile_name: str) -> str:
 
 def hardware(profile_name: str, env: str) -> str:
     """What the collected results of an environment were made on, in a sentence; empty where there are none yet."""
-    made = _entries(paths.results(profile_name)) or _entries(paths.project() / "results" / profile_name)
+    made = _entries(paths.project() / "results" / profile_name) | _entries(paths.results(profile_name))
     if env not in made:
         return ""
     machine = made[env]["provenance"]

@@ -155,6 +155,8 @@ def _load(auto_class, config: ModelConfig, **options):
     """A base's model or tokenizer: from this machine, or where `$REFLECT_RL_DOWNLOAD` is set from the hub."""
     download = os.environ.get("REFLECT_RL_DOWNLOAD", "") not in ("", "0")
     place = pretrained.find(config.base)
+    if options.get("dtype") == torch.bfloat16 and (Path(place) / pretrained.HALF).is_dir():
+        options["subfolder"] = pretrained.HALF
     try:
         return auto_class.from_pretrained(
             place, revision=config.revision or None, local_files_only=not download, **options
@@ -193,10 +195,7 @@ def load_base(config: ModelConfig) -> PreTrainedModel:
             )
         options["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{config.quantization}": True})
     _check_memory(config)
-    dtype = computing_dtype(config)
-    if dtype == torch.bfloat16 and (Path(pretrained.find(config.base)) / pretrained.HALF).is_dir():
-        options["subfolder"] = pretrained.HALF
-    model = _load(AutoModelForCausalLM, config, dtype=dtype, **options)
+    model = _load(AutoModelForCausalLM, config, dtype=computing_dtype(config), **options)
     # from the last positions of a batch, a strided view, torch would copy the head's weights once a row
     model.get_output_embeddings().register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
     return model
