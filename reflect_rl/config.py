@@ -254,20 +254,13 @@ class TeacherConfig:
 
     Attributes:
         model: empty for rules; else the name that the endpoint knows.
-        endpoint: base URL of an OpenAI-compatible server; key: environment variable that holds its key.
-        per_minute: requests a minute at most, 0 for no limit; side_by_side: requests at a time.
-        prompt_price, completion_price: of a million tokens, to count the cost.
+        endpoint: base URL of an OpenAI-compatible server (`AskingConfig` says how it is asked).
         max_new_tokens: longest reflection (paper: 100).
         advice: whether `Next: <action>.` is added in the game's own words, so that a reflection can be followed.
     """
 
     model: str = ""
     endpoint: str = ""
-    key: str = "OPENAI_API_KEY"
-    per_minute: float = 0.0
-    side_by_side: int = 4
-    prompt_price: float = 0.0
-    completion_price: float = 0.0
     max_new_tokens: int = 100
     advice: bool = True
 
@@ -275,7 +268,29 @@ class TeacherConfig:
         if bool(self.model) != bool(self.endpoint):
             raise ReflectRLError("a teacher needs both teacher.model and teacher.endpoint; the rules need neither")
         without_secrets(self.endpoint)
-        _at_least_one("teacher", "side_by_side", self.side_by_side)
+
+
+@dataclass(frozen=True)
+class AskingConfig:
+    """How an endpoint is asked, as a teacher or as a prompted model. No result depends on it, and no folder's name.
+
+    Attributes:
+        key: environment variable that holds the key; a server on this machine needs none.
+        per_minute: requests a minute at most, 0 for no limit; side_by_side: requests at a time.
+        prompt_price, completion_price: of a million tokens, to count the cost.
+    """
+
+    key: str = "OPENAI_API_KEY"
+    per_minute: float = 0.0
+    side_by_side: int = 4
+    prompt_price: float = 0.0
+    completion_price: float = 0.0
+
+    def __post_init__(self):
+        _at_least_one("asking", "side_by_side", self.side_by_side)
+        for name in ("per_minute", "prompt_price", "completion_price"):
+            if getattr(self, name) < 0:
+                raise ReflectRLError(f"setting asking.{name}={getattr(self, name)} should be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -283,13 +298,15 @@ class PromptedConfig:
     """Baselines that are prompted and not trained.
 
     Attributes:
-        model: what `model.base` takes; behind an endpoint the name that it knows.
+        model: what `model.base` takes; behind an endpoint the name that it knows. revision, dtype: as of `model.base`.
         endpoint: base URL of an OpenAI-compatible server; empty for a model on this machine.
         examples: worked examples in the prompts of the few-shot variants, from training tasks.
         context, max_new_tokens: longest prompt with its answer, and longest thought, in tokens.
     """
 
     model: str = "smollm2-135m"
+    revision: str = ""
+    dtype: str = "auto"
     endpoint: str = ""
     examples: int = 3
     context: int = 4096
@@ -360,6 +377,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     prompted: PromptedConfig = field(default_factory=PromptedConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    asking: AskingConfig = field(default_factory=AskingConfig)
     overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -388,7 +406,7 @@ class Config:
 
     @property
     def run_dir(self) -> Path:
-        profile = self.stage_profile(*SECTIONS)
+        profile = self.stage_profile(*DECIDING)
         return paths.run(profile, self.env, self.variant, self.seed)
 
     @property
@@ -402,7 +420,9 @@ class Config:
     def prompted_model(self) -> ModelConfig:
         """The model of a prompted variant."""
         asked = self.prompted
-        return ModelConfig(asked.model, context=asked.context, max_new_tokens=asked.max_new_tokens)
+        return ModelConfig(
+            asked.model, asked.revision, asked.dtype, context=asked.context, max_new_tokens=asked.max_new_tokens
+        )
 
     def sections(self, *names: str) -> dict:
         """The named sections as plain JSON, with environment and seed; with `data` its teacher, where it is an LM."""
@@ -437,7 +457,7 @@ def chosen(profile: Profile, env: str) -> tuple[str, ...]:
 
 
 SECTIONS = {f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
-
+DECIDING = tuple(name for name in SECTIONS if name != "asking")  # those that results depend on
 
 BY_VARIANT = ("variants", "own", "tuned")  # keys of an environment's settings that are no sections
 

@@ -178,8 +178,8 @@ def make(config: Config) -> dict:
 def _make(config: Config) -> dict:
     folder = config.data_dir
     rng = np.random.default_rng([config.seed, 1])
-    writer, asked = teacher(config.env, config.teacher), config.teacher
-    examples = collect(config.env, config.data, writer, rng, asked.side_by_side if asked.model else 1)
+    writer, asked = teacher(config.env, config.teacher, config.asking), config.teacher
+    examples = collect(config.env, config.data, writer, rng, config.asking.side_by_side if asked.model else 1)
     labels, lines = domain(config.env).labels, {}
     if config.model.base:
         labels = labels_for(load_tokenizer(config.model), labels)

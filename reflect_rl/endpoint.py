@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -13,7 +14,7 @@ from urllib.parse import urlparse
 import openai
 
 from reflect_rl import paths
-from reflect_rl.config import without_secrets
+from reflect_rl.config import AskingConfig, without_secrets
 from reflect_rl.errors import ReflectRLError
 
 Message = dict[str, str]  # {"role": "system", "user" or "assistant", "content": text}
@@ -21,7 +22,12 @@ Message = dict[str, str]  # {"role": "system", "user" or "assistant", "content":
 
 @dataclass
 class Usage:
-    """What the asking has cost: requests that were answered, replies from the cache, tokens, money (unit of `prices`)."""
+    """What the replies have cost, one that was kept from an earlier run like one of this.
+
+    Attributes:
+        requests: that were answered in this run. remembered: replies from the cache.
+        prompt_tokens, completion_tokens: of all different replies. cost: of these, in the unit of the prices.
+    """
 
     requests: int = 0
     remembered: int = 0
@@ -40,9 +46,7 @@ class Endpoint:
     Args:
         url: base URL, such as `http://localhost:8000/v1`.
         model: the name that the server knows.
-        key: environment variable that holds the key; a server on this machine needs none. The key is never written.
-        per_minute: requests a minute at most, 0 for no limit.
-        prices: of a million prompt tokens and of a million completion tokens.
+        asking: where the key is, which is never written, how often to ask, and what it costs.
         tries: how often a request is made at most. timeout: seconds that one may take.
     """
 
@@ -50,9 +54,7 @@ class Endpoint:
         self,
         url: str,
         model: str,
-        key: str = "OPENAI_API_KEY",
-        per_minute: float = 0,
-        prices: tuple[float, float] = (0.0, 0.0),
+        asking: AskingConfig | None = None,
         tries: int = 6,
         timeout: float = 120.0,
     ):
@@ -60,15 +62,22 @@ class Endpoint:
         if urlparse(url).scheme not in ("http", "https") or not host:
             raise ReflectRLError(f"endpoint {url!r} is no address; give one such as http://localhost:8000/v1")
         without_secrets(url)
+        self.asking = asking or AskingConfig()
+        key = self.asking.key
         self._secret = os.environ.get(key, "")
         if not self._secret and host not in ("localhost", "127.0.0.1", "::1"):
             raise ReflectRLError(f"no key for {url}; put it into the environment variable {key}")
-        self.url, self.model, self.key, self.prices, self.tries = url, model, key, prices, tries
+        self.url, self.model, self.tries = url, model, tries
         self._client = openai.OpenAI(
-            base_url=url, api_key=self._secret or "none", max_retries=tries - 1, timeout=timeout
+            base_url=url,
+            api_key=self._secret or "none",
+            max_retries=tries - 1,
+            timeout=timeout,
+            http_client=openai.DefaultHttpxClient(event_hooks={"request": [self._wait]}),  # repetitions among them
         )
-        self._pause, self._next = 60 / per_minute if per_minute else 0.0, 0.0
+        self._pause, self._next = 60 / self.asking.per_minute if self.asking.per_minute else 0.0, 0.0
         self._turn = threading.Lock()
+        self._asked: dict[Path, threading.Lock] = defaultdict(threading.Lock)  # requests so far
         self.usage = Usage()
 
     def reply(self, messages: Sequence[Message], max_tokens: int, temperature: float = 0.0, attempt: int = 0) -> str:
@@ -84,14 +93,15 @@ class Endpoint:
             "temperature": temperature,
         }
         path = self._place(request | {"url": self.url, "attempt": attempt})
-        kept = _read(path)
-        if kept is None:
-            kept = self._ask(request)
-            paths.write_bytes(path, (json.dumps(kept, indent=1) + "\n").encode())
-            self._count(kept)
-        else:
-            with self._turn:
-                self.usage.remembered += 1
+        with self._turn:
+            new, asked = path not in self._asked, self._asked[path]
+        with asked:  # who wants the same waits for the reply
+            kept = _read(path)
+            remembered = kept is not None
+            if not remembered:
+                kept = self._ask(request)
+                paths.write_bytes(path, (json.dumps(kept, indent=1) + "\n").encode())
+        self._count(kept, remembered, new)
         return kept["text"]
 
     def _place(self, content: dict) -> Path:
@@ -100,7 +110,6 @@ class Endpoint:
 
     def _ask(self, request: dict) -> dict:
         for _ in range(self.tries):
-            self._wait()
             try:
                 answer = self._client.chat.completions.create(**request)
                 text, used = answer.choices[0].message.content, answer.usage
@@ -126,11 +135,11 @@ class Endpoint:
 
     def _failure(self, what: str) -> ReflectRLError:
         return ReflectRLError(
-            f"the endpoint {self.url} ({self.model}) {what}; see to it, or to the key in {self.key}, and run again: "
+            f"the endpoint {self.url} ({self.model}) {what}; see to it, or to the key in {self.asking.key}, and run again: "
             "the replies so far are kept"
         )
 
-    def _wait(self) -> None:
+    def _wait(self, _) -> None:
         """Keep to `per_minute`, for all threads together."""
         with self._turn:
             now = time.monotonic()
@@ -138,13 +147,16 @@ class Endpoint:
             self._next = at + self._pause
         time.sleep(at - now)
 
-    def _count(self, kept: dict) -> None:
+    def _count(self, kept: dict, remembered: bool, new: bool) -> None:
+        usage, asking = self.usage, self.asking
         with self._turn:
-            self.usage.requests += 1
-            self.usage.prompt_tokens += kept["prompt_tokens"]
-            self.usage.completion_tokens += kept["completion_tokens"]
-            tokens = (self.usage.prompt_tokens, self.usage.completion_tokens)
-            self.usage.cost = sum(n * price for n, price in zip(tokens, self.prices, strict=True)) / 1e6
+            usage.remembered += remembered
+            usage.requests += not remembered
+            if new or not remembered:
+                usage.prompt_tokens += kept.get("prompt_tokens", 0)
+                usage.completion_tokens += kept.get("completion_tokens", 0)
+            cost = usage.prompt_tokens * asking.prompt_price + usage.completion_tokens * asking.completion_price
+            usage.cost = cost / 1e6
 
     def spent(self) -> dict:
         """`usage` as plain JSON, for manifests."""

@@ -287,7 +287,7 @@ def collect(profile_name: str, env: str) -> Results:
     )
     entry = {
         "seeds": profile.seeds,
-        "settings": {c.variant: c.sections(*configuration.SECTIONS) for c in configs if c.seed == profile.seeds[0]},
+        "settings": {c.variant: c.sections(*configuration.DECIDING) for c in configs if c.seed == profile.seeds[0]},
         "data_sha256": checksums,
         "rl_seconds": round(sum(run["seconds"] for run in runs)),
         "provenance": provenance(),

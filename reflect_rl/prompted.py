@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from reflect_rl import models, ranks
+from reflect_rl import models
 from reflect_rl.config import Config
 from reflect_rl.data import act, begin
 from reflect_rl.endpoint import Endpoint, Message
@@ -27,7 +27,6 @@ from reflect_rl.teachers import Situation, teacher
 
 ACT = "Answer with the label of the action that brings you nearest to the goal, and with nothing else."
 THINK = "Say in one or two short sentences what your last action did, whether it was good, and what to do next."
-SIDE_BY_SIDE = 8  # requests to an endpoint
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Remote:
     def decide(self, seats: Sequence[Seat]) -> list[Decision]:
         # where sampled, equal situations are separate requests: by the seat's own generator
         attempts = [int(seat.rng.integers(2**31)) if self.temperature else 0 for seat in seats]
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        with ThreadPoolExecutor(self.endpoint.asking.side_by_side) as pool:
             return list(pool.map(self._decide, seats, attempts))
 
     def _decide(self, seat: Seat, attempt: int) -> Decision:
@@ -133,11 +132,17 @@ class Remote:
 
 
 def choice(answer: str, actions: Sequence[str], labels: Sequence[str]) -> int | None:
-    """Index of the action whose label an answer begins with, or else whose text it names; None where it does neither."""
-    begins = re.match(r"\W*(?:(?:answer|label|action)\b\W*)?([A-Z]{1,2})\b", answer, re.IGNORECASE)
+    """Index of the action whose label an answer begins with, or else whose text it names; None where it does neither.
+
+    A label stands alone or before its action: "I would move" and "A move to the north" begin with none.
+    """
+    begins = re.match(r"\W*(?:(?i:the )?(?i:answer|label|action)(?i: is)?\b\W*)?([A-Z]{1,2})\b(.*)", answer, re.DOTALL)
     if begins and begins[1] in labels:
-        return list(labels).index(begins[1])
-    return advised_action(answer, actions)
+        index, rest = list(labels).index(begins[1]), begins[2]
+        said, named = rest.strip().lower(), actions[index].lower()
+        if not re.match(r"\s+\w|'", rest) or said.startswith(named) or named.startswith(said):
+            return index
+    return advised_action(answer.lower(), [action.lower() for action in actions])
 
 
 def _common(encode: Encoder, prompt: Callable[..., str], more: tuple) -> list[int]:
@@ -153,7 +158,7 @@ def agents(config: Config) -> dict[str, Agent]:
     shown = examples(config.env, settings.examples) if config.arm.few_shot else []
     if settings.endpoint:
         talk = Conversation(config.env, shown, in_order(LETTERS))
-        endpoint = Endpoint(settings.endpoint, settings.model)
+        endpoint = Endpoint(settings.endpoint, settings.model, config.asking)
         return {
             name: Remote(endpoint, talk, reflecting, settings.max_new_tokens, temperature)
             for name, temperature in (("sampled", 1.0), ("greedy", 0.0))
@@ -162,7 +167,7 @@ def agents(config: Config) -> dict[str, Agent]:
     tokenizer = models.load_tokenizer(model)
     labels = labels_for(tokenizer, domain(config.env).labels)
     talk = Conversation(config.env, shown, labels)
-    base = models.load_base(model).to(ranks.device()).eval()
+    base = models.load_base(model).eval()
     policy = Policy(base, tokenizer, model.context, labels)
     reflector = Reflector(base, tokenizer, model.context, model.max_new_tokens) if reflecting else None
     prompts = Format(
@@ -170,9 +175,10 @@ def agents(config: Config) -> dict[str, Agent]:
         lambda *state: written(talk.action(*state), tokenizer) + "Answer:",
     )
     asked = (("move", "stay"), "" if reflecting else None, ("A", "B"))
-    policy.prefix = Prefix(base, _common(policy.encode, prompts.policy, asked))
-    if reflector is not None:
-        reflector.prefix = Prefix(base, _common(reflector.encode, prompts.reflection, ()))
+    if set(getattr(base.config, "layer_types", None) or ["full_attention"]) == {"full_attention"}:
+        policy.prefix = Prefix(base, _common(policy.encode, prompts.policy, asked))
+        if reflector is not None:
+            reflector.prefix = Prefix(base, _common(reflector.encode, prompts.reflection, ()))
     return {
         name: Players(policy, reflector, greedy=name == "greedy", prompts=prompts) for name in ("sampled", "greedy")
     }

@@ -90,7 +90,7 @@ class Learner:
         self.critic = None
         if self.config.baseline == "critic":
             with models.seeded(self.seed):
-                self.critic = torch.nn.Linear(parameters[0].shape[-1], 1).to(self.device)
+                self.critic = torch.nn.Linear(self.policy.model.config.hidden_size, 1).to(self.device)
             torch.nn.init.zeros_(self.critic.weight)
             parameters += self.critic.parameters()
         self.optimizer = torch.optim.AdamW(parameters, lr=self.config.learning_rate, weight_decay=0.0)
@@ -116,12 +116,12 @@ class Learner:
                 total = torch.zeros(3, device=self.device)  # loss, entropy, clip fraction
                 self.optimizer.zero_grad()
                 steps = torch.isin(batch.row, part).sum()
-                for rows in ranks.share(part).split(self.rows or len(part)):
+                for rows in self._parts(ranks.share(part)):
                     loss, measured = self._loss(batch, rows, bonus, steps)
                     loss.backward()
                     total += torch.stack([loss.detach(), *measured])
-                if past is not None and ranks.is_first():
-                    loss = self._replay_loss(past)
+                for rows in self._parts(torch.arange(len(past.prompts), device=self.device)) if past and ranks.is_first() else ():
+                    loss = self._replay_loss(past, rows)
                     loss.backward()
                     total[0] += loss.detach()
                 ranks.add_up_gradients(self.optimizer.param_groups[0]["params"])
@@ -134,6 +134,10 @@ class Learner:
         if config.replay:
             self.replay = (self.replay + [e for e in episodes if e.success])[-config.replay :]
         return {key: sum(entry[key] for entry in logs) / len(logs) for key in logs[0]}
+
+    def _parts(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        """Rows as they go forward and backward; none where a process has no share of a small batch."""
+        return list(rows.split(self.rows or len(rows))) if len(rows) else []
 
     def _loss(
         self, batch: Batch, part: torch.Tensor, bonus: float, whole: torch.Tensor
@@ -168,10 +172,14 @@ class Learner:
         weight = steps.sum() / whole
         return weight * (loss + extra), (weight * entropy.detach(), weight * clipped)
 
-    def _replay_loss(self, past: Batch) -> torch.Tensor:
-        log_probs = self.policy.log_probs(past.prompts, past.legal)[past.row]
-        log_prob = log_probs.gather(1, past.action[:, None])[:, 0]
-        return objectives.replay_loss(log_prob, past.log_prob, past.returns)
+    def _replay_loss(self, past: Batch, part: torch.Tensor) -> torch.Tensor:
+        """Share of the replayed loss of the steps whose prompt is in `part`, as in `_loss`."""
+        steps = torch.isin(past.row, part)
+        log_probs = self.policy.log_probs([past.prompts[i] for i in part], [past.legal[i] for i in part])
+        row = torch.searchsorted(part, past.row[steps])
+        log_prob = log_probs[row].gather(1, past.action[steps, None])[:, 0]
+        loss = objectives.replay_loss(log_prob, past.log_prob[steps], past.returns[steps])
+        return steps.sum() / len(past.row) * loss
 
 
 def rollouts(config: Config, players: Pair, update: int, env_steps: int) -> tuple[str, list[Episode]]:

@@ -170,6 +170,7 @@ def fit(
         dataloader_pin_memory=False,
         report_to="none",
     )
+    args._n_gpu = min(args.n_gpu, 1)  # of several GPUs Trainer would make one model each, which forgets whose turn it is
     with models.seeded(seed):
         trainer = _Trainer(
             model=model,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
 
-from reflect_rl.config import TeacherConfig
+from reflect_rl.config import AskingConfig, TeacherConfig
 from reflect_rl.endpoint import Endpoint
 from reflect_rl.envs import alfworld, domain, taxi
 from reflect_rl.errors import unknown
@@ -115,10 +115,9 @@ class LanguageModel:
         r"\b(?:spoiler|hint|secret|confiden\w+|(?:was|were|been) (?:told|given)|best (?:next )?action)\b", re.I
     )
 
-    def __init__(self, module: ModuleType, settings: TeacherConfig):
+    def __init__(self, module: ModuleType, settings: TeacherConfig, asking: AskingConfig | None = None):
         self.settings, self.spoilt = settings, 0
-        prices = (settings.prompt_price, settings.completion_price)
-        self.endpoint = Endpoint(settings.endpoint, settings.model, settings.key, settings.per_minute, prices)
+        self.endpoint = Endpoint(settings.endpoint, settings.model, asking)
         self._rules = (
             f"You teach a player of a text game. {module.GOAL}\n{module.LEGEND}\nSay in one or two short sentences what "
             "the last action did, whether it was good, and in your own words what to do next and why. You are shown a "
@@ -158,8 +157,8 @@ class LanguageModel:
 RULES = {"taxi": TaxiRules, "alfworld": HouseholdRules}
 
 
-def teacher(env: str, settings: TeacherConfig | None = None) -> Teacher:
+def teacher(env: str, settings: TeacherConfig | None = None, asking: AskingConfig | None = None) -> Teacher:
     """The teacher of an environment: its rules, or the language model that is named."""
     if env not in RULES:
         raise unknown("environment", env, RULES)
-    return LanguageModel(domain(env).module, settings) if settings and settings.model else RULES[env]()
+    return LanguageModel(domain(env).module, settings, asking) if settings and settings.model else RULES[env]()

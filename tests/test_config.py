@@ -207,7 +207,7 @@ def test_seeds_and_variants_have_folders_of_their_own():
 
 
 def test_sections_are_plain_json():
-    found = load().sections(*config.SECTIONS)
+    found = load().sections(*config.DECIDING)
     assert list(found) == [
         *("env", "seed", "data", "model", "reflector", "policy", "rl", "evaluation", "prompted", "teacher")
     ]

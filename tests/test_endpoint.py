@@ -6,9 +6,11 @@ import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
 from reflect_rl import config, paths
+from reflect_rl.config import AskingConfig
 from reflect_rl.endpoint import Endpoint
 from reflect_rl.errors import ReflectRLError
 
@@ -72,14 +74,16 @@ def home(tmp_path, monkeypatch):
 
 def test_replies_are_kept_by_content_and_outlive_the_process():
     with server() as (url, asked):
-        first = Endpoint(url, "m", prices=(1.0, 2.0))
+        priced = AskingConfig(prompt_price=1.0, completion_price=2.0)
+        first = Endpoint(url, "m", priced)
         assert first.reply(HELLO, 8) == first.reply(HELLO, 8) == "fine"
         assert first.spent() == {
             **{"requests": 1, "remembered": 1, "prompt_tokens": 10, "completion_tokens": 5},
             "cost": pytest.approx(20e-6),
         }
-        again = Endpoint(url, "m")
+        again = Endpoint(url, "m", priced)
         assert again.reply(HELLO, 8) == "fine" and again.usage.requests == 0
+        assert again.usage.cost == first.usage.cost  # what a stopped run has paid is not forgotten
         assert len(asked) == 1
         for other in ({"max_tokens": 9}, {"max_tokens": 8, "temperature": 1.0}, {"max_tokens": 8, "attempt": 1}):
             again.reply(HELLO, **other)
@@ -135,7 +139,7 @@ def test_nobody_listens_or_answers_in_time():
 def test_the_key_is_sent_and_never_stored(monkeypatch, home):
     monkeypatch.setenv("MY_KEY", "sk-very-secret")
     with server() as (url, asked):
-        Endpoint(url, "m", key="MY_KEY").reply(HELLO, 8)
+        Endpoint(url, "m", AskingConfig(key="MY_KEY")).reply(HELLO, 8)
     assert asked[0][2] == "Bearer sk-very-secret"
     kept = [path for path in home.rglob("*") if path.is_file()]
     assert kept and not any(b"secret" in path.read_bytes() for path in kept)
@@ -151,24 +155,39 @@ def test_a_far_server_needs_a_key_and_an_address():
 
 def test_requests_keep_their_distance():
     with server() as (url, asked):
-        endpoint = Endpoint(url, "m", per_minute=300)
-        threads = [threading.Thread(target=endpoint.reply, args=(HELLO, 8 + i)) for i in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        endpoint = Endpoint(url, "m", AskingConfig(per_minute=300))
+        _all_at_once([lambda i=i: endpoint.reply(HELLO, 8 + i) for i in range(4)])
     times = sorted(at for at, *_ in asked)
     assert len(times) == 4 and times[-1] - times[0] >= 0.55  # three pauses of 0.2 s, less what sending takes
+
+
+def test_repeated_requests_keep_their_distance_too():
+    with server(429, 429) as (url, asked):
+        Endpoint(url, "m", AskingConfig(per_minute=20)).reply(HELLO, 8)
+    times = [at for at, *_ in asked]
+    assert len(times) == 3 and min(np.diff(times)) > 2.9
+
+
+def test_equal_requests_at_the_same_time_are_paid_once():
+    with server(text=lambda body: time.sleep(0.3) or "fine") as (url, asked):
+        endpoint = Endpoint(url, "m")
+        _all_at_once([lambda: endpoint.reply(HELLO, 8)] * 5)
+        assert len(asked) == 1 and endpoint.usage.requests == 1 and endpoint.usage.remembered == 4
+        assert endpoint.usage.prompt_tokens == 10
+
+
+def _all_at_once(calls):
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def test_threads_count_together():
     with server() as (url, _):
         endpoint = Endpoint(url, "m")
-        threads = [threading.Thread(target=endpoint.reply, args=(HELLO, 8 + i)) for i in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        _all_at_once([lambda i=i: endpoint.reply(HELLO, 8 + i) for i in range(16)])
         assert endpoint.usage.requests == 16 and endpoint.usage.prompt_tokens == 160
 
 

@@ -1,5 +1,6 @@
 """A language model as the teacher: its spoiler stays out of the texts, and a stopped run goes on. Also on a real server."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from test_endpoint import server
 
 from reflect_rl import config, data, pretrained, prompted
-from reflect_rl.config import TeacherConfig
+from reflect_rl.config import AskingConfig, TeacherConfig
 from reflect_rl.envs import domain
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.rollout import play
@@ -85,7 +86,7 @@ def test_a_text_that_tells_is_asked_for_again_and_at_last_cut():
 
 def test_data_of_a_language_model_are_made_and_a_stopped_run_goes_on():
     with server(text="All is well.") as (url, asked):
-        settings = f"{SMALL} teacher.model=m teacher.endpoint={url} teacher.prompt_price=1.0"
+        settings = f"{SMALL} teacher.model=m teacher.endpoint={url} asking.prompt_price=1.0 asking.side_by_side=2"
         run = config.load("smoke", overrides=settings)
         manifest = data.make(run)
         count = manifest["teacher"]["requests"]
@@ -98,21 +99,31 @@ def test_data_of_a_language_model_are_made_and_a_stopped_run_goes_on():
     again = config.load("smoke", seed=0, overrides=settings)
     for file in ("manifest.json", "config.json"):
         (again.data_dir / file).unlink()  # as if it had been stopped before its end: the server is gone by now
-    assert data.make(again)["teacher"]["requests"] == 0
+    spent = data.make(again)["teacher"]
+    assert spent["requests"] == 0 and spent["cost"] == manifest["teacher"]["cost"]
+
+
+def test_how_an_endpoint_is_asked_is_no_part_of_what_the_data_are():
+    with server(text="Fine.") as (url, asked):
+        settings = f"{SMALL} teacher.model=m teacher.endpoint={url}"
+        data.make(config.load("smoke", overrides=settings))
+        before = len(asked)
+        other = config.load("smoke", overrides=f"{settings} asking.per_minute=1 asking.key=OTHER")
+        data.make(other)
+        assert len(asked) == before and other.run_dir == config.load("smoke", overrides=settings).run_dir
 
 
 def test_a_server_that_fails_midway_loses_nothing():
-    with server(*[200] * 5, *[401] * 20) as (url, asked):
-        settings = f"{SMALL} teacher.model=m teacher.endpoint={url} teacher.side_by_side=2"
+    with server(*[200] * 5, 401) as (url, asked):
+        settings = f"{SMALL} teacher.model=m teacher.endpoint={url} asking.side_by_side=1"
+        run = config.load("smoke", overrides=settings)
         with pytest.raises(ReflectRLError, match="answered 401.*the replies so far are kept"):
-            data.make(config.load("smoke", overrides=settings))
-        before = len(asked)
-    assert before < 26
-    with server() as (other, later):
-        # another address is another server; what counts is that the five replies lie there
-        from reflect_rl import paths
-
-        assert len(list(paths.replies().glob("*/*.json"))) == 5 and not later and other
+            data.make(run)
+        assert len(asked) == 6
+        spent = data.make(run)["teacher"]
+        conversations = [json.dumps(body["messages"]) for _, body, _ in asked]
+        assert spent["requests"] == len(asked) - 6  # the five replies were not asked for again
+        assert len(set(conversations)) == len(conversations) - 1
 
 
 def test_a_teacher_is_named_whole():
@@ -142,8 +153,8 @@ def test_a_real_server_teaches_and_plays(home, monkeypatch, tmp_path_factory):
             except OSError:
                 assert running.poll() is None and time.monotonic() < deadline, (home / "serve.log").read_text()
                 time.sleep(0.5)
-        settings = TeacherConfig(model=folder, endpoint=f"{url}/v1", max_new_tokens=24, prompt_price=1.0)
-        writer = teacher("taxi", settings)
+        settings = TeacherConfig(model=folder, endpoint=f"{url}/v1", max_new_tokens=24)
+        writer = teacher("taxi", settings, AskingConfig(prompt_price=1.0))
         found = situations(count=2)
         texts = [writer.reflect(now) for now in found]
         assert all(text.endswith(f"Next: {now.best_action}.") for text, now in zip(texts, found, strict=True))

@@ -224,17 +224,19 @@ def test_only_new_prompts_are_decoded(reflector, monkeypatch):
 # --- two adapters on one base ---
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, tokenizer):
+def make_base(folder):
     """A folder as `save_pretrained` makes it: a random GPT-2 and its tokenizer."""
-    folder = tmp_path_factory.mktemp("base")
-    torch_state = torch.get_rng_state()
-    torch.manual_seed(0)
-    settings = GPT2Config(vocab_size=len(tokenizer), n_positions=176, n_embd=32, n_layer=2, n_head=4)
-    GPT2LMHeadModel(settings).save_pretrained(folder)
-    torch.set_rng_state(torch_state)
+    tokenizer = models.train_tokenizer(PROMPTS + ASKED, IN_ORDER.names, SIZE)
+    with models.seeded(0):
+        settings = GPT2Config(vocab_size=len(tokenizer), n_positions=176, n_embd=32, n_layer=2, n_head=4)
+        GPT2LMHeadModel(settings).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return make_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
 """Bases: where they come from, what is refused, and that two players on one are two models."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
 
+import gguf
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -80,25 +83,73 @@ def folder(tmp_path_factory):
 
 
 def test_a_base_too_large_for_the_memory(folder, monkeypatch):
-    monkeypatch.setattr(models.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10_000}))
+    monkeypatch.setattr(pretrained.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10_000}))
     with pytest.raises(ReflectRLError, match="GB are free; take a smaller one, model.dtype=bfloat16"):
-        models.load_base(ModelConfig(base=str(folder)))
+        models.load_base(ModelConfig(base=str(folder), context=64))
+
+
+def test_a_container_may_have_less_memory_than_its_machine(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "CONTAINER", tmp_path / "memory.max")
+    for content, small in (("max", False), ("10000", True)):
+        (tmp_path / "memory.max").write_text(f"{content}\n")
+        assert (pretrained.free_memory() == 10_000) == small
+    with pytest.raises(ReflectRLError, match="GB are free"):
+        models.load_base(ModelConfig(base=str(folder), context=64))
+
+
+def test_a_gguf_file_too_large_for_the_memory_is_not_read(tmp_path, monkeypatch):
+    writer = gguf.GGUFWriter(tmp_path / "small.gguf", "llama")
+    writer.add_tensor("token_embd.weight", np.zeros((100, 64), dtype=np.float16))
+    for step in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{step}_to_file")()
+    writer.close()
+    monkeypatch.setattr(pretrained, "free_memory", lambda: 25_000)  # of 25,600
+    with pytest.raises(ReflectRLError, match="needs 0.0 GB to be de-quantised, .*set model.base to the folder"):
+        pretrained.find(str(tmp_path / "small.gguf"))
+
+
+def test_a_base_that_reads_less_than_is_asked_for(folder):
+    with pytest.raises(ReflectRLError, match="reads 64 tokens, fewer than the context of 96; lower model.context"):
+        models.load_base(ModelConfig(base=str(folder), context=96))
+
+
+def test_a_damaged_base_is_one_clear_error(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ReflectRLError, match=r"no pretrained model at model.base=.*cut' \(.+\); give a folder"):
+        models.load_base(ModelConfig(base=str(tmp_path / "cut"), context=64))
+
+
+def test_a_home_is_written_as_a_tilde(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert models.load_base(ModelConfig(base=f"~/{folder.name}", context=64)).config.n_embd == 32
+
+
+def test_a_base_decodes_greedily_whatever_its_own_settings_are(folder):
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"repetition_penalty": 9.0}))
+    assert models.load_base(ModelConfig(base=str(folder), context=64)).generation_config.repetition_penalty in (None, 1.0)
+
+
+def test_the_papers_model_has_a_pinned_revision():
+    assert len(config.load("paper").model.revision) == 40
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can quantise")
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
 def test_quantisation_without_a_gpu(folder, bits):
     with pytest.raises(ReflectRLError, match=f"model.quantization={bits} needs a GPU and bitsandbytes"):
-        models.load_base(ModelConfig(base=str(folder), quantization=bits))
+        models.load_base(ModelConfig(base=str(folder), context=64, quantization=bits))
 
 
 def test_types_and_lora_by_name(folder):
-    assert models.load_base(ModelConfig(base=str(folder), dtype="bfloat16")).dtype == torch.bfloat16
-    assert models.load_base(ModelConfig(base=str(folder), dtype="float32")).dtype == torch.float32
+    assert models.load_base(ModelConfig(base=str(folder), context=64, dtype="bfloat16")).dtype == torch.bfloat16
+    assert models.load_base(ModelConfig(base=str(folder), context=64, dtype="float32")).dtype == torch.float32
     assert config.lora("paper") == config.Lora(16, 8, 0.0)
     assert config.lora("authors") == config.Lora(64, 16, 0.1)
     for name, settings in (("paper", (16, 8, 0.0)), ("authors", (64, 16, 0.1)), ("4/8/0.5", (4, 8, 0.5))):
-        made = models.from_pretrained(ModelConfig(base=str(folder), lora=name), 0).peft_config
+        made = models.from_pretrained(ModelConfig(base=str(folder), context=64, lora=name), 0).peft_config
         for player in models.PLAYERS:
             assert (made[player].r, made[player].lora_alpha, made[player].lora_dropout) == settings
     for bad, says in (
@@ -111,7 +162,7 @@ def test_types_and_lora_by_name(folder):
 
 
 def test_a_fresh_model_with_dropout_says_the_same_twice(folder):
-    model = models.from_pretrained(ModelConfig(base=str(folder), lora="authors"), 0)
+    model = models.from_pretrained(ModelConfig(base=str(folder), context=64, lora="authors"), 0)
     for weight in models.weights(model, "policy").values():
         torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
     models.activate(model, "policy")
@@ -120,9 +171,9 @@ def test_a_fresh_model_with_dropout_says_the_same_twice(folder):
 
 
 def test_lora_targets(folder):
-    few = models.from_pretrained(ModelConfig(base=str(folder)), 0)
-    many = models.from_pretrained(ModelConfig(base=str(folder), lora_targets="all-linear"), 0)
-    some = models.from_pretrained(ModelConfig(base=str(folder), lora_targets="c_attn,c_fc"), 0)
+    few = models.from_pretrained(ModelConfig(base=str(folder), context=64), 0)
+    many = models.from_pretrained(ModelConfig(base=str(folder), context=64, lora_targets="all-linear"), 0)
+    some = models.from_pretrained(ModelConfig(base=str(folder), context=64, lora_targets="c_attn,c_fc"), 0)
     counts = [len(models.weights(model, "policy")) for model in (few, some, many)]
     assert counts[0] < counts[1] < counts[2]
 
@@ -138,7 +189,7 @@ def test_a_path_does_not_reach_the_tables(folder):
 def test_each_player_is_the_model_that_its_adapter_alone_would_be(folder):
     """Outputs of two adapters on one base against two separate models with one adapter merged into each."""
     ids = torch.arange(40).reshape(2, 20)
-    settings = ModelConfig(base=str(folder), dtype="float32", lora="8/16/0")
+    settings = ModelConfig(base=str(folder), context=64, dtype="float32", lora="8/16/0")
     shared = models.from_pretrained(settings, 0).eval()
     generator = torch.Generator().manual_seed(1)
     for player in models.PLAYERS:

@@ -100,7 +100,14 @@ def test_labels_of_a_tokenizer_without_brackets_are_letters(base):
         (" B move north", 1),
         ("answer: b", None),
         ("I would pick up the passenger, so pick up.", 2),
-        ("A good idea is to move north", 0),  # it begins with a label
+        ("A good idea is to move north", 1),
+        ("A move to the north", None),
+        ("The answer is B.", 1),
+        ("**C**", 2),
+        ("A: move south", 0),
+        ("B move", 1),  # cut short
+        ("Move North.", 1),
+        ("C'est la vie", None),
         ("Z", None),
         ("", None),
     ],

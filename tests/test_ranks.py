@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_players import make_base
 
 from reflect_rl import config, ranks, sft
 
@@ -19,8 +20,8 @@ TINY = (
 )
 
 
-def train(home, launcher=()):
-    command = [sys.executable, *launcher, "-m", "reflect_rl", "train", "--profile", "smoke", "--overrides", TINY]
+def train(home, settings, launcher=()):
+    command = [sys.executable, *launcher, "-m", "reflect_rl", "train", "--profile", "smoke", "--overrides", settings]
     environment = os.environ | {"REFLECT_RL_HOME": str(home), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -36,18 +37,24 @@ def test_alone_it_is_the_identity():
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_parameters_of_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["scratch", "lora"])
+def test_two_processes_give_the_parameters_of_one(tmp_path, monkeypatch, kind):
     one, two = tmp_path / "one", tmp_path / "two"
+    settings = TINY
+    if kind == "lora":
+        base = make_base(tmp_path / "base")
+        settings += f" model.base={base} model.dtype=float32 model.context=176 model.max_new_tokens=64 model.lora=4/8/0"
+        settings += " rl.episodes_per_update=1 rl.horizon=2 rl.env_steps=8"  # so that a process has nothing to do
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    failed = train(two, launcher)
+    failed = train(two, settings, launcher)
     assert failed.returncode and "warm up in one process first (notebook 02)" in failed.stderr + failed.stdout
     monkeypatch.setenv("REFLECT_RL_HOME", str(one))
-    run = config.load("smoke", overrides=TINY)
+    run = config.load("smoke", overrides=settings)
     sft.warm_up(run)
     shutil.rmtree(two)
     shutil.copytree(one, two)
     for home, how in ((one, ()), (two, launcher)):
-        done = train(home, how)
+        done = train(home, settings, how)
         assert done.returncode == 0, done.stdout + done.stderr
     folder = (run.run_dir / "rl").relative_to(one)
     first, second = (load_file(home / folder / "policy.safetensors") for home in (one, two))

@@ -362,6 +362,23 @@ def test_replay_keeps_the_newest_successes_only(homes):
     assert learner.replay == [episodes[3], episodes[5], episodes[7]]
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_parts_of_a_batch_add_up_to_its_gradient(homes, rows):
+    """Replay among them; a large model goes forward and backward in parts for the sake of memory."""
+    found = []
+    for size in (0, rows):
+        run = load("rl_only", more="rl.replay=3 rl.entropy=0.1")
+        learner = rl.Learner(run.rl, sft.warm_up(run), 0)
+        learner.rows = size
+        episodes = batch_of_play(run, learner.players)
+        learner.replay = episodes[:3]
+        log = learner.update(episodes, 0.0)
+        found.append((log, [p.grad for p in learner.optimizer.param_groups[0]["params"]]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    for whole, parts in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-6)
+
+
 def test_frozen_reflector_keeps_its_weights_and_its_words_in_rl(homes, monkeypatch):
     monkeypatch.setattr(rl, "validation_success", lambda *_: 0.0)
     run = load("reflect_rl", more="rl.env_steps=40")
