@@ -1,7 +1,7 @@
 """Stage 3: fixed task panels, raw episodes, and the results folder that tables and figures are made from."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -291,6 +291,7 @@ def collect(profile_name: str, env: str) -> Results:
         "data_sha256": checksums,
         "rl_seconds": round(sum(run["seconds"] for run in runs)),
         "provenance": provenance(),
+        "machines": _machines(configs),
     }
     folder, world = paths.results(profile_name), domain(env)
     if world.manifest is not None:
@@ -299,6 +300,23 @@ def collect(profile_name: str, env: str) -> Results:
         panels = [world.tasks(setting, split, most) for setting in world.settings for split, most in asked.items()]
         write_json(folder / f"{env}_games.json", world.manifest(itertools.chain(*panels)))
     return _merge(folder, profile, env, found, entry)
+
+
+def _machines(configs: Sequence[Config]) -> list[str]:
+    """What the runs were made on, each machine once: training may have been on another one than collecting."""
+    found = set()
+    for run in configs:
+        folders = [run.run_dir / stage for stage in ("rl", "evaluation")]
+        if run.arm.warmup:
+            folders += [run.player_dir(player) for player in ("reflector", "policy")]
+        for path in (folder / "provenance.json" for folder in folders):
+            if path.exists():
+                found.add(_machine(read_json(path)))
+    return sorted(found)
+
+
+def _machine(made: dict) -> str:
+    return f"{made['machine']}, {made['cpu_cores']} CPU cores, {made['gpu'] or 'no GPU'}"
 
 
 def _merge(folder: Path, profile: Profile, env: str, found: Results, entry: dict) -> Results:
@@ -425,9 +443,9 @@ def protocols(profile_name: str) -> str:
 
 
 def hardware(profile_name: str, env: str) -> str:
-    """What the collected results of an environment were made on, in a sentence; empty where there are none yet."""
+    """What the runs of an environment's collected results were made on, in a sentence; empty where there are none yet."""
     made = _entries(paths.project() / "results" / profile_name) | _entries(paths.results(profile_name))
     if env not in made:
         return ""
-    machine = made[env]["provenance"]
-    return f"Made on {machine['machine']}, {machine['cpu_cores']} CPU cores, {machine['gpu'] or 'no GPU'}."
+    entry = made[env]
+    return f"Made on {'; '.join(entry.get('machines') or [_machine(entry['provenance'])])}."

@@ -11,6 +11,7 @@ from reflect_rl.baselines import Oracle, Random, Stumble
 from reflect_rl.envs import domain, taxi
 from reflect_rl.errors import ReflectRLError
 from reflect_rl.rollout import play
+from reflect_rl.runs import write_json
 from reflect_rl.tables import EPISODE_COLUMNS
 
 TAXI = domain("taxi")
@@ -308,3 +309,11 @@ def test_tables_say_what_they_were_made_on(home):
     assert evaluate.hardware("smoke", "taxi") == ""
     assert re.fullmatch(r"Made on \w+, \d+ CPU cores, .+\.", evaluate.hardware("laptop", "taxi"))
     assert evaluate.hardware("laptop", "taxi") in evaluate.protocols("laptop")
+
+
+def test_runs_may_have_been_made_on_another_machine_than_the_tables(home):
+    runs = [config.load("smoke", "taxi", "sft_rl", seed) for seed in (0, 1)]
+    folders = [runs[0].run_dir / "rl", runs[0].player_dir("policy"), runs[1].run_dir / "evaluation"]
+    for folder, gpu in zip(folders, ("NVIDIA H100", "NVIDIA H100", ""), strict=True):
+        write_json(folder / "provenance.json", {"machine": "x86_64", "cpu_cores": 16, "gpu": gpu})
+    assert evaluate._machines(runs) == ["x86_64, 16 CPU cores, NVIDIA H100", "x86_64, 16 CPU cores, no GPU"]
