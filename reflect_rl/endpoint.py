@@ -11,8 +11,6 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlparse
 
-import openai
-
 from reflect_rl import paths
 from reflect_rl.config import AskingConfig, without_secrets
 from reflect_rl.errors import ReflectRLError
@@ -58,6 +56,8 @@ class Endpoint:
         tries: int = 6,
         timeout: float = 120.0,
     ):
+        import openai  # half a second that only those wait who ask an endpoint
+
         host = urlparse(url).hostname
         if urlparse(url).scheme not in ("http", "https") or not host:
             raise ReflectRLError(f"endpoint {url!r} is no address; give one such as http://localhost:8000/v1")
@@ -109,6 +109,8 @@ class Endpoint:
         return paths.replies() / name[:2] / f"{name}.json"
 
     def _ask(self, request: dict) -> dict:
+        import openai
+
         for _ in range(self.tries):
             try:
                 answer = self._client.chat.completions.create(**request)

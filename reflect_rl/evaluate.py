@@ -416,7 +416,7 @@ def protocol(profile_name: str, env: str) -> str:
         f"only. {_prompted(profile, env)}Claims are judged on sampled decoding within {paper.HORIZON[env]} steps. "
         "Intervals: 95%, bootstrap over whole seeds; in the main table over seeds within each task. "
         "The ceiling is the share of tasks that can be finished within the horizon at all. The paper's numbers come from a "
-        f"secondary source and were measured with GPT-2 XL on {paper.SAMPLE[env]}."
+        f"secondary source and were measured with {paper.MODEL} on {paper.SAMPLE[env]}."
     )
 
 

@@ -192,7 +192,7 @@ def load_base(config: ModelConfig) -> PreTrainedModel:
     if config.quantization != "none":
         if not (torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")):
             raise ReflectRLError(
-                f"model.quantization={config.quantization} needs a GPU and bitsandbytes (pip install bitsandbytes); "
+                f"model.quantization={config.quantization} needs a GPU and bitsandbytes (pip install -e '.[quantized]'); "
                 "set it to none"
             )
         options["quantization_config"] = BitsAndBytesConfig(

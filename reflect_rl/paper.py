@@ -12,6 +12,7 @@ REPORTED_SOURCE = "secondary source: a summary of the paper's tables, not checke
 
 #: What the claims are judged on: one row of the results for each variant and setting, at the horizon of the environment.
 HEADLINE = {"split": "test", "decoding": "sampled"}
+MODEL = "GPT-2 XL"  # of its trained players
 HORIZON = {"taxi": 20, "alfworld": 15}
 
 #: What the paper's rates were measured on.
@@ -60,7 +61,7 @@ class Reported:
     setting: str
     variant: str
     rate: float
-    model: str = "GPT-2 XL"
+    model: str = MODEL
     horizon: int | None = None
 
 

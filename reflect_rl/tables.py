@@ -100,7 +100,7 @@ def headline(main: pd.DataFrame, env: str, setting: str) -> pd.DataFrame:
             text = "".join(f"{r.success:.3f} ({r.ci_low:.3f}-{r.ci_high:.3f})" for r in cell.itertuples())
             line[f"{decoding}, {horizon} steps"] = text
         models = {number.model for number in paper.REPORTED if (number.env, number.variant) == (env, variant)}
-        other = "".join(f" ({model})" for model in models - {"GPT-2 XL"})
+        other = "".join(f" ({model})" for model in models - {paper.MODEL})
         reported = "".join(f"{rate:.2f}{other}" for rate in own["paper"].dropna().unique())
         table.append(line | {"paper (secondary source)": reported})
     return pd.DataFrame(table)
