@@ -29,6 +29,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.models.lfm2.modeling_lfm2 import Lfm2DecoderLayer, rotate_half
 
 from reflect_rl import pretrained, ranks
 from reflect_rl.config import ModelConfig, lora
@@ -127,7 +128,36 @@ def _lfm2(config: ModelConfig, common: dict) -> Lfm2ForCausalLM:
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         **common,
     )
-    return Lfm2ForCausalLM(settings)
+    model = Lfm2ForCausalLM(settings)
+    top = TopLayer(settings, len(model.model.layers) - 1)
+    top.load_state_dict(model.model.layers[-1].state_dict())
+    model.model.layers[-1] = top
+    return model
+
+
+class TopLayer(Lfm2DecoderLayer):
+    """The uppermost attention layer, which computes the positions that are asked for and no others.
+
+    Below it every position is needed; of its own outputs a policy needs one a prompt, a reflector's loss one in five.
+    """
+
+    def forward(self, hidden_states, position_embeddings=None, asked: torch.Tensor | None = None, **kwargs):
+        """`(B, T, D)` -> `(B, C, D)` at the positions `asked` `(B, C)`; without them as the layer above all positions."""
+        if asked is None:
+            return super().forward(hidden_states, position_embeddings, **kwargs)
+        attention, normed = self.self_attn, self.operator_norm(hidden_states)
+        rows, heads = torch.arange(len(asked))[:, None], (-1, attention.head_dim)
+        query = attention.q_layernorm(attention.q_proj(normed[rows, asked]).unflatten(-1, heads))
+        key = attention.k_layernorm(attention.k_proj(normed).unflatten(-1, heads))
+        value = attention.v_proj(normed).unflatten(-1, heads)
+        cos, sin = (part[0, :, None] for part in position_embeddings)  # (T, 1, head_dim)
+        query = query * cos[asked] + rotate_half(query) * sin[asked]
+        key = key * cos + rotate_half(key) * sin
+        seen = torch.arange(hidden_states.shape[1], device=asked.device) <= asked[:, None, :, None]
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        found = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        states = hidden_states[rows, asked] + attention.out_proj(found.transpose(1, 2).flatten(2))
+        return states + self.feed_forward(self.ffn_norm(states))
 
 
 def load_tokenizer(config: ModelConfig, trained: Path | None = None) -> PreTrainedTokenizerBase:
@@ -268,6 +298,16 @@ def activate(model: PreTrainedModel | PeftModel, player: str) -> None:
 def causal_lm(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The causal LM itself, with the adapters inside where there are any."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def hidden_states(
+    model: PreTrainedModel | PeftModel, ids: torch.Tensor, asked: torch.Tensor, **options
+) -> torch.Tensor:
+    """`(B, C, D)` last hidden states of right-padded `ids` `(B, T)` at the positions `asked` `(B, C)`."""
+    body = causal_lm(model).base_model
+    if isinstance(getattr(body, "layers", [None])[-1], TopLayer):
+        return body(input_ids=ids, asked=asked, **options).last_hidden_state
+    return body(input_ids=ids, **options).last_hidden_state[torch.arange(len(ids))[:, None], asked]
 
 
 def weights(model: PreTrainedModel | PeftModel, player: str) -> dict[str, torch.nn.Parameter]:

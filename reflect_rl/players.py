@@ -8,7 +8,7 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from reflect_rl.envs.labels import IN_ORDER, Labels
 from reflect_rl.errors import ReflectRLError
-from reflect_rl.models import activate, causal_lm
+from reflect_rl.models import activate, causal_lm, hidden_states
 
 
 class Encoder:
@@ -126,8 +126,8 @@ class Policy:
             options = {"use_cache": True, "past_key_values": self.prefix.cache(len(rows))}
             rows = [row[len(self.prefix.ids) :] for row in rows]
         ids = pad(rows, self.pad_id).to(self.model.device)
-        states = causal_lm(self.model).base_model(input_ids=ids, **options).last_hidden_state
-        return states[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
+        last = torch.tensor([[len(row) - 1] for row in rows], device=ids.device)
+        return hidden_states(self.model, ids, last, **options)[:, 0]
 
     def label_log_probs(self, hidden: torch.Tensor, legal: Sequence[Sequence[int]]) -> torch.Tensor:
         """`(B, A)` log-probabilities; `legal` holds the labels of each row's legal actions, -inf behind them."""
@@ -160,7 +160,9 @@ class Reflector:
         self.max_new_tokens = max_new_tokens
         large = model.num_parameters() > self.LARGE
         cpu = model.device.type == "cpu"
-        self.width = 16 if large and cpu else max(8, context // 8)  # more shapes pad less, and leave more blocks not full
+        self.width = (
+            16 if large and cpu else max(8, context // 8)
+        )  # more shapes pad less, and leave more blocks not full
         self.rows = (8 if cpu else 128) if large else 0  # of a block; 0: of 2,048 tokens
         self.memory: dict[str, str] = {}
         self.prefix: Prefix | None = None

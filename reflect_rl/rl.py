@@ -107,6 +107,7 @@ class Learner:
         bonus = config.entropy + share * (config.entropy_end - config.entropy)
         batch = Batch.of(episodes, self.policy.labels, self.device)
         past = Batch.of(self.replay, self.policy.labels, self.device) if self.replay else None
+        replayed = torch.arange(len(past.prompts) if past and ranks.is_first() else 0, device=self.device)
         rng = np.random.default_rng([self.seed, 3, len(episodes), int(share * 1e9)])
         logs = []
         for _ in range(config.epochs):
@@ -120,7 +121,7 @@ class Learner:
                     loss, measured = self._loss(batch, rows, bonus, steps)
                     loss.backward()
                     total += torch.stack([loss.detach(), *measured])
-                for rows in self._parts(torch.arange(len(past.prompts), device=self.device)) if past and ranks.is_first() else ():
+                for rows in self._parts(replayed):
                     loss = self._replay_loss(past, rows)
                     loss.backward()
                     total[0] += loss.detach()

@@ -105,11 +105,14 @@ class _Trainer(Trainer):
     measure: Callable[[], float]
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        lm = models.causal_lm(model)
-        hidden = lm.base_model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state[:, :-1]
-        targets = inputs["labels"][:, 1:]
+        targets = inputs["labels"][:, 1:]  # of each position, a run of them in each row
         kept = targets != IGNORED
-        return torch.nn.functional.cross_entropy(lm.get_output_embeddings()(hidden[kept]), targets[kept])
+        first, count = kept.int().argmax(1, keepdim=True), kept.sum(1, keepdim=True)
+        place = torch.arange(int(count.max()), device=kept.device)
+        asked, real = (first + place).clamp(max=targets.shape[1] - 1), place < count
+        hidden = models.hidden_states(model, inputs["input_ids"], asked, use_cache=False)
+        logits = models.causal_lm(model).get_output_embeddings()(hidden[real])
+        return torch.nn.functional.cross_entropy(logits, targets[kept])
 
     def evaluate(self, *args, metric_key_prefix="eval", **kwargs):
         metrics = {f"{metric_key_prefix}_follow_success": self.measure()}
@@ -170,7 +173,9 @@ def fit(
         dataloader_pin_memory=False,
         report_to="none",
     )
-    args._n_gpu = min(args.n_gpu, 1)  # of several GPUs Trainer would make one model each, which forgets whose turn it is
+    args._n_gpu = min(
+        args.n_gpu, 1
+    )  # of several GPUs Trainer would make one model each, which forgets whose turn it is
     with models.seeded(seed):
         trainer = _Trainer(
             model=model,

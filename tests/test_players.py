@@ -221,6 +221,28 @@ def test_only_new_prompts_are_decoded(reflector, monkeypatch):
     assert sorted(decoded) == sorted(ASKED[3:5])
 
 
+def test_positions_that_are_asked_for_are_those_of_the_whole(model, tokenizer):
+    """States and gradients, whether or not the uppermost layer leaves the others out."""
+    rows = Encoder(tokenizer, 96)(ASKED[:5])
+    ids, ends = pad(rows, tokenizer.pad_token_id), torch.tensor([len(row) - 1 for row in rows])
+    asked = torch.stack([ends - 4, ends - 3, ends, ends], dim=1)  # one twice, as where completions differ in length
+    weight = torch.randn(5, 4, 32, generator=torch.Generator().manual_seed(0))
+
+    def gradients(states):
+        model.zero_grad()
+        (states * weight).sum().backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    whole = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[torch.arange(5)[:, None], asked]
+    found = models.hidden_states(model, ids, asked, use_cache=False)
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+    expected, measured = gradients(whole), gradients(found)
+    assert expected.keys() == measured.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(measured[name], gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item())
+    model.zero_grad()
+
+
 # --- two adapters on one base ---
 
 
