@@ -20,6 +20,7 @@ README = (paths.project() / "README.md").read_text()
         "benchmarks/decisions.md",
         "benchmarks/household.md",
         "benchmarks/pretrained.md",
+        "benchmarks/top_layer.md",
     ],
 )
 def test_tables_in_the_readme_are_those_of_the_pipeline(table):
