@@ -27,6 +27,7 @@ from reflect_rl.rollout import play
 from reflect_rl.runs import claim, progress, read_csv, read_json, write_csv, write_json
 
 IGNORED = -100
+CHECKPOINT_EVERY = 100  # steps at most
 LOG_COLUMNS = ["step", "epoch", "loss", "grad_norm", "learning_rate", "eval_follow_success"]
 SETS = {"reflect_rl": ("reflector", "policy"), "sft_only": (None, "policy_no_reflection")}
 SETS["reflect_rl_no_negatives"] = ("reflector_no_negatives", "policy_no_negatives")
@@ -162,7 +163,7 @@ def fit(
         optim="adamw_torch_fused",
         max_grad_norm=1.0,
         logging_steps=min(math.gcd(20, config.evaluate_every), config.steps),
-        save_steps=config.evaluate_every,
+        save_steps=min(config.evaluate_every, CHECKPOINT_EVERY),
         save_total_limit=2,
         eval_strategy="steps" if measure else "no",
         eval_steps=config.evaluate_every,
