@@ -311,12 +311,9 @@ def _machines(configs: Sequence[Config]) -> list[str]:
             folders += [run.player_dir(player) for player in ("reflector", "policy")]
         for path in (folder / "provenance.json" for folder in folders):
             if path.exists():
-                found.add(_machine(read_json(path)))
+                made = read_json(path)
+                found.add(f"{made['machine']}, {made['cpu_cores']} CPU cores, {made['gpu'] or 'no GPU'}")
     return sorted(found)
-
-
-def _machine(made: dict) -> str:
-    return f"{made['machine']}, {made['cpu_cores']} CPU cores, {made['gpu'] or 'no GPU'}"
 
 
 def _merge(folder: Path, profile: Profile, env: str, found: Results, entry: dict) -> Results:
@@ -445,7 +442,4 @@ def protocols(profile_name: str) -> str:
 def hardware(profile_name: str, env: str) -> str:
     """What the runs of an environment's collected results were made on, in a sentence; empty where there are none yet."""
     made = _entries(paths.project() / "results" / profile_name) | _entries(paths.results(profile_name))
-    if env not in made:
-        return ""
-    entry = made[env]
-    return f"Made on {'; '.join(entry.get('machines') or [_machine(entry['provenance'])])}."
+    return f"Made on {'; '.join(made[env]['machines'])}." if env in made else ""
