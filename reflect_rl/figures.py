@@ -322,7 +322,8 @@ def film_strip(frames: list[dict], title: str) -> Figure:
     def write(x, y, text, **style):
         figure.text(x / figure_width, y / figure_height, text, va="top", color=INK, **style)
 
-    write(gap, figure_height - 0.12, title, fontsize=10, fontweight="bold")
+    size = min(10.0, 115 * (figure_width - 2 * gap) / max(len(title), 1))  # points: a long one is written smaller
+    write(gap, figure_height - 0.12, title, fontsize=size, fontweight="bold")
     top = figure_height - 0.4
     for row, height in zip(rows, heights, strict=True):
         for column, i in enumerate(row):
