@@ -2,19 +2,17 @@
 PROFILE ?= laptop
 ENV =
 CORES ?= 2
-# Notebooks run side by side, so each takes one thread.
-OMP_NUM_THREADS ?= 1
-export OMP_NUM_THREADS
 
 VENV := .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
 CANDIDATES := $(or $(PYTHON),python3 python3.12 python3.11)
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+ROOMS := $(sort $(patsubst tests/%/,%,$(wildcard tests/*/)))
 OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce tune test test-library notebooks lint clean $(NOTEBOOKS:%=compare/%)
+.PHONY: help setup reproduce tune report stale test test-rest notebooks lint clean $(ROOMS:%=test-%) $(NOTEBOOKS:%=compare/%)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,12 +40,21 @@ reproduce: $(READY) ## every table and figure of PROFILE (of ENV alone, if given
 tune: $(READY) ## the tuning grid of PROFILE
 	@$(RUN) reflect_rl tune --profile $(PROFILE) --cores $(CORES) $(ENV:%=--env %)
 
-test: $(READY) ## lint, the tests, and every notebook compared with its committed outputs
-	@$(MAKE) --no-print-directory --jobs=$(CORES) --keep-going $(OUTPUT_SYNC) \
-	  lint test-library $(NOTEBOOKS:%=compare/%)
+report: $(READY) ## the tables and figures of PROFILE anew from its raw results
+	@$(RUN) reflect_rl report --profile $(PROFILE) $(ENV:%=--env %)
 
-test-library: $(READY)
-	@$(RUN) pytest -q
+stale: $(READY) ## the results of PROFILE that were made by other code than today's
+	@$(RUN) reflect_rl stale --profile $(PROFILE)
+
+test: $(READY) ## lint, the tests, and every notebook compared with its committed outputs
+	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=$(CORES) --keep-going $(OUTPUT_SYNC) \
+	  lint $(ROOMS:%=test-%) test-rest $(NOTEBOOKS:%=compare/%)
+
+$(ROOMS:%=test-%): test-%: $(READY)
+	@$(RUN) pytest -q tests/$*
+
+test-rest: $(READY)
+	@$(RUN) pytest -q tests/test_*.py
 
 $(NOTEBOOKS:%=compare/%): compare/%: $(READY)
 	@$(RUN) reflect_rl notebooks --check $*
@@ -59,4 +66,4 @@ lint: $(READY) ## ruff
 	@$(RUN) ruff check .
 
 clean: ## remove what is quickly made again; runs/, results/ and figures/ of long profiles stay
-	rm -rf $(VENV) build .snakemake .pytest_cache .ruff_cache *.egg-info results/smoke figures/smoke runs/smoke runs/smoke~*
+	rm -rf $(VENV) build .snakemake .pytest_cache .ruff_cache *.egg-info results/smoke figures/smoke runs/smoke

@@ -1,22 +1,28 @@
 """What depends on what: every notebook of a profile, for each environment, variant and seed.
 
 A rule's only declared output is the executed notebook: Snakemake deletes declared outputs before it runs a job
-again, and checkpoints must outlive that, since training resumes from them. `python -m reflect_rl reproduce`
-runs this file on one machine; for another call `snakemake --config profile=NAME` with its executor.
+again, and checkpoints must outlive that, since training resumes from them. Its parameter `identity` names the
+settings and the code that decide what the notebook makes, so that Snakemake executes again what an edit concerns and
+nothing else. `python -m reflect_rl reproduce` runs this file on one machine; for another call
+`snakemake --config profile=NAME --rerun-triggers mtime params` with its executor.
 """
 
-import os
 import sys
+from functools import cache
 from pathlib import Path
 
-from reflect_rl import config as settings  # Snakemake has a `config` of its own
+from reflect_rl.cli.graph import cells_hash
+from reflect_rl.core import paths
+from reflect_rl.core.identity import code_hash, stage_key
+from reflect_rl.core.variants import VARIANTS, warmup_of
+from reflect_rl.envs import settings
 
 profile = settings.profile(config.get("profile", "laptop"))
 asked = config.get("env") or ""
 chosen = settings.chosen(profile, asked)
 runs = f"runs/{profile.name}"
 notebooks = Path(workflow.basedir) / "notebooks"
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+shown_by = [f"reflect_rl.report.{path.stem}" for path in (paths.PACKAGE / "report").glob("[a-z]*.py")]
 
 data = f"{runs}/{{env}}/data/seed{{seed}}/01_data_generation.ipynb"
 warmup = f"{runs}/{{env}}/{{group}}/seed{{seed}}/02_sft_warmup.ipynb"
@@ -24,11 +30,16 @@ rl = f"{runs}/{{env}}/{{variant}}/seed{{seed}}/03_online_rl.ipynb"
 prompted = f"{runs}/{{env}}/{{variant}}/seed{{seed}}/06_prompted_models.ipynb"
 tuning = f"{runs}/tuning/{{env}}/{{variant}}/seed{{seed}}/{{slug}}/notebook.ipynb"
 
+execute = "{sys.executable:q} -m reflect_rl execute {notebooks:q}/"
+given = " {output:q} -p profile {profile.name:q} -p env {wildcards.env:q}"
+variant_given = given + " -p variant {wildcards.variant:q} -p seed {wildcards.seed:q}"
+to_log = " > {log:q} 2>&1"
+
 
 wildcard_constraints:
-    env="|".join(settings.ENVS),
-    group="|".join(settings.VARIANTS),
-    variant="|".join(settings.VARIANTS),
+    env="|".join(profile.envs),
+    group="|".join(VARIANTS),
+    variant="|".join(VARIANTS),
     seed=r"\d+",
     slug=r"[^/]+",
 
@@ -38,9 +49,36 @@ localrules:
     tune,
 
 
+load = cache(settings.load)  # code does not change while this is read
+key = cache(lambda run, stage: stage_key(load(*run), stage))
+
+
+def stages(env, variant, seed, *names, overrides=""):
+    """The settings and code of some stages of a run."""
+    return " ".join(key((profile.name, env, variant, int(seed), overrides), name) for name in names)
+
+
+def of_warmup(env, group, seed, overrides=""):
+    """Those of a warm-up, and of the evaluation of the variants that are nothing but this warm-up."""
+    players = ("reflector", "policy", "reflections") if VARIANTS[group].reflection else ("policy",)
+    alone = [v for v in profile.variants_of(env) if warmup_of(v) == group and not VARIANTS[v].rl]
+    keys = [stages(env, group, seed, *players, overrides=overrides)]
+    return " ".join(keys + [stages(env, variant, seed, "evaluation", overrides=overrides) for variant in alone])
+
+
+def of_report(wildcards):
+    """Those of all runs of an environment, and the code that collects and shows them."""
+    keys = [
+        stages(wildcards.env, variant, seed, "evaluation")
+        for variant in profile.variants_of(wildcards.env)
+        for seed in profile.seeds_of(variant)
+    ]
+    return " ".join([code_hash(shown_by)[:10], *keys])
+
+
 def start_of(wildcards):
     """What a variant's RL starts from: its warm-up, or the data (for the tokenizer) where it has none."""
-    group = settings.warmup_of(wildcards.variant)
+    group = warmup_of(wildcards.variant)
     template = data if group is None else warmup
     return template.format(env=wildcards.env, seed=wildcards.seed, group=group)
 
@@ -48,24 +86,36 @@ def start_of(wildcards):
 def all_runs(wildcards):
     """The warm-ups and RL runs of an environment."""
     variants = profile.variants_of(wildcards.env)
-    groups = sorted({settings.warmup_of(variant) for variant in variants} - {None})
-    trained = [variant for variant in variants if settings.VARIANTS[variant].rl]
+    groups = sorted({warmup_of(variant) for variant in variants} - {None})
+    trained = [variant for variant in variants if VARIANTS[variant].rl]
     runs = expand(warmup, env=wildcards.env, group=groups, seed=profile.seeds)
     return runs + expand(rl, env=wildcards.env, variant=trained, seed=profile.seeds)
 
 
 def prompted_runs(wildcards):
     """The evaluations of the prompted variants of an environment."""
-    asked = [variant for variant in profile.variants_of(wildcards.env) if settings.VARIANTS[variant].prompted]
+    asked = [variant for variant in profile.variants_of(wildcards.env) if VARIANTS[variant].prompted]
     return expand(prompted, env=wildcards.env, variant=asked, seed=profile.seeds[0])
 
 
+@cache
 def tuning_jobs():
     """The overrides of each tuning run by its notebook; not read for the other targets."""
     return {
         tuning.format(env=env, variant=variant, seed=seed, slug=slug): overrides
         for env, variant, seed, overrides, slug in settings.tuning(profile.name, asked)
     }
+
+
+def tuned_notebook(wildcards):
+    return "03_online_rl" if VARIANTS[wildcards.variant].rl else "02_sft_warmup"
+
+
+def of_tuning(wildcards):
+    overrides = tuning_jobs()[tuning.format(**wildcards)]
+    if VARIANTS[wildcards.variant].rl:
+        return stages(wildcards.env, wildcards.variant, wildcards.seed, "rl", "evaluation", overrides=overrides)
+    return of_warmup(wildcards.env, wildcards.variant, wildcards.seed, overrides)
 
 
 rule all:
@@ -81,19 +131,19 @@ rule all:
 
 
 rule data_generation:
-    input:
-        Path(workflow.basedir) / "configs" / f"{profile.name}.yaml",  # edited settings are noticed
     output:
         data,
     log:
         f"{runs}/{{env}}/data/seed{{seed}}/01_data_generation.log",
+    message:
+        "{wildcards.env} seed {wildcards.seed}: data"
     params:
-        notebook=notebooks / "01_data_generation.ipynb",
+        identity=lambda wildcards: stages(wildcards.env, "reflect_rl", wildcards.seed, "data"),
+        cells=cells_hash(notebooks / "01_data_generation.ipynb"),
     threads: 1
     priority: 5
     shell:
-        "{sys.executable:q} -m reflect_rl execute {params.notebook:q} {output:q} -p profile {profile.name:q}"
-        " -p env {wildcards.env:q} -p seed {wildcards.seed:q} > {log:q} 2>&1"
+        execute + "01_data_generation.ipynb" + given + " -p seed {wildcards.seed:q}" + to_log
 
 
 rule sft_warmup:
@@ -103,13 +153,15 @@ rule sft_warmup:
         warmup,
     log:
         f"{runs}/{{env}}/{{group}}/seed{{seed}}/02_sft_warmup.log",
+    message:
+        "{wildcards.env} {wildcards.group} seed {wildcards.seed}: warm-up"
     params:
-        notebook=notebooks / "02_sft_warmup.ipynb",
+        identity=lambda wildcards: of_warmup(wildcards.env, wildcards.group, wildcards.seed),
+        cells=cells_hash(notebooks / "02_sft_warmup.ipynb"),
     threads: 1
-    priority: lambda wildcards: 4 if settings.VARIANTS[wildcards.group].reflection else 3
+    priority: lambda wildcards: 4 if VARIANTS[wildcards.group].reflection else 3
     shell:
-        "{sys.executable:q} -m reflect_rl execute {params.notebook:q} {output:q} -p profile {profile.name:q}"
-        " -p env {wildcards.env:q} -p variant {wildcards.group:q} -p seed {wildcards.seed:q} > {log:q} 2>&1"
+        execute + "02_sft_warmup.ipynb" + given + " -p variant {wildcards.group:q} -p seed {wildcards.seed:q}" + to_log
 
 
 rule online_rl:
@@ -119,13 +171,15 @@ rule online_rl:
         rl,
     log:
         f"{runs}/{{env}}/{{variant}}/seed{{seed}}/03_online_rl.log",
+    message:
+        "{wildcards.env} {wildcards.variant} seed {wildcards.seed}: online RL"
     params:
-        notebook=notebooks / "03_online_rl.ipynb",
+        identity=lambda wildcards: stages(wildcards.env, wildcards.variant, wildcards.seed, "rl", "evaluation"),
+        cells=cells_hash(notebooks / "03_online_rl.ipynb"),
     threads: 1
-    priority: lambda wildcards: 2 if settings.VARIANTS[wildcards.variant].reflection else 1
+    priority: lambda wildcards: 2 if VARIANTS[wildcards.variant].reflection else 1
     shell:
-        "{sys.executable:q} -m reflect_rl execute {params.notebook:q} {output:q} -p profile {profile.name:q}"
-        " -p env {wildcards.env:q} -p variant {wildcards.variant:q} -p seed {wildcards.seed:q} > {log:q} 2>&1"
+        execute + "03_online_rl.ipynb" + variant_given + to_log
 
 
 rule prompted_models:
@@ -133,13 +187,15 @@ rule prompted_models:
         prompted,
     log:
         f"{runs}/{{env}}/{{variant}}/seed{{seed}}/06_prompted_models.log",
+    message:
+        "{wildcards.env} {wildcards.variant}"
     params:
-        notebook=notebooks / "06_prompted_models.ipynb",
+        identity=lambda wildcards: stages(wildcards.env, wildcards.variant, wildcards.seed, "evaluation"),
+        cells=cells_hash(notebooks / "06_prompted_models.ipynb"),
     threads: 1
     priority: 3
     shell:
-        "{sys.executable:q} -m reflect_rl execute {params.notebook:q} {output:q} -p profile {profile.name:q}"
-        " -p env {wildcards.env:q} -p variant {wildcards.variant:q} -p seed {wildcards.seed:q} > {log:q} 2>&1"
+        execute + "06_prompted_models.ipynb" + variant_given + to_log
 
 
 rule quickstart:
@@ -149,13 +205,15 @@ rule quickstart:
         f"{runs}/{{env}}/00_quickstart.ipynb",
     log:
         f"{runs}/{{env}}/00_quickstart.log",
+    message:
+        "{wildcards.env}: quickstart"
     params:
-        notebook=notebooks / "00_quickstart.ipynb",
+        identity=lambda wildcards: stages(wildcards.env, "reflect_rl", profile.seeds[0], "rl"),
+        cells=cells_hash(notebooks / "00_quickstart.ipynb"),
         seed=profile.seeds[0],
     threads: 1
     shell:
-        "{sys.executable:q} -m reflect_rl execute {params.notebook:q} {output:q} -p profile {profile.name:q}"
-        " -p env {wildcards.env:q} -p variant reflect_rl -p seed {params.seed:q} > {log:q} 2>&1"
+        execute + "00_quickstart.ipynb" + given + " -p variant reflect_rl -p seed {params.seed:q}" + to_log
 
 
 rule curriculum_ablations:
@@ -166,14 +224,16 @@ rule curriculum_ablations:
         f"{runs}/{{env}}/04_curriculum_ablations.ipynb",
     log:
         f"{runs}/{{env}}/04_curriculum_ablations.log",
+    message:
+        "{wildcards.env}: ablations"
     params:
-        notebook=notebooks / "04_curriculum_ablations.ipynb",
+        identity=of_report,
+        cells=cells_hash(notebooks / "04_curriculum_ablations.ipynb"),
     threads: 1
     resources:
         results=1,  # environments share the results folder: one at a time
     shell:
-        "{sys.executable:q} -m reflect_rl execute {params.notebook:q} {output:q} -p profile {profile.name:q}"
-        " -p env {wildcards.env:q} > {log:q} 2>&1"
+        execute + "04_curriculum_ablations.ipynb" + given + " -p collect true" + to_log
 
 
 rule baseline_comparison:
@@ -184,14 +244,16 @@ rule baseline_comparison:
         f"{runs}/{{env}}/05_baseline_comparison.ipynb",
     log:
         f"{runs}/{{env}}/05_baseline_comparison.log",
+    message:
+        "{wildcards.env}: comparison"
     params:
-        notebook=notebooks / "05_baseline_comparison.ipynb",
+        identity=of_report,
+        cells=cells_hash(notebooks / "05_baseline_comparison.ipynb"),
     threads: 1
     resources:
         results=1,
     shell:
-        "{sys.executable:q} -m reflect_rl execute {params.notebook:q} {output:q} -p profile {profile.name:q}"
-        " -p env {wildcards.env:q} > {log:q} 2>&1"
+        execute + "05_baseline_comparison.ipynb" + given + " -p collect true" + to_log
 
 
 rule tuning_run:
@@ -201,15 +263,16 @@ rule tuning_run:
         tuning,
     log:
         f"{runs}/tuning/{{env}}/{{variant}}/seed{{seed}}/{{slug}}/notebook.log",
+    message:
+        "{wildcards.env} {wildcards.variant} seed {wildcards.seed} {wildcards.slug}"
     params:
-        notebook=lambda wildcards: notebooks
-        / ("03_online_rl.ipynb" if settings.VARIANTS[wildcards.variant].rl else "02_sft_warmup.ipynb"),
+        identity=of_tuning,
+        cells=lambda wildcards: cells_hash(notebooks / f"{tuned_notebook(wildcards)}.ipynb"),
+        notebook=tuned_notebook,
         overrides=lambda wildcards: tuning_jobs()[tuning.format(**wildcards)],
     threads: 1
     shell:
-        "{sys.executable:q} -m reflect_rl execute {params.notebook:q} {output:q} -p profile {profile.name:q}"
-        " -p env {wildcards.env:q} -p variant {wildcards.variant:q} -p seed {wildcards.seed:q}"
-        " -p overrides {params.overrides:q} > {log:q} 2>&1"
+        execute + "{params.notebook}.ipynb" + variant_given + " -p overrides {params.overrides:q}" + to_log
 
 
 rule tune:
@@ -217,5 +280,7 @@ rule tune:
         lambda wildcards: list(tuning_jobs()),
     log:
         f"{runs}/tuning/tuned.log",
+    message:
+        "table of the grid"
     shell:
         "{sys.executable:q} -m reflect_rl tuned --profile {profile.name:q} --env '{asked}' > {log:q} 2>&1"

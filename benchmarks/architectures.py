@@ -1,9 +1,10 @@
-"""What a short convolution is worth to a small model from scratch: reflectors of household games, side by side in one run.
+"""What a short convolution is worth to a small model from scratch: reflectors side by side in one run.
 
-    python benchmarks/architectures.py [--profile laptop] [--seed 100]
+    python benchmarks/architectures.py [--profile laptop] [--env alfworld] [--seed 100]
 
 Every row is the same warm-up (data, steps, batches; smaller than the laptop profile's) of another architecture or rate;
-`follow_success` is that of obeying the reflector on validation games, from the start and after slips. Writes
+`follow_success` is the success rate when following the reflector's advice on validation tasks, from the start and after
+slips. Writes
 architectures.csv and architectures.md beside this file; the data is made below $REFLECT_RL_HOME where that was not done
 before.
 """
@@ -17,8 +18,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from reflect_rl import config, data, sft
-from reflect_rl.runs import peak_memory_mb, provenance, write_csv, write_text
+from reflect_rl.core.files import write_csv, write_text
+from reflect_rl.core.provenance import peak_memory_mb, provenance
+from reflect_rl.envs.settings import load
+from reflect_rl.train import data
+from reflect_rl.train.warmup import training_log, warm_up
 
 ROWS = [  # (n_conv, n_layer, learning rate)
     (0, 2, 0.003),
@@ -31,12 +35,12 @@ SMALLER = (  # than the laptop profile, the same for every row
 )
 
 
-def measure(profile: str, seed: int, n_conv: int, n_layer: int, rate: float) -> dict:
+def measure(profile: str, env: str, seed: int, n_conv: int, n_layer: int, rate: float) -> dict:
     overrides = f"{SMALLER} model.n_conv={n_conv} model.n_layer={n_layer} reflector.learning_rate={rate}"
-    run = config.load(profile, "alfworld", "reflect_rl", seed, overrides)
+    run = load(profile, env, "reflect_rl", seed, overrides)
     data.make(run)
     start = time.perf_counter()
-    players = sft.warm_up(run, policy=False)
+    players = warm_up(run, policy=False)
     seconds = time.perf_counter() - start
     return {
         "model": run.model_name,
@@ -45,23 +49,25 @@ def measure(profile: str, seed: int, n_conv: int, n_layer: int, rate: float) -> 
         "steps": run.reflector.steps,
         "seconds": round(seconds, 1),
         "peak_memory_mb": round(peak_memory_mb()),
-        "follow_success": round(sft.training_log(run, "reflector").eval_follow_success.max(), 3),
+        "follow_success": round(training_log(run, "reflector").eval_follow_success.max(), 3),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="laptop")
+    parser.add_argument("--env", default="alfworld")
     parser.add_argument("--seed", type=int, default=100, help="one that the results do not use")
     parser.add_argument("--row", type=int, choices=range(len(ROWS)), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.row is not None:
-        print(json.dumps(measure(arguments.profile, arguments.seed, *ROWS[arguments.row])))
+        print(json.dumps(measure(arguments.profile, arguments.env, arguments.seed, *ROWS[arguments.row])))
         return
     rows = []
     for row in range(len(ROWS)):  # a process each, for the sake of its memory
-        command = [sys.executable, __file__, "--profile", arguments.profile, "--seed", str(arguments.seed)]
-        done = subprocess.run([*command, "--row", str(row)], check=True, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, __file__, "--profile", arguments.profile, "--env", arguments.env]
+        command += ["--seed", str(arguments.seed), "--row", str(row)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
     table = pd.DataFrame(rows)

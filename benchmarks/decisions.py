@@ -1,6 +1,6 @@
 """Decisions per second and peak memory: what each of the project's shortcuts is worth, side by side in one run.
 
-    python benchmarks/decisions.py [--profile smoke] [--episodes 24]
+    python benchmarks/decisions.py [--profile smoke] [--env taxi] [--episodes 24]
 
 The same recorded situations are decided on in every row, each row in a process of its own so that memory is its
 own. Rows build on each other, but for the last: action-prompt normalisation scores the text of every legal action
@@ -19,13 +19,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from reflect_rl import config, sft
-from reflect_rl.baselines import Oracle, Stumble
-from reflect_rl.envs import domain
-from reflect_rl.players import pad
-from reflect_rl.prompts import policy_prompt, reflection_prompt
-from reflect_rl.rollout import play
-from reflect_rl.runs import peak_memory_mb, provenance, write_csv, write_text
+from reflect_rl.core.files import write_csv, write_text
+from reflect_rl.core.provenance import peak_memory_mb, provenance
+from reflect_rl.envs.base import EnvSpec
+from reflect_rl.envs.registry import get
+from reflect_rl.envs.settings import load
+from reflect_rl.lm.players import pad
+from reflect_rl.lm.prompts import policy_prompt, reflection_prompt
+from reflect_rl.train.agents import Oracle, PerturbedAgent
+from reflect_rl.train.rollout import play
+from reflect_rl.train.warmup import PlayerPair, warm_up
 
 WAYS = {
     "straightforward": "one decision at a time, a reflection each time, full vocabulary head",
@@ -37,12 +40,11 @@ WAYS = {
 }
 
 
-def situations(settings, episodes: int) -> list[list[tuple[str, str, tuple[str, ...]]]]:
+def situations(spec: EnvSpec, episodes: int) -> list[list[tuple[str, str, tuple[str, ...]]]]:
     """(observation, last action, legal actions) of every step of recorded episodes, grouped by step."""
-    world = domain(settings.env)
-    tasks = world.tasks("full", "validation")[:episodes]
-    agent = Stumble(Oracle(), 0.1)
-    played = play(world, agent, tasks, [np.random.default_rng([8, i]) for i in range(len(tasks))], horizon=20)
+    tasks = spec.panel(spec.training_setting, "validation", episodes)
+    agent = PerturbedAgent(spec, Oracle(spec), 0.1)
+    played = play(spec, agent, tasks, [np.random.default_rng([8, i]) for i in range(len(tasks))], horizon=20)
     steps = []
     for index in range(max(map(len, played))):
         alive = [e for e in played if index < len(e)]
@@ -57,7 +59,7 @@ def situations(settings, episodes: int) -> list[list[tuple[str, str, tuple[str, 
 
 
 @torch.no_grad()
-def decide(way: str, players: sft.Pair, batch: list) -> None:
+def decide(way: str, players: PlayerPair, batch: list) -> None:
     policy, reflector = players.policy, players.reflector
     if way in ("action-prompt", "single-prompt"):
         reflections = [None] * len(batch)
@@ -78,14 +80,12 @@ def decide(way: str, players: sft.Pair, batch: list) -> None:
         policy.model(input_ids=pad(policy.encode(prompts), policy.pad_id), use_cache=False).logits.log_softmax(-1)
 
 
-def measure(way: str, profile: str, episodes: int) -> dict:
-    torch.set_num_threads(1)
-    settings = config.load(profile)
-    players = sft.warm_up(settings)
+def measure(way: str, profile: str, env: str, episodes: int) -> dict:
+    players = warm_up(load(profile, env, "reflect_rl", 0))
     players.reflector.memory.clear()
     if way == "straightforward":
         players.reflector.rows = 1  # one prompt at a time
-    steps = situations(settings, episodes)
+    steps = situations(get(env), episodes)
     decide(way, players, steps[0][:2])  # the first call warms caches up
     players.reflector.memory.clear()
     before = time.perf_counter()
@@ -100,19 +100,19 @@ def measure(way: str, profile: str, episodes: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="smoke", help="whose players decide (trained where missing)")
+    parser.add_argument("--env", default="taxi")
     parser.add_argument("--episodes", type=int, default=24)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:
-        print(json.dumps(measure(arguments.way, arguments.profile, arguments.episodes)))
+        print(json.dumps(measure(arguments.way, arguments.profile, arguments.env, arguments.episodes)))
         return
-    sft.warm_up(config.load(arguments.profile))
+    warm_up(load(arguments.profile, arguments.env, "reflect_rl", 0))
     rows = []
     for way in WAYS:
-        command = [sys.executable, __file__, "--way", way, "--profile", arguments.profile]
-        done = subprocess.run(
-            [*command, "--episodes", str(arguments.episodes)], check=True, stdout=subprocess.PIPE, text=True
-        )
+        command = [sys.executable, __file__, "--way", way, "--profile", arguments.profile, "--env", arguments.env]
+        command += ["--episodes", str(arguments.episodes)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1])
     table = pd.DataFrame(rows)

@@ -1,6 +1,6 @@
 """Two players on a pretrained base: decisions per second and peak memory, the straightforward way and this project's.
 
-    python benchmarks/pretrained.py [--base smollm2-135m] [--episodes 12] [--slow 6]
+    python benchmarks/pretrained.py [--base smollm2-135m] [--env taxi] [--episodes 12] [--slow 6]
 
 Both ways decide on the same recorded situations with the same model, each in a process of its own so that memory is its
 own. The straightforward way holds two copies of the model, one a player, each with its LoRA adapter, in float32; plays
@@ -23,12 +23,16 @@ import pandas as pd
 import torch
 from decisions import situations
 
-from reflect_rl import config, models
-from reflect_rl.envs import domain
-from reflect_rl.players import Policy, Reflector
-from reflect_rl.prompts import labels_for
-from reflect_rl.rollout import Players, Seat
-from reflect_rl.runs import peak_memory_mb, provenance, write_csv, write_text
+from reflect_rl.core.config import ModelConfig
+from reflect_rl.core.files import write_csv, write_text
+from reflect_rl.core.provenance import peak_memory_mb, provenance
+from reflect_rl.envs.registry import get
+from reflect_rl.lm import models
+from reflect_rl.lm.bases import adapters
+from reflect_rl.lm.players import Policy, Reflector
+from reflect_rl.lm.prompts import labels_for, policy_prompt, reflection_prompt
+from reflect_rl.lm.tokenizers import load_tokenizer
+from reflect_rl.train.rollout import ActiveEpisode, PlayersAgent
 
 WAYS = {
     "straightforward": "two copies in float32, one decision at a time, everything encoded anew for every token, full vocabulary",
@@ -44,8 +48,6 @@ NEW_TOKENS = 24
 @torch.no_grad()
 def straightforward(policy, reflector, tokenizer, labels, situation, cache: bool) -> None:
     """One decision by the two models; what a first implementation does."""
-    from reflect_rl.prompts import policy_prompt, reflection_prompt
-
     observation, last, actions = situation
     ids = tokenizer(reflection_prompt(observation, last), return_tensors="pt")["input_ids"]
     said = reflector.generate(
@@ -63,17 +65,16 @@ def straightforward(policy, reflector, tokenizer, labels, situation, cache: bool
     logits[0, -1].log_softmax(-1)
 
 
-def measure(way: str, base: str, episodes: int, slow: int) -> dict:
-    torch.set_num_threads(1)
+def measure(way: str, base: str, env: str, episodes: int, slow: int) -> dict:
     dtype = "auto" if way in ("half", "remembered") else "float32"
-    settings = config.load("smoke", overrides=f"model.base={base} model.dtype={dtype} model.context=512")
-    tokenizer = models.load_tokenizer(settings.model)
-    labels = labels_for(tokenizer, domain(settings.env).labels)
-    steps = situations(settings, episodes)
+    settings, spec = ModelConfig(base=base, dtype=dtype, context=512), get(env)
+    tokenizer = load_tokenizer(settings)
+    labels = labels_for(tokenizer, spec.labels)
+    steps = situations(spec, episodes)
     flat = [one for batch in steps for one in batch]
     if way in ("straightforward", "key-value cache", "one base"):
-        first = models.from_pretrained(settings.model, 0)
-        second = first if way == "one base" else models.from_pretrained(settings.model, 0)
+        first = adapters(settings, models.PLAYERS, 0)
+        second = first if way == "one base" else adapters(settings, models.PLAYERS, 0)
         held, loaded = [first] if second is first else [first, second], peak_memory_mb()
 
         def run(one):
@@ -82,18 +83,18 @@ def measure(way: str, base: str, episodes: int, slow: int) -> dict:
 
         work, decisions = [flat[i] for i in np.random.default_rng(0).permutation(len(flat))[:slow]], slow
     else:
-        model = models.from_pretrained(settings.model, 0)
+        model = adapters(settings, models.PLAYERS, 0)
         policy = Policy(model, tokenizer, 512, labels)
         reflector = Reflector(model, tokenizer, 512, NEW_TOKENS)
         held, loaded = [model], peak_memory_mb()
-        agent = Players(policy, reflector)
+        agent = PlayersAgent(policy, reflector)
         rng = np.random.default_rng(0)
 
         def run(batch):
             if way != "remembered":
                 reflector.memory.clear()
                 agent._log_probs.clear()
-            agent.decide([Seat(None, rng, observation, actions, last) for observation, last, actions in batch])
+            agent.decide([ActiveEpisode(None, rng, text, actions, last) for text, last, actions in batch])
 
         work, decisions = steps, len(flat)
     before = time.perf_counter()
@@ -139,17 +140,18 @@ class Speaker:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="smollm2-135m", help="what model.base takes")
+    parser.add_argument("--env", default="taxi")
     parser.add_argument("--episodes", type=int, default=12)
     parser.add_argument("--slow", type=int, default=6, help="decisions of the ways that decide one at a time")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:
-        print(json.dumps(measure(arguments.way, arguments.base, arguments.episodes, arguments.slow)))
+        print(json.dumps(measure(arguments.way, arguments.base, arguments.env, arguments.episodes, arguments.slow)))
         return
-    models.load_tokenizer(config.ModelConfig(base=arguments.base))  # fetched and converted before anything is measured
+    load_tokenizer(ModelConfig(base=arguments.base))  # fetched and converted before anything is measured
     rows = []
     for way in WAYS:
-        command = [sys.executable, __file__, "--way", way, "--base", arguments.base]
+        command = [sys.executable, __file__, "--way", way, "--base", arguments.base, "--env", arguments.env]
         command += ["--episodes", str(arguments.episodes), "--slow", str(arguments.slow)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))

@@ -2,12 +2,15 @@
 
 import ast
 import copy
+import re
 
 import nbformat
 import papermill
 import pytest
 
-from reflect_rl import config, orchestrate, paths
+from reflect_rl.cli import notebooks
+from reflect_rl.core import paths
+from reflect_rl.envs import registry
 
 NAMES = [
     "00_quickstart",
@@ -17,8 +20,12 @@ NAMES = [
     "04_curriculum_ablations",
     "05_baseline_comparison",
     "06_prompted_models",
+    "07_your_own_environment",
 ]
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
+TYPES = {"seed": int, "collect": bool}  # of parameters; all others are texts
+EXEMPT = {"nbval-ignore-output", "nbval-skip"}  # tags of cells whose outputs are not compared
+MACHINE_FACTS = re.compile(r"seconds|minutes|memory|hardware|provenance|cpu_count|gpu")
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -28,6 +35,10 @@ def notebook(request):
 
 def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    return set(cell.metadata.get("tags", ()))
 
 
 def test_all_notebooks_are_there():
@@ -40,17 +51,16 @@ def test_format_is_valid_and_current(notebook):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_parameters_are_known_typed_and_those_of_smoke(path):
-    orchestrate.check_parameters(path, {})
+def test_parameters_are_known_and_typed_and_their_defaults_valid(path):
     names = list(papermill.inspect_notebook(str(path)))
-    assert set(names) <= set(orchestrate.CONFIG_PARAMETERS)
-    (cell,) = (c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", ()))
+    assert set(names) <= {*notebooks.CONFIG_PARAMETERS, "collect"}
+    (cell,) = (c for c in nbformat.read(path, 4).cells if "parameters" in tags(c))
     defaults = {s.targets[0].id: ast.literal_eval(s.value) for s in ast.parse(cell.source).body}
     assert list(defaults) == names, "the parameters cell assigns each parameter once and nothing else"
     for name, value in defaults.items():
-        assert type(value) is (int if name == "seed" else str), name
-    assert defaults["profile"] == "smoke"
-    config.load(**defaults)
+        assert type(value) is TYPES.get(name, str), name
+    assert not defaults.get("collect"), "a notebook that is opened reads results and runs nothing"
+    notebooks.check_parameters(path, defaults)
 
 
 def test_every_code_cell_was_executed_in_order(notebook):
@@ -65,12 +75,28 @@ def test_no_errors_and_nothing_on_stderr(notebook):
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
 
 
+def test_what_is_not_compared_is_little_and_pictures_or_machine_facts():
+    cells = [cell for path in NOTEBOOKS for cell in code_cells(nbformat.read(path, 4)) if cell.outputs]
+    exempt = [cell for cell in cells if tags(cell) & EXEMPT]
+    for cell in exempt:
+        picture = any("image/png" in output.get("data", {}) for output in cell.outputs)
+        assert picture or MACHINE_FACTS.search(cell.source), cell.source
+    assert len(exempt) <= len(cells) / 5
+    assert not [cell.source for cell in cells if "NBVAL_" in cell.source], "tags say what is compared, not comments"
+
+
+def test_only_parameters_name_an_environment(notebook):
+    named = re.compile("|".join(registry.names()))
+    cells = [cell for cell in code_cells(notebook) if "parameters" not in tags(cell)]
+    assert not [cell.source for cell in cells if named.search(cell.source)]
+
+
 def test_no_path_of_a_machine(notebook):
-    assert orchestrate.absolute_paths(notebook) == []
-    assert not [cell.source for cell in notebook.cells if orchestrate.ABSOLUTE_PATH.search(cell.source)]
+    assert notebooks.absolute_paths(notebook) == []
+    assert not [cell.source for cell in notebook.cells if notebooks.ABSOLUTE_PATH.search(cell.source)]
 
 
 def test_metadata_says_nothing_of_a_machine(notebook):
     tidied = copy.deepcopy(notebook)
-    orchestrate.tidy(tidied)
+    notebooks.tidy(tidied)
     assert notebook == tidied

@@ -61,6 +61,11 @@ def test_torch_is_pinned_in_pyproject_too():
     assert f"torch=={pins()['torch']}" in PROJECT["dependencies"]
 
 
+def test_every_folder_of_the_library_is_a_package():
+    folders = {path.parent for path in (ROOT / "reflect_rl").rglob("*.py")}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
 def test_conda_users_get_the_same_versions():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, pip, from_pip = environment["dependencies"]
@@ -79,7 +84,7 @@ def test_make_names_a_python_out_of_range(tmp_path):
 
 def test_make_without_a_target_explains_itself():
     result = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for target in ("setup", "reproduce", "tune", "test", "notebooks", "lint", "clean"):
+    for target in ("setup", "reproduce", "tune", "report", "stale", "test", "notebooks", "lint", "clean"):
         assert f"make {target} " in result.stdout
 
 

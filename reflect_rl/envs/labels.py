@@ -35,8 +35,8 @@ def in_order(names: tuple[str, ...]) -> Labels:
 IN_ORDER = in_order(bracketed(64))
 
 
-def by_name(heart: Callable[[str], str], most: int) -> Labels:
-    """Labels that an action keeps from state to state: a hash of its `heart`, the part that tells it from others.
+def by_name(label_key: Callable[[str], str], most: int) -> Labels:
+    """Labels that an action keeps from state to state: a hash of its `label_key`, the part that tells it from others.
 
     Where two legal actions meet, the later one takes the next free label. A small model from scratch learns which label
     a name has much sooner than to look it up in a list of dozens; a pretrained one may not need it.
@@ -44,7 +44,7 @@ def by_name(heart: Callable[[str], str], most: int) -> Labels:
 
     @cache
     def hashed(action: str) -> int:
-        return crc32(heart(action).encode()) % most
+        return crc32(label_key(action).encode()) % most
 
     def of(actions: Sequence[str]) -> tuple[int, ...]:
         taken: dict[int, None] = {}

@@ -1,0 +1,1 @@
+"""The command line: notebooks through papermill, whole profiles through Snakemake."""

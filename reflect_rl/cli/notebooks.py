@@ -1,0 +1,241 @@
+"""Running notebooks: one through papermill, or all in place or compared with their committed outputs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+# jsonschema would build a parser of web addresses, for a second at every start; notebooks have none to check.
+sys.modules.setdefault("rfc3987_syntax", None)
+
+import nbformat
+import papermill
+import yaml
+from ipykernel.kernelspec import write_kernel_spec
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillExecutionError
+from tqdm import tqdm
+
+from reflect_rl.cli.jobs import JobsFailed
+from reflect_rl.core import paths
+from reflect_rl.core.errors import ReflectRLError, unknown
+from reflect_rl.core.files import writing
+from reflect_rl.envs import settings
+
+CONFIG_PARAMETERS = ("profile", "env", "variant", "seed", "overrides")
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:home|mnt|opt|private|root|srv|tmp|usr|Users|var|work)/[^\s\"'<>]*")
+
+
+@contextmanager
+def own_kernel() -> Iterator[None]:
+    """Make Jupyter's `python3` this very interpreter.
+
+    A kernel of that name in the user's home may belong to another environment and would win in some set-ups;
+    $JUPYTER_PATH comes before every other place.
+    """
+    before = os.environ.get("JUPYTER_PATH")
+    with tempfile.TemporaryDirectory() as folder:
+        # stderr is for our own lines; the kernel would tell there of its loopback connection and its end
+        write_kernel_spec(Path(folder, "kernels", "python3"), extra_arguments=["--log-level=CRITICAL"])
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, (folder, before)))
+        try:
+            yield
+        finally:
+            os.environ.pop("JUPYTER_PATH")
+            if before is not None:
+                os.environ["JUPYTER_PATH"] = before
+
+
+def parse_value(name: str, text: str) -> str | int | float | bool:
+    """A parameter's value from the command line, read as a YAML scalar; empty text stays empty text."""
+    try:
+        value = yaml.safe_load(text) if text.strip() else ""
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, str | int | float | bool):
+        raise ReflectRLError(f"parameter {name}={text!r} is not a single YAML value such as lake, 0 or 1.5")
+    return value
+
+
+def check_parameters(notebook: Path, parameters: dict) -> None:
+    """Refuse, before a kernel starts, what papermill would silently accept.
+
+    Raises:
+        ReflectRLError: the notebook is missing or unreadable, does not have exactly one cell tagged
+            `parameters`, does not know one of the names, or `settings.load` rejects a value.
+    """
+    if not notebook.is_file():
+        raise ReflectRLError(f"no notebook {notebook}; the project's are in {paths.notebooks()}")
+    try:
+        document = nbformat.read(notebook, as_version=4)
+    except Exception as error:
+        raise ReflectRLError(f"{notebook} is not a notebook that can be read: {first_line(error)}") from error
+    tagged = sum("parameters" in cell.metadata.get("tags", ()) for cell in document.cells)
+    if tagged != 1:
+        raise ReflectRLError(f"{notebook} has {tagged} cells tagged 'parameters'; tag exactly one")
+    known = papermill.inspect_notebook(str(notebook))
+    for name in parameters:
+        if name not in known:
+            raise unknown(f"parameter of {notebook.name}", name, known)
+    given = {name: parameters[name] for name in CONFIG_PARAMETERS if name in parameters}
+    if given:
+        settings.load(**given)
+
+
+class TickingEngine(NBClientEngine):
+    """papermill's engine; on a terminal the clock of its bar goes on while a cell takes long."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, **options):
+        over = threading.Event()
+
+        def tick() -> None:
+            while not over.wait(1):
+                nb_man.pbar.refresh()
+
+        if sys.stderr.isatty():
+            threading.Thread(target=tick, daemon=True).start()
+        try:
+            return super().execute_managed_notebook(nb_man, kernel_name, **options)
+        finally:
+            over.set()
+
+
+papermill_engines.register("ticking", TickingEngine)
+
+
+def execute(notebook: Path, output: Path, parameters: dict) -> None:
+    """Execute a notebook with papermill from the project's folder; `output` appears only when it is complete.
+
+    While it runs the notebook so far is in `OUTPUT.running.ipynb`; when it fails it stays as
+    `OUTPUT.failed.ipynb`.
+
+    Raises:
+        ReflectRLError: bad parameters, or a cell raised it.
+        JobsFailed: anything else went wrong in a cell or with the kernel.
+    """
+    notebook, output = notebook.resolve(), output.resolve()
+    check_parameters(notebook, parameters)
+    running, failed = output.with_suffix(".running.ipynb"), output.with_suffix(".failed.ipynb")
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of a kernel that nobody watches would fill the notebook
+    bar = {"bar_format": f"{notebook.stem}: cell {{n_fmt}}/{{total_fmt}}, {{elapsed}}", "leave": False, "mininterval": 0}
+    how = {"engine_name": "ticking", "kernel_name": "python3", "cwd": paths.project(), "progress_bar": bar}
+    try:
+        with own_kernel():
+            papermill.execute_notebook(notebook, running, parameters, **how)
+    except Exception as error:
+        if running.exists():
+            running.replace(failed)
+        if isinstance(error, PapermillExecutionError):
+            if error.ename == ReflectRLError.__name__:
+                raise ReflectRLError(error.evalue) from error
+            problem = first_line(f"{error.ename}: {error.evalue}")
+        else:
+            problem = f"{type(error).__name__}: {first_line(error)}"
+        raise JobsFailed(f"{problem} (the notebook so far: {failed})") from error
+    except KeyboardInterrupt:
+        running.unlink(missing_ok=True)
+        raise
+    running.replace(output)
+    failed.unlink(missing_ok=True)
+
+
+def first_line(message: object) -> str:
+    return next((line.strip() for line in str(message).splitlines() if line.strip()), "no message")
+
+
+def absolute_paths(document: nbformat.NotebookNode) -> list[str]:
+    """The absolute paths in the text outputs of a notebook: they would differ on every machine."""
+    texts = []
+    for cell in document.cells:
+        for output in cell.get("outputs", ()):
+            texts.append(output.get("text", ""))
+            texts += [text for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
+    return [found for text in texts for found in ABSOLUTE_PATH.findall(text)]
+
+
+def tidy(document: nbformat.NotebookNode) -> None:
+    """Strip, in place, all metadata that depends on who executed the notebook, where and when."""
+    document.metadata = nbformat.from_dict({"kernelspec": KERNELSPEC, "language_info": {"name": "python"}})
+    for cell in document.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+
+
+def refresh_notebook(notebook: Path, home: Path) -> str:
+    """Execute a notebook with its own defaults below an empty `home` and put the result in its place."""
+    output = home / notebook.name
+    _run(["-m", "reflect_rl", "execute", str(notebook), str(output)], home)
+    document = nbformat.read(output, as_version=4)
+    tidy(document)
+    if found := absolute_paths(document):
+        raise JobsFailed(f"an output names a path of this machine ({found[0]}); print a relative one")
+    temporary = notebook.with_name(f".{notebook.name}")
+    nbformat.write(document, temporary)
+    temporary.replace(notebook)
+    return "executed in place"
+
+
+def compare_notebook(notebook: Path, home: Path) -> str:
+    """Execute a notebook below an empty `home` and compare with its committed outputs (nbval)."""
+    report = _run(["-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider", str(notebook)], home)
+    return report.strip().splitlines()[-1]
+
+
+def _run(arguments: list[str], home: Path) -> str:
+    """Run this Python from the project's folder with its products below `home`; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=paths.project(),
+        env=os.environ | {"REFLECT_RL_HOME": str(home), "TQDM_DISABLE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        raise JobsFailed(done.stdout.strip())
+    return done.stdout
+
+
+def run_notebooks(notebooks: list[Path], cores: int, check: bool) -> None:
+    """Execute notebooks with their own defaults, each below its own empty home, `cores` at a time.
+
+    Args:
+        notebooks: which; all of the project where empty.
+        check: compare with the committed outputs and write nothing, instead of replacing them.
+
+    Raises:
+        JobsFailed: some did not run or differ; their homes stay in `build/` for a look.
+    """
+    notebooks = notebooks or sorted(paths.notebooks().glob("*.ipynb"))
+    for notebook in notebooks:
+        check_parameters(notebook, {})
+    build = paths.project() / "build"
+    with writing(build):
+        build.mkdir(exist_ok=True)
+
+    def one(notebook: Path) -> str | None:
+        home = Path(tempfile.mkdtemp(prefix=f"{notebook.stem}-", dir=build))
+        try:
+            report = (compare_notebook if check else refresh_notebook)(notebook.resolve(), home)
+        except JobsFailed as error:
+            tqdm.write(f"error: {notebook.name}: {error}", file=sys.stderr)
+            return notebook.name
+        shutil.rmtree(home)
+        tqdm.write(f"{notebook.name}: {report}")
+        return None
+
+    with own_kernel(), ThreadPoolExecutor(cores) as pool:
+        failed = [name for name in tqdm(pool.map(one, notebooks), total=len(notebooks), disable=None) if name]
+    if failed:
+        raise JobsFailed(f"failed: {', '.join(failed)} (products are kept in {build})")

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, paths, files, settings, profiles, and the identity of a result."""

@@ -1,0 +1,106 @@
+"""Files that are written whole or not at all, and read with errors that name the way out."""
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from reflect_rl.core.errors import ReflectRLError
+
+RUN_MARK = "config.json"  # a folder that holds one is a run folder: its files are made together
+
+
+@contextlib.contextmanager
+def writing(path: Path, *also: type[Exception]) -> Iterator[None]:
+    """Turn a failure to write at `path` (`OSError` or one of `also`) into an error that names the way out."""
+    try:
+        yield
+    except (OSError, *also) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ReflectRLError(
+            f"cannot write {path} ({reason}); free the place, or set REFLECT_RL_HOME to a folder of your own"
+        ) from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a temporary file beside it, then a rename."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value) -> None:
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """CSV, compressed where the name ends in .gz; equal frames give equal bytes."""
+    content = frame.to_csv(index=False, lineterminator="\n").encode()
+    write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def way_out(path: Path) -> str:
+    """What to delete so that a file which is damaged or missing is made anew.
+
+    In a run folder that is the whole folder: its files are made together, and where one is missing the others would
+    pass for a finished run.
+    """
+    for folder in path.parents:
+        if (folder / RUN_MARK).is_file() or path == folder / RUN_MARK:
+            return f"delete the run folder {folder} and run again to make it anew"
+    if path.exists():
+        return "delete it and run again to make it anew"
+    return f"restore it, or delete {path.parent} and run again to make all of it anew"
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table as `write_csv` wrote it; only empty cells are missing values.
+
+    Raises:
+        ReflectRLError: it is missing or damaged.
+    """
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (OSError, EOFError, ValueError) as error:
+        raise ReflectRLError(f"{path} cannot be read ({error}); {way_out(path)}") from error
+
+
+def read_json(path: Path):
+    """What `write_json` wrote; raises ReflectRLError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ReflectRLError(f"{path} cannot be read ({error}); {way_out(path)}") from error
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex; raises ReflectRLError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ReflectRLError(f"{path} cannot be read ({error.strerror}); {way_out(path)}") from error
+
+
+def verify(path: Path, sha256: str) -> None:
+    """Raise ReflectRLError where a file is missing or is not the one with this SHA-256."""
+    if digest(path) != sha256:
+        raise ReflectRLError(f"{path} is damaged (its checksum differs); {way_out(path)}")

@@ -1,0 +1,70 @@
+"""Every folder of the project, named once.
+
+Products go below the current project (the nearest parent folder with a `configs/` folder and a `pyproject.toml`), or
+below `$REFLECT_RL_HOME` where that is set.
+"""
+
+import os
+from pathlib import Path
+
+from reflect_rl.core.errors import ReflectRLError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def project() -> Path:
+    """The checkout that holds `configs/` and `notebooks/`: the nearest parent of the working folder."""
+    here = Path.cwd()
+    for folder in (here, *here.parents, PACKAGE.parent):
+        if (folder / "pyproject.toml").is_file() and (folder / "configs").is_dir():
+            return folder
+    raise ReflectRLError(f"no project found above {here}; change to the folder that holds pyproject.toml")
+
+
+def home() -> Path:
+    """Where `runs/`, `results/` and `figures/` are written."""
+    return Path(os.environ["REFLECT_RL_HOME"]) if os.environ.get("REFLECT_RL_HOME") else project()
+
+
+def configs() -> Path:
+    return project() / "configs"
+
+
+def notebooks() -> Path:
+    return project() / "notebooks"
+
+
+def weights() -> Path:
+    """Small trained players that are committed."""
+    return project() / "weights"
+
+
+def cache(name: str) -> Path:
+    """What is fetched or generated once for every profile: an environment's files, models, replies."""
+    return home() / "data" / name
+
+
+def models() -> Path:
+    """Pretrained models that were fetched or de-quantised."""
+    return cache("models")
+
+
+def replies() -> Path:
+    """Replies of endpoints, by the content of their requests."""
+    return cache("replies")
+
+
+def runs(profile: str, env: str) -> Path:
+    return home() / "runs" / profile / env
+
+
+def results(profile: str) -> Path:
+    return home() / "results" / profile
+
+
+def tables(profile: str) -> Path:
+    return results(profile) / "tables"
+
+
+def figures(profile: str) -> Path:
+    return home() / "figures" / profile

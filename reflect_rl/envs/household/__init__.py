@@ -1,0 +1,1 @@
+"""ALFWorld's household tasks as text games, played on TextWorld's own engine."""

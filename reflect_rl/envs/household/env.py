@@ -1,0 +1,201 @@
+"""The environment: a household task in text.
+
+Observation: what the player knows from what it has read, in compact form (`notes.Notes`). Legal actions: the engine's
+admissible commands but for `look`, `inventory`, `help` and `examine ...`, which change nothing; what they tell, the
+observation says (where two receptacles share a place, once the player has gone to each). Success is the engine's `won`.
+"""
+
+import itertools
+import os
+import weakref
+from collections.abc import Iterable
+from functools import cache
+
+import gymnasium as gym
+from gymnasium import spaces
+
+from reflect_rl.core.errors import ReflectRLError, unknown
+from reflect_rl.envs.household import store
+from reflect_rl.envs.household.engine.workers import Worker, worker
+from reflect_rl.envs.household.explorer import Advice, explore
+from reflect_rl.envs.household.goal import Goal, kind, natural
+from reflect_rl.envs.household.notes import Notes
+
+NO_EFFECT = ("look", "inventory", "help", "examine")  # verbs that are left out of the legal actions
+STEP, MILESTONE, SUCCESS = -0.02, 0.3, 1.0  # rewards: ours, since the paper's are not known
+CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 :,.\n'-"
+
+_free: dict[int, list[int]] = {}
+_next = itertools.count()
+
+
+def legal_actions(commands: Iterable[str]) -> tuple[str, ...]:
+    """The commands that a player chooses from, in natural order."""
+    return tuple(sorted((c for c in commands if c.split(" ")[0] not in NO_EFFECT), key=natural))
+
+
+def label_key(command: str) -> str:
+    """What tells a command from most others of a state, in every room: the place to go to, the thing to take, or
+    else the verb alone, since one thing is in hand and, but for rooms where two share a place, one receptacle is near.
+    """
+    verb = command.split(" ")[0]
+    return command.partition(" from ")[0] if verb in ("go", "take") else verb
+
+
+class Household(gym.Env):
+    """A household task in text.
+
+    `reset(options={"task": "full:train/<task>/<trial>"})` starts that very episode; without it the task is drawn from
+    `split` by the environment's own generator. A generated game is made at its first use.
+
+    Args:
+        setting: of the tasks that are drawn; `pickup` ends with the object in hand, `dropoff` begins there, `full` is
+            the game.
+        split: where tasks are drawn from when `reset` names none.
+        horizon: steps after which the episode is truncated.
+        milestone: whether it is rewarded to take the task's object and to treat it, each once.
+
+    Raises:
+        ReflectRLError: an argument has no such value, or the games cannot be played (see `games.package`).
+    """
+
+    metadata = {"render_modes": ["ansi"], "render_fps": 4}
+
+    def __init__(self, setting="full", split="train", horizon=15, milestone=True, render_mode=None):
+        if setting not in (*store.STAGES, *store.SETTINGS):
+            raise unknown("setting", setting, (*store.STAGES, *store.SETTINGS))
+        if horizon < 1:
+            raise ReflectRLError(f"horizon {horizon} leaves no step; give 1 or more")
+        if render_mode not in (None, "ansi"):
+            raise unknown("render mode", render_mode, ["ansi"])
+        if split not in store.FIRST_TRIAL:
+            raise unknown("split", split, store.FIRST_TRIAL)
+        self.setting, self.split, self.horizon, self.milestone = setting, split, horizon, milestone
+        self.render_mode = render_mode
+        self.action_space = spaces.Discrete(256)
+        self.observation_space = spaces.Text(max_length=4096, charset=CHARACTERS)
+        self._worker: Worker | None = None
+
+    def _engine(self) -> Worker:
+        """The engine process, and a slot in it that is this environment's until it is closed or forgotten."""
+        if self._worker is None:
+            self._slot, give_back = _slot()
+            self._worker = worker(self._slot)
+            self._finalizer = weakref.finalize(self, give_back)
+        return self._worker
+
+    def close(self):
+        if self._worker is not None:
+            self._finalizer()
+            self._worker = None
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        task = (options or {}).get("task")
+        if task is None:
+            choices = store.tasks(self.setting, self.split)
+            task = choices[self.np_random.integers(len(choices))]
+        self.task = task
+        self.stage, game, self.recipe = store.parse_task(task)
+        self.goal = Goal.of(self.recipe)
+        engine, path = self._engine(), store.path_of(game)
+        if not path.is_file():
+            engine.request("make", game)
+        scene, sentence = engine.reset(self._slot, path)
+        self.notes = Notes.start(scene.text, sentence)
+        self.actions, self.steps, self._advice = legal_actions(scene.commands), 0, None
+        self._rewarded, self._plan = set(), []
+        if self.stage == "dropoff":
+            self._fetch()
+        return self.notes.text(), self._info()
+
+    def _fetch(self) -> None:
+        """Play, before the episode begins, until the task's object is in hand."""
+        for command in self.plan():
+            if kind(self.notes.held) == self.goal.object:
+                return
+            self._execute(command)
+
+    def _execute(self, command: str) -> bool:
+        """Play a command; whether the game is won."""
+        scene = self._engine().step(self._slot, command)
+        self.notes.read(command, scene.text)
+        self.actions, self._advice = legal_actions(scene.commands), None
+        self._plan = self._plan[1:] if self._plan[:1] == [command] else []  # after another command, it is made anew
+        self.notes.look(self.actions)
+        return scene.won
+
+    def step(self, action):
+        action = int(action)
+        self.steps += 1
+        truncated = self.steps >= self.horizon
+        if not 0 <= action < len(self.actions):
+            return self.notes.text(), STEP, False, truncated, self._info(invalid_action=action)
+        won = self._execute(self.actions[action])
+        reached = self._milestones()
+        success = won or (self.stage == "pickup" and "taken" in reached)
+        new = reached - self._rewarded if self.milestone else set()
+        self._rewarded |= reached
+        reward = STEP + (SUCCESS if success else MILESTONE * len(new))
+        return self.notes.text(), reward, success, truncated and not success, self._info(success)
+
+    def render(self):
+        return self.notes.text() if self.render_mode == "ansi" else None
+
+    def _milestones(self) -> set[str]:
+        """What has been reached of the way: the object taken, the object treated."""
+        if kind(self.notes.held) != self.goal.object:
+            return set()
+        return {"taken"} | ({"treated"} if self.goal.treatment and self.notes.held in self.notes.treated else set())
+
+    def advice(self) -> Advice:
+        """What one would do who knows what the player knows."""
+        if self._advice is None:
+            self._advice = explore(self.notes, self.goal, self.actions)
+        return self._advice
+
+    def expert_action(self) -> int:
+        """Index of the explorer's choice."""
+        return self.actions.index(self.advice().commands[0])
+
+    def good_actions(self) -> tuple[int, ...]:
+        """Indices of all actions that are as good as the explorer's choice, as far as the player can know."""
+        return tuple(self.actions.index(command) for command in self.advice().commands)
+
+    def phase(self) -> str:
+        """The explorer's subgoal: `search`, `fetch`, `carry`, `treat`, `place`, `seek light`, `light` or `put down`."""
+        return self.advice().phase
+
+    def oracle_action(self) -> int:
+        """Index of the oracle's next command; it knows where everything is."""
+        if not self._plan:
+            self._plan = self.plan()
+        return self.actions.index(self._plan[0])
+
+    def plan(self) -> list[str]:
+        """The oracle's commands from here; it reads the engine's facts."""
+        return self._engine().request("plan", self._slot, self.recipe.name)
+
+    def _info(self, success=False, **more):
+        return {"actions": self.actions, "success": bool(success), "task": self.task, **more}
+
+
+def _slot():
+    """A free slot, and a function that frees it."""
+    free = _free.setdefault(os.getpid(), [])
+    try:  # threads may be at it together
+        slot = free.pop()
+    except IndexError:
+        slot = next(_next)
+    return slot, lambda: free.append(slot)
+
+
+@cache
+def oracle_steps(task: str) -> int:
+    """Length in steps of the oracle's plan, which is a shortest one."""
+    env = Household(horizon=10_000)
+    env.reset(options={"task": task})
+    stage, plan = env.stage, env.plan()
+    if stage == "pickup":
+        return 1 + next(i for i, command in enumerate(plan) if command.startswith(f"take {env.goal.object} "))
+    return len(plan)

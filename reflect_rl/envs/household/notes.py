@@ -1,0 +1,125 @@
+"""What a player knows from the texts that it has read: the observation, and all that the explorer goes by."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from reflect_rl.envs.household.goal import ADJECTIVES, kind, natural
+
+
+@dataclass
+class Notes:
+    """What a player knows.
+
+    Attributes:
+        task: the sentence that sets the task.
+        receptacles: all of the room, in natural order.
+        here: where the player stands, empty at the start.
+        held: what is in hand, empty where nothing is.
+        contents: receptacle -> what was seen in or on it; closed ones that were never open are missing.
+        closed: receptacles that are known to be closed.
+        treated: object -> what was done to it (`clean`, `hot`, `cold`).
+        light: the lamp that was turned on last.
+        near: other receptacles within reach: in some rooms two share a place, and one cannot go from one to the other.
+    """
+
+    task: str
+    receptacles: tuple[str, ...]
+    here: str = ""
+    held: str = ""
+    contents: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
+    treated: dict[str, str] = field(default_factory=dict)
+    light: str = ""
+    near: tuple[str, ...] = ()
+
+    @classmethod
+    def start(cls, intro: str, task: str) -> "Notes":
+        """The notes of one who has read the game's intro."""
+        room = intro.partition("you see ")[2].partition(".")[0]
+        return cls(task, tuple(sorted(_listed(room), key=natural)))
+
+    def read(self, command: str, feedback: str) -> None:
+        """Take note of the feedback on a command."""
+        if feedback.startswith("Nothing happens"):
+            return
+        verb, _, rest = command.partition(" ")
+        match verb:
+            case "go":
+                self.here = rest.removeprefix("to ")
+            case "take":
+                self.held, _, source = rest.partition(" from ")
+                self._set(source, [thing for thing in self.contents.get(source, ()) if thing != self.held])
+            case "move" | "put":
+                thing, target = re.split(r" (?:to|in/on|in|on) ", rest, maxsplit=1)
+                self._set(target, [*self.contents.get(target, ()), thing])
+                self.held = ""
+            case "clean" | "heat" | "cool":
+                self.treated[rest.partition(" with ")[0]] = ADJECTIVES[verb]
+            case "use":
+                self.light = rest
+            case "close":
+                self.closed.add(rest)
+        if verb in ("go", "open"):
+            seen = self.here if verb == "go" else rest
+            if f"The {seen} is closed" in feedback:
+                self.closed.add(seen)
+            else:
+                self.closed.discard(seen)
+                self._set(seen, _listed(feedback.partition("you see ")[2]))
+
+    def look(self, legal: Sequence[str]) -> None:
+        """Take note of what is within reach: the receptacles that no legal command goes to."""
+        away = {command.removeprefix("go to ") for command in legal}
+        self.near = tuple(name for name in self.receptacles if name not in away and name != self.here)
+
+    def _set(self, receptacle: str, things: Iterable[str]) -> None:
+        self.contents[receptacle] = tuple(sorted(things, key=natural))
+
+    def known(self, *kinds: str) -> list[tuple[str, str]]:
+        """(thing, receptacle) of every thing of these kinds that was seen and not taken since."""
+        return [
+            (thing, place)
+            for place, things in sorted(self.contents.items(), key=lambda item: natural(item[0]))
+            for thing in things
+            if kind(thing) in kinds
+        ]
+
+    def of_kind(self, wanted: str) -> list[str]:
+        """The receptacles of a kind."""
+        return [name for name in self.receptacles if kind(name) == wanted]
+
+    def text(self) -> str:
+        """The observation: all of it that the players need, in compact form.
+
+        Things of the kinds that the task names are listed once more, those here and those elsewhere; what else stood in
+        a searched receptacle is left out, and of the receptacles those are named that are still to be searched.
+        """
+        if not self.here:
+            at = "the middle of the room"
+        elif self.here in self.closed:
+            at = f"{self.here}, closed"
+        else:
+            at = f"{self.here}: {', '.join(self.contents[self.here]) or 'nothing'}"
+        named = self.known(*re.findall(r"[a-z]+", self.task.lower()))
+        here = [thing for thing, place in named if place == self.here and place not in self.closed]
+        elsewhere = [f"{thing} in {place}" for thing, place in named if thing not in here]
+        treated = f", {self.treated[self.held]}" if self.held in self.treated else ""
+        lines = [f"Task: {self.task}", f"At: {at}"]
+        if here:
+            lines.append(f"Here: {', '.join(here)}")
+        lines.append(f"Hand: {self.held}{treated}" if self.held else "Hand: nothing")
+        if self.near:
+            lines.append(f"Near: {', '.join(self.near)}")
+        if elsewhere:
+            lines.append(f"Seen: {', '.join(elsewhere)}")
+        unsearched = " ".join(name for name in self.receptacles if name not in self.contents)
+        lines.append(f"Not searched: {unsearched or 'nothing'}")
+        if self.light:
+            lines.append(f"On: {self.light}")
+        return "\n".join(lines)
+
+
+def _listed(text: str) -> list[str]:
+    """The things of `a cup 1, a knife 2, and a tomato 2.`"""
+    return re.findall(r"\ba ([a-z]+ \d+)", text)

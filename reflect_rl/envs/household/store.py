@@ -1,0 +1,223 @@
+"""Games on disk: which ones make up the panels, where they are, and making those that are missing."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from reflect_rl.core import files, paths
+from reflect_rl.core.errors import ReflectRLError, unknown
+from reflect_rl.envs.household.engine.engine import Engine
+from reflect_rl.envs.household.games import PAPER, ROOMS, SPLITS, TASK_TYPES, UNSEEN, Recipe, generate, recipes
+from reflect_rl.envs.household.goal import Goal
+from reflect_rl.envs.household.oracle import shortest_plan
+
+LAYOUT = "json_2.1.1"
+SETTINGS = ("paper", "kitchens", "all_seen", "all_unseen")
+STAGES = ("pickup", "dropoff", "full")  # of a game, as a task id begins
+# Of generated games: where the numbers of each split begin. No number is in two of them.
+FIRST_TRIAL = {"train": 0, "validation": 1000, "test": 4000}
+SIZES = {  # setting -> games of each split
+    "paper": {"train": 60, "validation": 12, "test": 25},
+    "kitchens": {"train": 144, "validation": 12, "test": 25},
+    "all_seen": {"train": 540, "validation": 24, "test": 30},
+    "all_unseen": {"test": 30},
+}
+
+
+def real_root() -> Path | None:
+    """`$ALFWORLD_DATA`, the folder of the real archives; None where the variable is not set.
+
+    Raises:
+        ReflectRLError: it is set and holds no games.
+    """
+    named = os.environ.get("ALFWORLD_DATA")
+    return _with_games(named) if named else None
+
+
+@cache
+def _with_games(named: str) -> Path:
+    """The folder, checked once: every task and every row of results needs it."""
+    root = Path(named)
+    if not any(root.glob(f"{LAYOUT}/*/*/*/game.tw-pddl")):
+        raise ReflectRLError(
+            f"ALFWORLD_DATA={named} holds no {LAYOUT}/<split>/<task>/<trial>/game.tw-pddl; unset it to play generated games"
+        )
+    return root
+
+
+def task_source(task: str) -> str:
+    """Where a game comes from, in a few words."""
+    if real_root() is not None:
+        return "ALFWorld 2.1.1 archive"
+    _, game, recipe = parse_task(task)
+    return f"generated from floor plan {recipe.scene}, seed {trial_number(game)}"
+
+
+def folder_of(split: str, setting: str) -> str:
+    """ALFWorld's split in which the games of one of the project's splits lie."""
+    if split != "test":
+        return "train"
+    return "valid_unseen" if setting in ("kitchens", "all_unseen") else "valid_seen"
+
+
+@cache
+def games(setting: str, split: str) -> tuple[str, ...]:
+    """The games of a panel as `<ALFWorld's split>/<task>/<trial>`, fixed once and for all.
+
+    `paper`: the paper's task in its scene. `kitchens`: the same task in all kitchens, tested in one that training never
+    saw. `all_seen` and `all_unseen`: all six task types in every kind of room, tested in scenes that training saw and in
+    scenes that it did not.
+    """
+    if setting not in SETTINGS:
+        raise unknown("setting", setting, SETTINGS)
+    if split not in FIRST_TRIAL:
+        raise unknown("split", split, FIRST_TRIAL)
+    size = SIZES[setting].get(split, 0)
+    return tuple(_generated(setting, split, size) if real_root() is None else _real(setting, split))
+
+
+def _generated(setting: str, split: str, size: int) -> list[str]:
+    folder, first = folder_of(split, setting), FIRST_TRIAL[split]
+    if setting == "paper":
+        return [f"{folder}/{PAPER.name}/{trial_name(first + i)}" for i in range(size)]
+    if setting == "kitchens":
+        scenes = [s for s in ROOMS["kitchen"] if (s in UNSEEN) == (split == "test")]
+        recipe = {s: Recipe(PAPER.task_type, PAPER.object, PAPER.target, s) for s in scenes}
+        # scene 13 has the paper's games; other numbers keep the two panels apart
+        in_turn = [(scenes[i % len(scenes)], i // len(scenes)) for i in range(size)]
+        return [f"{folder}/{recipe[s].name}/{trial_name(first + 500 + i)}" for s, i in in_turn]
+    rng = np.random.default_rng([SETTINGS.index(setting), list(FIRST_TRIAL).index(split)])
+    scenes = [s for rooms in ROOMS.values() for s in rooms if (s in UNSEEN) == (setting == "all_unseen")]
+    of_type = {t: {s: [r for r in recipes(s) if r.task_type == t] for s in scenes} for t in TASK_TYPES}
+    chosen = []
+    for i in range(size):  # types in turn, so that the first ones of a panel are of all types
+        possible = {s: found for s, found in of_type[TASK_TYPES[i % len(TASK_TYPES)]].items() if found}
+        scene = list(possible)[rng.integers(len(possible))]
+        recipe = possible[scene][rng.integers(len(possible[scene]))]
+        chosen.append(f"{folder}/{recipe.name}/{trial_name(first + 700 + i // len(TASK_TYPES))}")
+    return chosen
+
+
+def _real(setting: str, split: str) -> list[str]:
+    """The games of a panel in the real archives; training and validation share a folder and are told apart by checksum."""
+    found = []
+    for path in sorted(real_root().glob(f"{LAYOUT}/{folder_of(split, setting)}/*/*/game.tw-pddl")):
+        name, trial = path.parts[-3:-1]
+        try:
+            recipe = Recipe.parse(name)
+        except ReflectRLError:
+            continue  # sliced and movable tasks, which ALFWorld leaves out too
+        tomato = (recipe.task_type, recipe.object, recipe.target) == (PAPER.task_type, PAPER.object, PAPER.target)
+        if setting in ("paper", "kitchens") and not tomato or setting == "paper" and recipe.scene != PAPER.scene:
+            continue
+        held_out = sha256(f"{name}/{trial}".encode()).digest()[0] < 32  # one in eight
+        if split == "test" or held_out == (split == "validation"):
+            found.append(f"{folder_of(split, setting)}/{name}/{trial}")
+    return found
+
+
+def tasks(name: str, split: str, most: int = 0) -> tuple[str, ...]:
+    """Task ids: of a setting, or for a stage those of the games of `paper`, `kitchens` and `all_seen` together.
+
+    With `most`, the first ones of each setting.
+    """
+    last = most or None
+    if name in SETTINGS:
+        return tuple(f"full:{game}" for game in games(name, split)[:last])
+    if name not in STAGES:
+        raise unknown("setting", name, (*SETTINGS, *STAGES))
+    return tuple(f"{name}:{game}" for setting in SETTINGS[:3] for game in games(setting, split)[:last])
+
+
+def parse_task(task: str) -> tuple[str, str, Recipe]:
+    """`full:train/<task>/<trial>` -> (stage, game, recipe); raises ReflectRLError where it is no task."""
+    stage, _, game = str(task).partition(":")
+    parts = game.split("/")
+    if stage not in STAGES or len(parts) != 3 or parts[0] not in SPLITS:
+        example = tasks("paper", "train")[0]
+        raise ReflectRLError(f"{task!r} is no ALFWorld task; an example: {example!r}")
+    return stage, game, Recipe.parse(parts[1])
+
+
+def trial_name(number: int) -> str:
+    """`trial_G00007`; the G tells a generated game from a real one wherever its name stands."""
+    return f"trial_G{number:05d}"
+
+
+def trial_number(game: str) -> int:
+    """The number in the name of a generated game's trial."""
+    return int(game.rpartition("trial_G")[2])
+
+
+def path_of(game: str) -> Path:
+    """The game's file, which may not exist yet."""
+    return (real_root() or paths.cache("household")) / LAYOUT / game / "game.tw-pddl"
+
+
+def make(game: str) -> str:
+    """Generate a game unless it is there; returns its path. To be called in an engine process.
+
+    A game is kept once the oracle has won it; where it cannot, or where the game is won at the start, the next draw of
+    the same trial is taken.
+    """
+    path = path_of(game)
+    if path.is_file():
+        return str(path)
+    if real_root() is not None:
+        raise ReflectRLError(f"no game at {path}; check ALFWORLD_DATA, or unset it to play generated games")
+    recipe = Recipe.parse(game.split("/")[1])
+    engine = _verifier()
+    for attempt in range(20):
+        made, trajectory = generate(recipe, trial_number(game), attempt)
+        draft = path.with_name(f"draft{attempt}-{os.getpid()}.tw-pddl")  # other processes may be making the same game
+        files.write_bytes(draft, json.dumps(made).encode())
+        try:
+            engine.reset(draft)
+        finally:
+            draft.unlink()
+        walkthrough = [] if engine.won else shortest_plan(engine, Goal.of(recipe))
+        for command in walkthrough:
+            engine.step(command)
+        if walkthrough and engine.won:
+            made |= {"solvable": True, "walkthrough": walkthrough}
+            files.write_bytes(path.with_name("initial_state.pddl"), made["pddl_problem"].encode())
+            files.write_bytes(path.with_name("traj_data.json"), json.dumps(trajectory, indent=1).encode())
+            files.write_bytes(path, json.dumps(made).encode())
+            return str(path)
+    raise ReflectRLError(f"no solvable game found for {game} in 20 draws; name another trial")
+
+
+@cache
+def _verifier() -> Engine:
+    return Engine()
+
+
+def manifest(panel: Iterable[str]) -> dict:
+    """The games of these tasks that have been made: origin, checksums and length of the walkthrough of each.
+
+    Raises:
+        ReflectRLError: two games are the same.
+    """
+    listed = {}
+    for game in sorted({task.partition(":")[2] for task in panel}):
+        if not path_of(game).is_file():
+            continue
+        text = path_of(game).read_text()
+        content = json.loads(text)
+        listed[game] = {
+            "provenance": task_source(f"full:{game}"),
+            "problem_sha256": sha256(content["pddl_problem"].encode()).hexdigest(),
+            "sha256": sha256(text.encode()).hexdigest(),
+            "steps": len(content.get("walkthrough") or ()),
+        }
+    copies = [key for key, n in Counter(entry["problem_sha256"] for entry in listed.values()).items() if n > 1]
+    if copies:
+        same = [game for game, entry in listed.items() if entry["problem_sha256"] == copies[0]]
+        raise ReflectRLError(f"equal games: {', '.join(same)}; leave all but one out")
+    return listed

@@ -1,0 +1,111 @@
+"""Episodes of a variant on fixed panels of tasks: the raw results that all tables and figures are made from."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from reflect_rl.core import files
+from reflect_rl.core.config import Config
+from reflect_rl.core.identity import locked_run_dir
+from reflect_rl.envs.registry import get
+from reflect_rl.evaluate import prompted
+from reflect_rl.train import rl, warmup
+from reflect_rl.train.agents import Expert, Follow, Oracle, Random
+from reflect_rl.train.rollout import Agent, Episode, PlayersAgent, play
+
+EPISODE_COLUMNS = [
+    *("env", "setting", "variant", "model", "seed", "split", "task", "horizon", "decoding", "repeat"),
+    *("success", "return", "steps", "ended", "provenance"),
+]
+PROMPT_COUNTS = ["prompts", "longest", "limit", "shortened"]  # see `players.Encoder`
+AT_A_TIME = 128  # episodes that are played in lockstep
+
+
+def agents(config: Config) -> dict[str, Agent]:
+    """The agent of a variant by decoding, trained where that has not been done yet.
+
+    The untrained variants know one decoding each: `random` samples; `oracle`, `expert` and `follow` are deterministic.
+
+    Raises:
+        ReflectRLError: `oracle` in an environment that has none.
+    """
+    spec = get(config.env)
+    if config.variant == "random":
+        return {"sampled": Random()}
+    if config.variant == "oracle":
+        return {"greedy": Oracle(spec)}
+    if config.variant == "expert":
+        return {"greedy": Expert(spec)}
+    if config.variant == "follow":
+        return {"greedy": Follow(warmup.warm_up(config, policy=False).reflector)}
+    if config.arm.prompted:
+        return prompted.agents(config)
+    players = rl.train(config) if config.arm.rl else warmup.warm_up(config)
+    return {
+        "sampled": PlayersAgent(players.policy, players.reflector),
+        "greedy": PlayersAgent(players.policy, players.reflector, greedy=True),
+    }
+
+
+def frames(episode: Episode) -> list[dict]:
+    """An episode as `film_strip` draws it: one frame a step, and the last observation."""
+    steps = [
+        {
+            "observation": t.observation,
+            "reflection": t.decision.reflection,
+            "action": t.actions[t.decision.action] if t.decision.action < len(t.actions) else "(no legal action)",
+            "reward": t.reward,
+        }
+        for t in episode.transitions
+    ]
+    return [*steps, {"observation": episode.last_observation, "reflection": "", "action": "", "reward": 0.0}]
+
+
+def cut(episode: Episode, horizon: int) -> tuple[bool, float, int, str]:
+    """(success, return, steps, ended) of an episode had its horizon been shorter: no player sees the clock."""
+    if len(episode) <= horizon:
+        return episode.success, episode.total_reward, len(episode), episode.ended
+    return False, sum(t.reward for t in episode.transitions[:horizon]), horizon, "horizon"
+
+
+def evaluate(config: Config) -> pd.DataFrame:
+    """Raw episodes of one variant and seed on the panels of `config.evaluation`; made once, then read.
+
+    Columns: `EPISODE_COLUMNS`. Every (task, repeat) has its own generator, the same for all variants.
+    """
+    with locked_run_dir(config, "evaluation") as folder:
+        path, counted = folder / "episodes.csv.gz", folder / "prompts.csv"
+        if not (path.exists() and counted.exists()):
+            chosen = agents(config)
+            encoders = {id(a.policy.encode): a.policy.encode for a in chosen.values() if isinstance(a, PlayersAgent)}
+            for encode in encoders.values():
+                encode.forget()  # what training has read is not counted
+            episodes = _evaluate(config, chosen)
+            counts = pd.DataFrame([encode.counts() for encode in encoders.values()], columns=PROMPT_COUNTS)
+            files.write_csv(counted, counts)
+            files.write_csv(path, episodes)
+    return files.read_csv(path)
+
+
+def _evaluate(config: Config, chosen: dict[str, Agent]) -> pd.DataFrame:
+    spec, panel = get(config.env), config.evaluation
+    tasks = {setting: spec.panel(setting, panel.split, panel.tasks) for setting in spec.settings}
+    played = []
+    for decoding, agent in chosen.items():
+        repeats = panel.repeats if decoding == "sampled" else 1
+        keys = [(s, i, r) for s in spec.settings for r in range(repeats) for i in range(len(tasks[s]))]
+        for first in range(0, len(keys), AT_A_TIME):
+            part = keys[first : first + AT_A_TIME]
+            rngs = [np.random.default_rng([config.seed, 6, i, r]) for _, i, r in part]
+            episodes = play(spec, agent, [tasks[s][i] for s, i, _ in part], rngs, max(panel.horizons))
+            played += [(s, decoding, r, episode) for (s, _, r), episode in zip(part, episodes, strict=True)]
+    rows = []
+    for wanted in itertools.product(spec.settings, chosen, panel.horizons):
+        for setting, decoding, repeat, episode in played:
+            if (setting, decoding) == wanted[:2]:
+                success, total, steps, ended = cut(episode, horizon := wanted[2])
+                key = [config.env, setting, config.variant, config.model_name, config.seed, panel.split]
+                outcome = [int(success), round(total, 4), steps, ended, spec.source_of(episode.task)]
+                rows.append([*key, episode.task, horizon, decoding, repeat, *outcome])
+    return pd.DataFrame(rows, columns=EPISODE_COLUMNS)

@@ -1,0 +1,1 @@
+"""Language models: the players' models and tokenizers, what they read, and models behind an endpoint."""

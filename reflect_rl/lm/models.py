@@ -1,0 +1,113 @@
+"""The models behind the players: building them, letting one speak as a player, and its weights."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+import transformers
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from reflect_rl.core.config import ModelConfig
+from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.files import writing
+from reflect_rl.core.runtime import set_threads
+from reflect_rl.lm import distributed
+from reflect_rl.lm.bases import adapters
+from reflect_rl.lm.scratch import from_scratch
+from reflect_rl.lm.top_layer import TopLayer
+
+set_threads()  # the number of threads changes a model's last digits, so it is the library's and not the shell's
+
+# Right-padded causal models need no mask, and a saved two-layer model no bar: the warnings would only hide others.
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+PLAYERS = ("reflector", "policy")
+
+
+def build(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, PreTrainedModel | PeftModel]:
+    """The model behind each player: two small ones from scratch, or one base with two adapters."""
+    if config.base:
+        return dict.fromkeys(PLAYERS, adapters(config, PLAYERS, seed))
+    return {
+        name: from_scratch(config, tokenizer, seed * len(PLAYERS) + i).to(distributed.device())
+        for i, name in enumerate(PLAYERS)
+    }
+
+
+def activate(model: PreTrainedModel | PeftModel, player: str) -> None:
+    """Let the model speak, and learn, as one of the players; nothing to do where the player has a model of its own."""
+    if isinstance(model, PeftModel) and model.active_adapter != player:
+        model.set_adapter(player)
+
+
+def causal_lm(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The causal LM itself, with the adapters inside where there are any."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def hidden_states(
+    model: PreTrainedModel | PeftModel, ids: torch.Tensor, positions: torch.Tensor, **options
+) -> torch.Tensor:
+    """`(B, C, D)` last hidden states of right-padded `ids` `(B, T)` at `positions` `(B, C)`."""
+    body = causal_lm(model).base_model
+    if isinstance(getattr(body, "layers", [None])[-1], TopLayer):
+        return body(input_ids=ids, positions=positions, **options).last_hidden_state
+    return body(input_ids=ids, **options).last_hidden_state[torch.arange(len(ids))[:, None], positions]
+
+
+def weights(model: PreTrainedModel | PeftModel, player: str) -> dict[str, torch.nn.Parameter]:
+    """A player's own parameters by name: all of a model from scratch, or its adapter."""
+    named = dict(model.named_parameters())
+    return {k: p for k, p in named.items() if f".{player}." in k} if isinstance(model, PeftModel) else named
+
+
+@torch.no_grad()
+def set_weights(
+    model: PreTrainedModel | PeftModel, player: str, tensors: dict[str, torch.Tensor], source: Path
+) -> None:
+    """Copy saved tensors into a player.
+
+    Raises:
+        ReflectRLError: names or shapes are those of another model; `source` says where they came from.
+    """
+    own = weights(model, player)
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in tensors.items()}:
+        raise ReflectRLError(f"{source} holds the weights of another model; delete it to train anew")
+    for name, parameter in own.items():
+        parameter.copy_(tensors[name])
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of names and contents; a flipped bit in a safetensors file would pass unnoticed."""
+    digest = sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_weights(model: PreTrainedModel | PeftModel, player: str, path: Path) -> None:
+    """A player's own parameters as safetensors, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with writing(path, SafetensorError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.detach().contiguous() for k, v in weights(model, player).items()}
+        save_file(tensors, temporary, metadata={"sha256": _checksum(tensors)})
+        temporary.replace(path)
+
+
+def load_weights(model: PreTrainedModel | PeftModel, player: str, path: Path) -> None:
+    """The inverse of `save_weights`; raises ReflectRLError where the file is damaged or another model's."""
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            checksum = (file.metadata() or {}).get("sha256")
+    except (SafetensorError, OSError) as error:
+        raise ReflectRLError(f"{path} is damaged ({error}); delete it to train anew") from error
+    if checksum != _checksum(tensors):
+        raise ReflectRLError(f"{path} is damaged (its checksum differs); delete it to train anew")
+    set_weights(model, player, tensors, path)

@@ -1,0 +1,207 @@
+"""The two players: a frozen reflector that writes, and a policy that answers with one label token."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+
+from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.envs.labels import IN_ORDER, Labels
+from reflect_rl.lm.models import activate, causal_lm, hidden_states
+
+
+class Encoder:
+    """Text to token ids, each text once.
+
+    A text of more than `limit` tokens loses its middle: a quarter of `limit` stays of its beginning, where a prompt has
+    the task, and the rest of its end, where it has the last action, the reflection and the legal actions.
+
+    Attributes:
+        longest: tokens of the longest text before it was shortened.
+        shortened: number of different texts that were.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int):
+        if limit < 4:
+            raise ReflectRLError(f"{limit} tokens are left for a prompt; raise model.context")
+        self.tokenizer, self.limit = tokenizer, limit
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, with the counts at zero."""
+        self.longest = self.shortened = 0
+        self._ids: dict[str, list[int]] = {}
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        new = [text for text in dict.fromkeys(texts) if text not in self._ids]
+        if new:
+            for text, ids in zip(new, self.tokenizer(new)["input_ids"], strict=True):
+                self.longest = max(self.longest, len(ids))
+                if len(ids) > self.limit:
+                    self.shortened += 1
+                    head = self.limit // 4
+                    ids = ids[:head] + ids[head - self.limit :]
+                self._ids[text] = ids
+        return [self._ids[text] for text in texts]
+
+    def counts(self) -> dict[str, int]:
+        """Of the different texts so far: how many, the longest in tokens, and how many were shortened to the limit."""
+        return {
+            "prompts": len(self._ids),
+            "longest": self.longest,
+            "limit": self.limit,
+            "shortened": self.shortened,
+        }
+
+
+def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Right-padded `(B, T)` tensor. A causal model's outputs at a row's own positions do not see the padding."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
+
+
+class Prefix:
+    """Tokens that all prompts begin with, encoded once: for a frozen model without adapters, attention layers only.
+
+    Its keys and values would differ between adapters, and after every update of the weights.
+    """
+
+    def __init__(self, model: PreTrainedModel, ids: Sequence[int]):
+        self.model, self.ids, self._cache = model, list(ids), None
+
+    def begins(self, rows: Sequence[Sequence[int]]) -> bool:
+        """Whether each of these rows goes on after it."""
+        return all(len(row) > len(self.ids) and row[: len(self.ids)] == self.ids for row in rows)
+
+    @torch.no_grad()
+    def cache(self, count: int) -> Cache:
+        """Keys and values of the prefix, `count` times."""
+        if self._cache is None:
+            ids = torch.tensor([self.ids], device=self.model.device)
+            self._cache = self.model.base_model(input_ids=ids, use_cache=True).past_key_values
+        cache = deepcopy(self._cache)
+        cache.batch_repeat_interleave(count)
+        return cache
+
+
+class Policy:
+    """A distribution over the labels of the legal actions, from one forward pass and no more.
+
+    Only the last position's hidden state meets the head, and only the head's label rows. Where more than a fifth of a
+    batch would be padding, or each prompt has a copy of the prefix's keys and values, prompts go through the model in
+    parts, sorted by length.
+    """
+
+    ROWS, PADDING = 64, 1.25
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int, labels: Labels = IN_ORDER
+    ):
+        self.model, self.labels = model, labels
+        self.prefix: Prefix | None = None
+        self.encode = Encoder(tokenizer, context - 1)  # the label needs a place
+        self.pad_id = tokenizer.pad_token_id
+        ids = tokenizer([f" {name}" for name in labels.names], add_special_tokens=False)["input_ids"]
+        if any(len(x) != 1 for x in ids):
+            raise ReflectRLError("a label of this tokenizer is more than one token; use labels that are single tokens")
+        self.label_ids = torch.tensor([x[0] for x in ids])
+
+    def hidden(self, prompts: Sequence[str]) -> torch.Tensor:
+        """`(B, D)` hidden states at the last position of each prompt."""
+        activate(self.model, "policy")
+        rows = self.encode(prompts)
+        lengths = [len(row) for row in rows]
+        if self.prefix is None and max(lengths) * len(rows) <= self.PADDING * sum(lengths):
+            return self._last(rows)
+        order = sorted(range(len(rows)), key=lengths.__getitem__)
+        parts = [order[i : i + self.ROWS] for i in range(0, len(order), self.ROWS)]
+        states = torch.cat([self._last([rows[i] for i in part]) for part in parts])
+        return states[torch.tensor(order).argsort()]
+
+    def _last(self, rows: list[list[int]]) -> torch.Tensor:
+        """The hidden states of one forward pass over padded rows."""
+        options = {"use_cache": False}
+        if self.prefix is not None and self.prefix.begins(rows):
+            options = {"use_cache": True, "past_key_values": self.prefix.cache(len(rows))}
+            rows = [row[len(self.prefix.ids) :] for row in rows]
+        ids = pad(rows, self.pad_id).to(self.model.device)
+        last = torch.tensor([[len(row) - 1] for row in rows], device=ids.device)
+        return hidden_states(self.model, ids, last, **options)[:, 0]
+
+    def label_log_probs(self, hidden: torch.Tensor, legal: Sequence[Sequence[int]]) -> torch.Tensor:
+        """`(B, A)` log-probabilities; `legal` holds the labels of each row's legal actions, -inf behind them."""
+        rows, head = self.label_ids[: 1 + max(map(max, legal))], causal_lm(self.model).get_output_embeddings()
+        logits = hidden.float() @ head.weight[rows].float().T  # in bfloat16 they would be rounded to 1/16 or so
+        if getattr(head, "bias", None) is not None:
+            logits = logits + head.bias[rows].float()
+        numbers = pad(legal, -1).to(logits.device)
+        logits = logits.gather(1, numbers.clamp(min=0))
+        return logits.masked_fill(numbers < 0, -torch.inf).log_softmax(-1)
+
+    def log_probs(self, prompts: Sequence[str], legal: Sequence[Sequence[int]]) -> torch.Tensor:
+        """`(B, A)` exact log-probabilities of the legal actions, -inf behind the last legal one."""
+        return self.label_log_probs(self.hidden(prompts), legal)
+
+
+class Reflector:
+    """Writes one reflection a prompt by greedy decoding; frozen, so equal prompts are answered from memory.
+
+    Prompts are decoded in blocks, left-padded to a multiple of `width` tokens, with a mask; the rows of a block depend
+    on its width alone. So a reflection is a function of its prompt alone, to the last digit, and not of the prompts
+    beside it. A small model's time goes into the number of blocks, a large one's into padding and rows that fill up.
+    """
+
+    LARGE = 10_000_000  # parameters
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int, max_new_tokens: int):
+        self.model, self.tokenizer = model, tokenizer
+        self.encode = Encoder(tokenizer, context - max_new_tokens)
+        self.max_new_tokens = max_new_tokens
+        large = model.num_parameters() > self.LARGE
+        cpu = model.device.type == "cpu"
+        self.width = (
+            16 if large and cpu else max(8, context // 8)
+        )  # more shapes pad less, and leave more blocks not full
+        self.rows = (8 if cpu else 128) if large else 0  # of a block; 0: of 2,048 tokens
+        self.memory: dict[str, str] = {}
+        self.prefix: Prefix | None = None
+
+    @torch.no_grad()
+    def reflect(self, prompts: Sequence[str]) -> list[str]:
+        """One line of text for each prompt."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.memory]
+        if new:
+            self.model.eval()
+            activate(self.model, "reflector")
+        by_width: dict[int, list[tuple[str, list[int]]]] = {}
+        shared = len(self.prefix.ids) if self.prefix is not None and self.prefix.begins(self.encode(new)) else 0
+        for prompt, ids in zip(new, self.encode(new), strict=True):
+            by_width.setdefault(-(-(len(ids) - shared) // self.width) * self.width, []).append((prompt, ids))
+        for width, block in by_width.items():
+            size = self.rows or max(1, 2048 // width)
+            for first in range(0, len(block), size):
+                self._generate(block[first : first + size], width, size, shared)
+        return [self.memory[prompt] for prompt in prompts]
+
+    def _generate(self, block: list[tuple[str, list[int]]], width: int, size: int, shared: int) -> None:
+        """Remember the reflections on up to `size` prompts, which have their first `shared` tokens in common."""
+        rows = [ids for _, ids in block]
+        rows += [rows[0]] * (size - len(rows))
+        gaps = [width + shared - len(row) for row in rows]
+        pad_id = self.tokenizer.pad_token_id
+        mask = [[1] * shared + [0] * gap + [1] * (width - gap) for gap in gaps]
+        padded = [row[:shared] + [pad_id] * gap + row[shared:] for row, gap in zip(rows, gaps, strict=True)]
+        mask, ids = torch.tensor(mask), torch.tensor(padded)
+        options = {"past_key_values": self.prefix.cache(size)} if shared else {}
+        out = self.model.generate(
+            input_ids=ids.to(self.model.device),
+            attention_mask=mask.to(self.model.device),
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=pad_id,
+            **options,
+        )
+        texts = self.tokenizer.batch_decode(out[: len(block), shared + width :], skip_special_tokens=True)
+        self.memory.update({prompt: " ".join(text.split()) for (prompt, _), text in zip(block, texts, strict=True)})

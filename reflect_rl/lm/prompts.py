@@ -1,0 +1,78 @@
+"""The text that the two players read: single-prompt action enumeration, one label token an action."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+
+from transformers import PreTrainedTokenizerBase
+
+from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.envs.labels import IN_ORDER, Labels, in_order
+
+MOST = len(IN_ORDER.names)  # legal actions of a state
+LETTERS = tuple(a + b for a, b in itertools.product(("", *ascii_uppercase), ascii_uppercase))
+
+
+def labels_for(tokenizer: PreTrainedTokenizerBase, own: Labels) -> Labels:
+    """An environment's own labels where each is one token, as in every tokenizer trained here; else letters in order.
+
+    Letters are those of `LETTERS` (A, B, ..., AA, AB, ...) that are one token of a pretrained tokenizer, a space before them.
+
+    Raises:
+        ReflectRLError: it has fewer than 64 of them.
+    """
+    if _single(tokenizer, own.names) == list(own.names):
+        return own
+    found = _single(tokenizer, LETTERS)[:MOST]
+    if len(found) < MOST:
+        raise ReflectRLError(
+            f"the tokenizer has {len(found)} single-token labels of {MOST}; take a model with another tokenizer"
+        )
+    return in_order(tuple(found))
+
+
+def _single(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> list[str]:
+    """Those of these labels that are one token."""
+    ids = tokenizer([f" {name}" for name in names], add_special_tokens=False)["input_ids"]
+    return [name for name, tokens in zip(names, ids, strict=True) if len(tokens) == 1]
+
+
+def reflection_prompt(observation: str, last_action: str) -> str:
+    """What the reflector continues with its reflection."""
+    return f"{observation}\nLast: {last_action or 'none'}\nReflection:"
+
+
+def policy_prompt(
+    observation: str,
+    last_action: str,
+    actions: Sequence[str],
+    reflection: str | None,
+    labels: Sequence[str] | None = None,
+) -> str:
+    """What the policy answers with the label of one legal action; without a reflection where that is None.
+
+    `labels` are the texts of the actions' labels, by default `[1]`, `[2]`, ...
+    """
+    names = IN_ORDER.names[: len(actions)] if labels is None else labels
+    listed = " ".join(f"{name} {action}" for name, action in zip(names, actions, strict=True))
+    thought = "" if reflection is None else f"\nReflection: {reflection}"
+    return f"{observation}\nLast: {last_action or 'none'}{thought}\nActions: {listed}\nAnswer:"
+
+
+@dataclass(frozen=True)
+class Format:
+    """How prompts are written: by default as the players are trained to read them."""
+
+    reflection: Callable[[str, str], str] = reflection_prompt
+    policy: Callable[..., str] = policy_prompt
+
+
+PLAIN = Format()
+
+
+def advised_action(reflection: str, actions: Sequence[str]) -> int | None:
+    """Index of the legal action that a reflection names last, or None where it names none."""
+    places = [(reflection.rfind(action), len(action)) for action in actions]  # of "look" and "look up", the longer
+    best = max(range(len(actions)), key=places.__getitem__)
+    return best if places[best][0] >= 0 else None

@@ -1,0 +1,1 @@
+"""Collected results, and the tables, claims and figures that are made from them alone."""

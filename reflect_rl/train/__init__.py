@@ -1,0 +1,1 @@
+"""Training: data, untrained agents, episodes, supervised warm-up, and online RL."""

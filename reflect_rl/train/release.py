@@ -1,0 +1,83 @@
+"""Released weights: the two trained players of a run, small enough to be committed and loaded in a second."""
+
+import json
+import shutil
+from pathlib import Path
+
+from reflect_rl.core import paths
+from reflect_rl.core.config import Config
+from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.files import digest, read_json, verify, write_json
+from reflect_rl.core.identity import stage_code, stage_dir
+from reflect_rl.core.provenance import provenance
+from reflect_rl.lm.models import PLAYERS, load_weights
+from reflect_rl.train import rl
+from reflect_rl.train.warmup import PlayerPair, players_with
+
+CARD = "release.json"
+SECTIONS = ("data", "model", "reflector", "policy", "rl")
+
+
+def release_dir(config: Config) -> Path:
+    """Where the players of a run are released: `weights/<profile>/<env>/<variant>/seed<k>/`."""
+    return paths.weights() / config.profile / config.env / config.variant / f"seed{config.seed}"
+
+
+def release(config: Config) -> Path:
+    """Copy the players of a run, trained now where that has not been done, to `release_dir`; returns the folder.
+
+    Files: the players' weights (safetensors), the tokenizer, and `release.json` with settings, code hash, checksums and
+    provenance.
+
+    Raises:
+        ReflectRLError: the variant has no online RL, or its model is a pretrained base.
+    """
+    if config.model.base:
+        raise ReflectRLError(f"model.base={config.model.base!r}: adapters are not released, only models from scratch")
+    rl.train(config)
+    folder = release_dir(config)
+    sources = {
+        "policy.safetensors": stage_dir(config, "rl") / "policy.safetensors",
+        "tokenizer.json": stage_dir(config, "data") / "tokenizer.json",
+    }
+    if config.arm.reflection:
+        sources["reflector.safetensors"] = stage_dir(config, "reflector") / "weights.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in sources.items():
+        shutil.copyfile(source, folder / name)
+    card = {
+        "settings": _settings(config),
+        "code": stage_code(config, "rl"),
+        "sha256": {name: digest(folder / name) for name in sorted(sources)},
+        "provenance": provenance(),
+    }
+    write_json(folder / CARD, card)
+    return folder
+
+
+def released(config: Config) -> PlayerPair:
+    """The released players of a run, without its data and without training.
+
+    Raises:
+        ReflectRLError: none were released with these settings, or a file is damaged.
+    """
+    folder = release_dir(config)
+    again = f"python -m reflect_rl release --profile {config.profile} --env {config.env} --variant {config.variant}"
+    if not (folder / CARD).is_file():
+        raise ReflectRLError(f"no released weights in {folder}; `{again}` trains and releases them")
+    card = read_json(folder / CARD)
+    if card["settings"] != _settings(config):
+        raise ReflectRLError(f"{folder} was released with other settings; drop the overrides, or `{again}`")
+    for name, sha256 in card["sha256"].items():
+        verify(folder / name, sha256)
+    players = players_with(config, folder / "tokenizer.json")
+    for name in PLAYERS:
+        if (player := getattr(players, name)) is not None:
+            load_weights(player.model, name, folder / f"{name}.safetensors")
+            player.model.eval()
+    return players
+
+
+def _settings(config: Config) -> dict:
+    """All that decides the players, as plain JSON."""
+    return json.loads(json.dumps(config.sections(*SECTIONS) | {"variant": config.variant}))

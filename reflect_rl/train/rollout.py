@@ -1,0 +1,187 @@
+"""Many episodes in lockstep: one forward pass serves every environment that waits for an action."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from reflect_rl.envs.base import EnvSpec
+from reflect_rl.lm.players import Policy, Reflector
+from reflect_rl.lm.prompts import PLAIN, Format
+
+
+@dataclass
+class ActiveEpisode:
+    """A running episode as an agent sees it, with the generator that its choices are drawn from."""
+
+    env: gym.Env
+    rng: np.random.Generator
+    observation: str
+    actions: tuple[str, ...]
+    last_action: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an agent chose, and what it takes to learn from it.
+
+    Attributes:
+        action: index into the legal actions.
+        prompt, log_prob: those of the policy; empty and 0 for agents that are not trained.
+        reflection: what the reflector wrote, empty without one.
+    """
+
+    action: int
+    prompt: str = ""
+    log_prob: float = 0.0
+    reflection: str = ""
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step of an episode."""
+
+    observation: str
+    actions: tuple[str, ...]
+    decision: Decision
+    reward: float
+
+
+@dataclass
+class Episode:
+    """A finished episode; `last_observation` is what the last action led to."""
+
+    task: str
+    transitions: list[Transition] = field(default_factory=list)
+    last_observation: str = ""
+    success: bool = False
+    ended: str = ""
+
+    @property
+    def total_reward(self) -> float:
+        """Undiscounted return of the whole episode."""
+        return sum(t.reward for t in self.transitions)
+
+    def __len__(self) -> int:
+        return len(self.transitions)
+
+
+class Agent(Protocol):
+    """Chooses one action for each of the episodes that wait."""
+
+    def decide(self, episodes: Sequence[ActiveEpisode]) -> list[Decision]: ...
+
+
+class PlayersAgent:
+    """The two players as one agent; without a reflector the policy decides alone.
+
+    Distributions are kept by prompt, so an agent must not outlive a change of the policy's weights.
+    """
+
+    def __init__(self, policy: Policy, reflector: Reflector | None, greedy: bool = False, prompts: Format = PLAIN):
+        self.policy, self.reflector, self.greedy, self.prompts = policy, reflector, greedy, prompts
+        self._log_probs: dict[str, np.ndarray] = {}
+
+    def decide(self, episodes: Sequence[ActiveEpisode]) -> list[Decision]:
+        if self.reflector is None:
+            reflections = [None] * len(episodes)
+        else:
+            asked = [self.prompts.reflection(e.observation, e.last_action) for e in episodes]
+            reflections = self.reflector.reflect(asked)
+        labels = [self.policy.labels.of(e.actions) for e in episodes]
+        prompts = [
+            self.prompts.policy(e.observation, e.last_action, e.actions, reflection, self.policy.labels.texts(numbers))
+            for e, reflection, numbers in zip(episodes, reflections, labels, strict=True)
+        ]
+        self._score(prompts, labels)
+        decisions = []
+        for episode, prompt, reflection in zip(episodes, prompts, reflections, strict=True):
+            log_probs = self._log_probs[prompt]
+            if self.greedy:
+                action = int(log_probs.argmax())
+            else:
+                thresholds = np.exp(log_probs).cumsum()
+                action = int(np.searchsorted(thresholds, episode.rng.random() * thresholds[-1], side="right"))
+            decisions.append(Decision(action, prompt, float(log_probs[action]), reflection or ""))
+        return decisions
+
+    def log_probs(self, prompt: str) -> np.ndarray:
+        """`(A,)` log-probabilities of the legal actions at a prompt that has been decided on."""
+        return self._log_probs[prompt]
+
+    @torch.no_grad()
+    def _score(self, prompts: Sequence[str], legal: Sequence[tuple[int, ...]]) -> None:
+        new = {p: numbers for p, numbers in zip(prompts, legal, strict=True) if p not in self._log_probs}
+        if new:
+            rows = self.policy.log_probs(list(new), list(new.values())).double().cpu().numpy()
+            self._log_probs.update(
+                {p: row[: len(numbers)] for (p, numbers), row in zip(new.items(), rows, strict=True)}
+            )
+
+
+def play(
+    spec: EnvSpec,
+    agent: Agent,
+    tasks: Sequence[str],
+    rngs: Sequence[np.random.Generator],
+    horizon: int,
+    milestone: bool | None = None,
+) -> list[Episode]:
+    """One episode for each task, in lockstep; the same ones whatever the number of processes that they are played in.
+
+    Args:
+        rngs: one generator an episode, so that an episode does not depend on those beside it.
+        horizon: steps after which an episode is truncated.
+        milestone: whether milestones are rewarded, in an environment that has them; None leaves its default.
+    """
+    options = {"horizon": horizon}
+    if milestone is not None and spec.milestones:
+        options["milestone"] = milestone
+    with contextlib.ExitStack() as stack:
+        workers = spec.parallel()
+        each = stack.enter_context(ThreadPoolExecutor(workers)).map if workers > 1 else map
+        return _play(spec, agent, tasks, rngs, each, options)
+
+
+def _play(spec: EnvSpec, agent: Agent, tasks, rngs, each: Callable, options: dict) -> list[Episode]:
+    """`play`, with `each` as `map`: environments do not know of each other, so they may be stepped in any order."""
+
+    def begin(task: str, rng: np.random.Generator) -> ActiveEpisode:
+        env = spec.make(**options)
+        observation, info = env.reset(options={"task": task})
+        return ActiveEpisode(env, rng, observation, info["actions"])
+
+    finished = [Episode(task) for task in tasks]
+    active = list(each(begin, tasks, rngs))
+    waiting = list(range(len(tasks)))
+    while waiting:
+        decisions = agent.decide([active[i] for i in waiting])
+        outcomes = each(lambda i, decision: active[i].env.step(decision.action), waiting, decisions)
+        ended = {
+            i
+            for i, decision, outcome in zip(waiting, decisions, outcomes, strict=True)
+            if _record(finished[i], active[i], decision, outcome)
+        }
+        waiting = [i for i in waiting if i not in ended]
+    return finished
+
+
+def _record(episode: Episode, now: ActiveEpisode, decision: Decision, outcome: tuple) -> bool:
+    """Add a step to an episode and move on to its next state; whether the episode is over."""
+    observation, reward, terminated, truncated, info = outcome
+    episode.transitions.append(Transition(now.observation, now.actions, decision, float(reward)))
+    legal = decision.action < len(now.actions)
+    now.last_action = now.actions[decision.action] if legal else "an action that is not legal"
+    now.observation, now.actions = observation, info["actions"]
+    if terminated or truncated:
+        episode.success, episode.last_observation = bool(info["success"]), observation
+        if episode.success:
+            episode.ended = "success"
+        else:
+            episode.ended = "horizon" if truncated else info.get("ended", "terminated")
+    return terminated or truncated

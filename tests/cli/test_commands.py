@@ -1,0 +1,87 @@
+"""The commands that are neither a run nor a notebook, and their one-line errors."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from reflect_rl.cli.main import main
+from reflect_rl.report import verify, write
+
+
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    commands = ("reproduce", "tune", "tuned", "execute", "train", "notebooks", "settings", "report", "stale", "check")
+    assert all(f"\n    {command} " in text or f"\n    {command}\n" in text for command in commands)
+
+
+def test_help_is_quick_since_nothing_heavy_is_imported():
+    code = "import sys; from reflect_rl.cli.main import parser; parser().format_help(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "papermill", "snakemake"} & set(done.stdout.split())
+
+
+def test_settings_say_what_is_in_force_and_why(capsys):
+    given = ["--profile", "smoke", "--variant", "rl_only", "--overrides", "rl.clip=0.2"]
+    assert main(["settings", *given]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert lines["rl.clip"].split(maxsplit=2)[1:] == ["0.2", "override"]
+    assert lines["rl.env_steps"].split(maxsplit=2)[1:] == ["1000", "configs/smoke.yaml, section taxi"]
+    assert lines["rl.baseline"].split(maxsplit=2)[1:] == ["mean", "default"]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["settings", "--profile", "mine"], "unknown profile 'mine'; choose one of: "),
+        (["settings", "--env", "lake"], "unknown environment 'lake'; choose one of: "),
+        (["settings", "--overrides", "rl.clip=-3"], "rl.clip"),
+        (["check", "lake"], "unknown environment 'lake'; choose one of: "),
+        (["reproduce", "--env", "lake"], "unknown environment 'lake'; choose one of: "),
+        (["tune", "--profile", "smoke"], "no tuning grid"),
+    ],
+)
+def test_errors_are_one_line(capfd, command, message):
+    assert main(command) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+
+
+@pytest.mark.parametrize("cores", ["0", "two"])
+def test_cores_are_counted_from_one(capsys, cores):
+    with pytest.raises(SystemExit, match="2"):
+        main(["reproduce", "--cores", cores])
+    assert f"'{cores}' is not a whole number from 1 on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "printed", "strict"),
+    [
+        ([], "there are no results of profile laptop yet\n", 0),
+        ([["lake", "rl", "a", "a", False]], "all results of profile laptop were made by today's code\n", 0),
+        ([["lake", "rl", "a", "b", True], ["lake", "data", "c", "c", False]], " env stage then now\nlake    rl    a   b\n", 1),
+    ],
+)
+def test_stale_results_are_listed(capsys, monkeypatch, rows, printed, strict):
+    columns = ["env", "stage", "then", "now", "stale"]
+    monkeypatch.setattr(verify, "stale", lambda profile: pd.DataFrame(rows, columns=columns).astype({"stale": bool}))
+    assert main(["stale"]) == 0
+    assert capsys.readouterr().out == printed
+    assert main(["stale", "--strict"]) == strict
+
+
+def test_check_plays_an_environment(capsys):
+    assert main(["check", "taxi"]) == 0
+    assert capsys.readouterr().out == "taxi: nothing to complain about\n"
+
+
+def test_report_makes_tables_and_figures_of_every_environment(capsys, monkeypatch):
+    made = []
+    monkeypatch.setattr(write, "write_all", lambda *asked: made.append(asked))
+    assert main(["report", "--profile", "laptop", "--env", "taxi"]) == 0
+    assert made == [("laptop", "taxi")]
+    assert capsys.readouterr().out.startswith("tables: ")

@@ -1,0 +1,125 @@
+"""The project's Snakefile: which notebooks there are for a profile, and which of them an edit concerns."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reflect_rl.core import paths
+from reflect_rl.core.variants import VARIANTS
+from reflect_rl.envs import settings
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = """
+envs: [taxi]
+seeds: [0]
+variants: [random, follow, rl_only, reflect_rl]
+taxi:
+  data: {trajectories: 100}
+  policy: {steps: 40}
+  rl: {env_steps: 1000}
+"""
+
+
+def snakemake(project: Path, *options: str) -> list[dict]:
+    """The jobs that Snakemake plans or starts in a project's folder."""
+    with (project / "events").open("w+") as events:
+        command = [sys.executable, "-m", "reflect_rl.cli.events", "--cores", "2", *options]
+        command += ["--rerun-triggers", "mtime", "params", "--scheduler", "greedy"]
+        variables = os.environ | {"REFLECT_RL_EVENTS": str(events.fileno()), "REFLECT_RL_HOME": str(project)}
+        done = subprocess.run(
+            command, cwd=project, env=variables, pass_fds=[events.fileno()], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        events.seek(0)
+        jobs = [json.loads(line) for line in events]
+    return [job for job in jobs if job["event"] == "job_info" and job["log"]]
+
+
+def planned(project: Path, *options: str) -> set[str]:
+    return {job["name"].removeprefix("taxi ") for job in snakemake(project, "--dry-run", *options)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A project with the profile `tiny`, all of whose notebooks are there: touched, not executed."""
+    project = tmp_path_factory.mktemp("project")
+    for name in ("reflect_rl", "notebooks"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (project / "configs").mkdir()
+    (project / "configs" / "laptop.yaml").write_text(TINY)
+    shutil.copy(ROOT / "pyproject.toml", project)
+    text = (ROOT / "Snakefile").read_text()
+    command = '"{sys.executable:q} -m reflect_rl execute {notebooks:q}/"'
+    assert text.count(command) == 1
+    (project / "Snakefile").write_text(text.replace(command, '"touch {output:q}; true "'))
+    assert len(snakemake(project)) == 7
+    return project
+
+
+RL = {"rl_only seed 0: online RL", "reflect_rl seed 0: online RL"}
+REPORT = {"taxi: quickstart", "taxi: ablations", "taxi: comparison"}
+WARMUP = {"reflect_rl seed 0: warm-up", "reflect_rl seed 0: online RL"}
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "concerns"),
+    [
+        ("configs/laptop.yaml", "envs:", "# a comment\nenvs:", set()),
+        ("configs/laptop.yaml", "trajectories: 100", "trajectories: 90", RL | REPORT | WARMUP | {"seed 0: data"}),
+        ("configs/laptop.yaml", "policy: {steps: 40}", "policy: {steps: 50}", REPORT | WARMUP),
+        ("configs/laptop.yaml", "env_steps: 1000", "env_steps: 900", RL | REPORT),
+        ("reflect_rl/train/objectives.py", "\n    return ", "\n    # a comment\n    return ", set()),
+        ("reflect_rl/train/objectives.py", "\n    return ", "\n    return 2 * ", RL | REPORT | WARMUP),
+        ("reflect_rl/report/tables.py", "import", "import math\nimport", REPORT - {"taxi: quickstart"}),
+        ("reflect_rl/cli/main.py", "import", "import math\nimport", set()),
+        ("notebooks/04_curriculum_ablations.ipynb", '"profile = ', '"PROFILE = ', {"taxi: ablations", "taxi: comparison"}),
+    ],
+)
+def test_an_edit_concerns_what_depends_on_it(made, file, before, after, concerns):
+    path = made / file
+    text, stat = path.read_text(), path.stat()
+    assert before in text
+    try:
+        path.write_text(text.replace(before, after, 1))
+        assert planned(made) == concerns
+    finally:
+        path.write_text(text)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_every_variant_warmup_and_seed_has_its_notebook(tmp_path):
+    where = ("--snakefile", str(ROOT / "Snakefile"))
+    profile = settings.profile("laptop")
+    logs = {job["log"][0] for job in snakemake(tmp_path, "--dry-run", *where, "--config", "profile=laptop")}
+    for env in profile.envs:
+        for variant in profile.variants_of(env):
+            for seed in profile.seeds:
+                ran = f"runs/laptop/{env}/{variant}/seed{seed}/03_online_rl.log" in logs
+                assert ran == VARIANTS[variant].rl
+        for group in ("reflect_rl", "reflect_rl_no_negatives", "sft_only"):
+            assert f"runs/laptop/{env}/{group}/seed{profile.seeds[-1]}/02_sft_warmup.log" in logs
+        for name in ("00_quickstart", "04_curriculum_ablations", "05_baseline_comparison"):
+            assert f"runs/laptop/{env}/{name}.log" in logs
+
+
+def test_one_environment_and_the_tuning_grid(tmp_path):
+    where = ("--snakefile", str(ROOT / "Snakefile"), "--config", "profile=laptop", "env=taxi")
+    logs = {job["log"][0] for job in snakemake(tmp_path, "tune", "--dry-run", *where)}
+    grid = settings.tuning("laptop", "taxi")
+    runs = {f"runs/laptop/tuning/taxi/{variant}/seed{seed}/{slug}/notebook.log" for _, variant, seed, _, slug in grid}
+    assert runs < logs and len(runs) == len(grid)
+    assert all("/taxi/" in log or log == "runs/laptop/tuning/tuned.log" for log in logs)
+
+
+def test_the_shell_lines_quote_what_they_are_given(tmp_path):
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.project() / "Snakefile"), "--printshellcmds"]
+    command += ["--directory", str(tmp_path), "--dry-run", "--config", "profile=smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    text = done.stdout + done.stderr
+    assert "03_online_rl.ipynb -p profile smoke -p env taxi -p variant sft_rl -p seed 0 > " in text
+    assert "05_baseline_comparison.ipynb -p profile smoke -p env taxi -p collect true > " in text

@@ -1,0 +1,291 @@
+import pandas as pd
+import pytest
+import yaml
+
+from reflect_rl.core import paths, profiles
+from reflect_rl.core.config import RLConfig, SFTConfig
+from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.variants import VARIANTS
+from reflect_rl.envs import settings
+
+TUNING = paths.project() / "results" / "laptop" / "tuning.csv"
+GOOD = "envs: [game]\nseeds: [0, 1]\nvariants: [random, reflect_rl]\n"
+SECTION = "game:\n  policy: {steps: 50}\n"
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Make a project whose only profile is `mine`, of the text that is given."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "pyproject.toml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    return lambda text: (tmp_path / "configs" / "mine.yaml").write_text(text)
+
+
+def load(overrides="", variant="reflect_rl", seed=0, defaults=None):
+    return profiles.load("mine", "game", variant, seed, overrides, defaults)
+
+
+# --- messages ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"overrides": "lr.steps=3"}, ["unknown settings section 'lr'", "data, model, reflector, policy, rl, evalu"]),
+        ({"overrides": "steps=3"}, ["unknown settings section 'steps'"]),
+        ({"overrides": "rl.rate=3"}, ["override: unknown setting of rl 'rate'", "env_steps, episodes_per_update"]),
+        ({"overrides": "policy.bucket=-1"}, ["setting policy.bucket=-1 should be a whole number from 0 on"]),
+        ({"overrides": "rl.env_steps=1.5"}, ["override: setting rl.env_steps=1.5 should be a whole number"]),
+        ({"overrides": "rl.entropy"}, ["override 'rl.entropy' is not of the form section.setting=value"]),
+        ({"overrides": "rl.entropy="}, ["rl.entropy=None should be a number from 0 to 10"]),
+        ({"overrides": "evaluation.horizons=[15"}, ["cannot be read; write lists without spaces"]),
+        ({"overrides": "evaluation.horizons=20"}, ["evaluation.horizons=20 should be a list of whole numbers"]),
+        ({"variant": "reflect"}, ["unknown variant 'reflect'", ", ".join(VARIANTS)]),
+        ({"variant": "sft_rl:some"}, ["unknown variant 'sft_rl:some'", "prompted:<model>"]),
+        ({"seed": True}, ["setting seed=True"]),
+        ({"defaults": {"rl.horizn": 5}}, ["the environment game: unknown setting of rl 'horizn'"]),
+    ],
+    ids=str,
+)
+def test_bad_setting_is_one_line_that_names_it_and_the_choices(write, arguments, words):
+    write(GOOD + SECTION)
+    with pytest.raises(ReflectRLError) as error:
+        load(**arguments)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GOOD.replace("random", "lucky") + SECTION, "unknown variant 'lucky'; choose one of: random, oracle"),
+        (GOOD.replace(", reflect_rl", "") + SECTION, "leaves out 'reflect_rl', which all others are compared with"),
+        (GOOD, "configs/mine.yaml has no section 'game'"),
+        (GOOD + "game:\n", "configs/template.yaml"),
+        (GOOD.replace("seeds: [0, 1]\n", "") + SECTION, "lacks a list of seeds"),
+        (GOOD.replace("[0, 1]", "[0, 0]") + SECTION, "lacks a list of seeds, each once"),
+        (GOOD.replace("[0, 1]", "[0, -1]") + SECTION, "setting seed=-1"),
+        (GOOD.replace("[0, 1]", "3") + SECTION, "lacks a list of seeds"),
+        (GOOD + "game: {rl: 5}\n", "section game should hold a mapping of settings"),
+        (GOOD + "game: 5\n", "section game should hold a mapping of settings"),
+        (GOOD + "game: {variant_overrides: {sft_rl: 3}}\n", "section game should hold a mapping of settings"),
+        (GOOD + "game: {variant_overrides: {lucky: {}}, rl: {}}\n", "unknown variant 'lucky'"),
+        (GOOD + "game: {variants: [reflect_rl, lucky]}\n", "unknown variant 'lucky'"),
+        (GOOD + "game: {variants: [expert]}\n", "leaves out 'reflect_rl'"),
+        (GOOD + "game: {variants: reflect_rl}\n", "variants should be a list of names"),
+        (GOOD + "game:\n  policy: {steps: 5}\n  policy: {batch_size: 7}\n", "policy twice in the mapping of line 5"),
+        ("envs: [game\n", "configs/mine.yaml is not valid YAML"),
+        ("- 5\n", "configs/mine.yaml is no mapping"),
+    ],
+)
+def test_bad_profile_is_one_line(write, text, words):
+    write(text)
+    with pytest.raises(ReflectRLError) as error:
+        profiles.profile("mine")
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_unknown_profile_lists_those_that_there_are(write):
+    write(GOOD + SECTION)
+    with pytest.raises(ReflectRLError, match="unknown profile 'mien'; choose one of: mine"):
+        profiles.load("mien", "game")
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("rl: {env_stepz: 3}", "configs/mine.yaml, section game: unknown setting of rl 'env_stepz'"),
+        ("rll: {env_steps: 3}", "section game: unknown settings section 'rll'"),
+        ("tuned: {sft_rl: {}, reflect_rl: {rl.clip: 0.1}}", "unknown setting"),
+        (
+            "variant_overrides: {reflect_rl: {rl.clipp: 0.4}}",
+            "variant_overrides of reflect_rl: unknown setting of rl 'cl",
+        ),
+    ],
+)
+def test_misspelt_setting_in_a_profile_is_named(write, section, message):
+    write(GOOD + f"game: {{{section}}}\n")
+    with pytest.raises(ReflectRLError, match=message):
+        load()
+
+
+# --- layers ---
+
+
+def test_each_layer_wins_over_those_before_it(write):
+    text = "game:\n  rl: {clip: 0.2, entropy: 0.2}\n  variant_overrides: {reflect_rl: {rl.entropy: 0.3}}\n"
+    write(GOOD + text)
+    defaults = {"rl.replay": 9, "rl.clip": 0.9, "rl.entropy": 0.9}
+    run = load("rl.horizon=7", defaults=defaults)
+    assert (run.rl.horizon, run.rl.entropy, run.rl.clip, run.rl.replay) == (7, 0.3, 0.2, 9)
+    assert run.rl.max_grad_norm == RLConfig().max_grad_norm
+    assert load(variant="sft_rl", defaults=defaults).rl.entropy == 0.2
+    assert load("rl.entropy=0.4", defaults=defaults).rl.entropy == 0.4
+
+
+def test_what_is_in_force_says_where_it_comes_from_and_what_it_replaces(write):
+    text = "game:\n  evaluation: {repeats: 2}\n  rl: {clip: 0.2}\n  variant_overrides: {prompted: {evaluation.repeats: 1}}\n"
+    write(GOOD + text)
+    shown = {key: (value, source) for key, value, source in profiles.describe(load(variant="prompted"))}
+    mine, overridden = "configs/mine.yaml, section game", "configs/mine.yaml, variant_overrides of prompted"
+    assert shown["evaluation.repeats"] == (1, f"{overridden}, instead of 2 of {mine}")
+    assert shown["rl.clip"] == (0.2, mine)
+    assert shown["rl.entropy"] == (RLConfig().entropy, "default")
+    shown = {key: (value, source) for key, value, source in profiles.describe(load("rl.clip=0.3 rl.objective=ppo"))}
+    assert shown["rl.clip"] == (0.3, f"override, instead of 0.2 of {mine}")
+    assert shown["rl.epochs"] == (4, "default of rl.objective=ppo")
+
+
+def test_an_edit_of_a_section_is_in_force_for_every_variant(write):
+    """Of old a copied section of tuned values won over `policy: {steps: 50}` without a word."""
+    write(GOOD + SECTION)
+    assert {load(variant=variant).policy.steps for variant in VARIANTS} == {50}
+
+
+def test_without_a_section_the_environment_must_say_how_long_to_train(write):
+    write(GOOD)
+    with pytest.raises(ReflectRLError, match="no section 'game'.*write one as in configs/template.yaml"):
+        load(defaults={"rl.horizon": 5})
+    assert load(defaults={"rl.env_steps": 500}).rl.env_steps == 500
+
+
+def test_no_curriculum_has_neither_milestones_nor_stages_unless_told(write):
+    write(GOOD + "game:\n  rl: {stage_shares: [0.2, 0.1]}\n")
+    run, full = load(variant="reflect_rl_no_curriculum"), load()
+    assert (run.rl.milestone, run.rl.stage_shares) == (False, ())
+    assert (full.rl.milestone, full.rl.stage_shares) == (True, (0.2, 0.1))
+    assert "instead of (0.2, 0.1)" in run.sources["rl.stage_shares"]
+    assert load("rl.milestone=true", "reflect_rl_no_curriculum").rl.milestone
+
+
+def test_overrides_are_read_by_type_and_sorted_and_the_later_of_two_counts(write):
+    write(GOOD + SECTION)
+    run = load("rl.learning_rate=3e-3 rl.entropy=1 evaluation.horizons=[10,12] rl.milestone=false rl.entropy=2")
+    assert (run.rl.learning_rate, run.rl.entropy, run.evaluation.horizons, run.rl.milestone) == (
+        0.003,
+        2,
+        (10, 12),
+        False,
+    )
+    assert [key for key, _ in run.overrides] == [
+        "evaluation.horizons", "rl.entropy", "rl.learning_rate", "rl.milestone",
+    ]  # fmt: skip
+    assert load("rl.clip=0.2 rl.entropy=0.5") == load("rl.entropy=0.5 rl.clip=0.2")
+
+
+def test_a_prompted_variant_may_name_its_model(write):
+    write(GOOD + SECTION)
+    run = load(variant="prompted:some/model")
+    assert (run.variant, run.prompted.model, run.model_name) == ("prompted", "some/model", "some/model")
+
+
+# --- grids ---
+
+
+def test_an_environment_may_have_variants_of_its_own_and_prompted_ones_have_one_seed(write):
+    own = "other: {variants: [reflect_rl, expert], rl: {clip: 0.2}}\n"
+    write(GOOD.replace("[game]", "[game, other]") + SECTION + own)
+    found = profiles.profile("mine")
+    assert found.variants_of("game") == ("random", "reflect_rl")
+    assert found.variants_of("other") == ("reflect_rl", "expert")
+    assert (found.seeds_of("reflect_rl"), found.seeds_of("prompted")) == ((0, 1), (0,))
+    assert profiles.chosen(found, "") == ("game", "other") and profiles.chosen(found, "game") == ("game",)
+    with pytest.raises(ReflectRLError, match="unknown environment 'gmae'; choose one of: game, other"):
+        profiles.chosen(found, "gmae")
+
+
+def test_tuning_grids(write):
+    grid = "{variants: [sft_rl, reflect_rl], seeds: [9], grid: {rl.clip: [0.1, 0.2], evaluation.horizons: [[5, 6]]}}"
+    write(GOOD + SECTION + f"tuning:\n  game: {grid}\n")
+    jobs = profiles.tuning("mine")
+    assert len(jobs) == 4 and jobs == profiles.tuning("mine", "game")
+    assert jobs[0] == (
+        "game",
+        "sft_rl",
+        9,
+        "rl.clip=0.1 evaluation.horizons=[5,6]",
+        "rl.clip=0.1,evaluation.horizons=[5,6]",
+    )
+    assert load(jobs[0][3]).evaluation.horizons == (5, 6)
+    write(GOOD + SECTION + "tuning:\n  game: {grid: {rl.clip: [0.1]}}\n")
+    with pytest.raises(ReflectRLError, match="tuning of game: give it variants, seeds and a grid"):
+        profiles.tuning("mine")
+    write(GOOD + SECTION)
+    with pytest.raises(ReflectRLError, match="profile 'mine': no tuning grid; add one below `tuning:` in configs/mine"):
+        profiles.tuning("mine")
+    with pytest.raises(ReflectRLError, match="profile 'mine' and environment 'game': no tuning grid"):
+        profiles.tuning("mine", "game")
+
+
+# --- the project's own ---
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_every_profile_loads_for_all_it_lists(name):
+    found = settings.profile(name)
+    raw = yaml.safe_load((paths.configs() / f"{name}.yaml").read_text())
+    for env in raw.keys() - {"envs", "seeds", "variants", "tuning"}:  # one beside `envs` runs notebook by notebook
+        for variant in found.variants_of(env):
+            for seed in found.seeds:
+                settings.load(name, env, variant, seed)
+
+
+def test_the_template_shows_every_part_of_a_profile():
+    text = (paths.configs() / "template.yaml").read_text()
+    raw = yaml.safe_load(text)
+    assert {"envs", "seeds", "variants"} < raw.keys() and len(raw["seeds"]) >= 5
+    assert all(word in text for word in ("variant_overrides:", "tuning:", "variants:", "base:", "settings --profile"))
+    assert len(text.splitlines()) < 40
+
+
+def test_laptop_has_at_least_five_seeds_and_every_variant():
+    found = profiles.profile("laptop")
+    assert len(set(found.seeds)) >= 5
+    listed = set(found.variants).union(*found.own_variants.values())
+    assert listed == set(VARIANTS)
+
+
+def test_all_trained_variants_of_laptop_have_the_same_settings():
+    for env in profiles.profile("laptop").envs:
+        runs = [settings.load("laptop", env, v).rl for v, arm in VARIANTS.items() if arm.rl and arm.curriculum]
+        assert len(runs) > 3 and all(run == runs[0] for run in runs)
+
+
+def test_tuning_grid_is_the_same_for_every_variant_on_seeds_of_its_own():
+    jobs = settings.tuning("laptop")
+    by_variant: dict[str, dict[str, list]] = {}
+    for env, variant, seed, overrides, slug in jobs:
+        by_variant.setdefault(env, {}).setdefault(variant, []).append((seed, overrides))
+        run = settings.load("laptop", env, variant, seed, overrides)  # every point is a valid setting
+        assert run.evaluation.split == "validation"
+        assert " " not in slug
+    assert set(by_variant) == set(profiles.profile("laptop").envs)
+    for of_env in by_variant.values():
+        assert set(of_env) == {v for v, arm in VARIANTS.items() if arm.rl} | {"sft_only"}
+        grids = list(of_env.values())
+        assert all(grid == grids[0] for grid in grids) and len(grids[0]) > 1
+    assert not {job[2] for job in jobs} & set(profiles.profile("laptop").seeds)
+
+
+def not_in_force(table):
+    """(env, variant, setting) of the chosen points of a tuning table whose value the profile `laptop` does not have."""
+    wrong = []
+    for (env, variant), rows in table[table.chosen == 1].groupby(["env", "variant"]):
+        (point,) = rows.overrides.unique()
+        run, arm = settings.load("laptop", env, variant), VARIANTS[variant]
+        used = {"policy": bool(arm.warmup), "rl": arm.rl}
+        for key, value in profiles.parse(point):
+            section, name = key.split(".")
+            if used.get(section, False) and getattr(getattr(run, section), name) != value:
+                wrong.append((env, variant, key))
+    return wrong
+
+
+def test_the_settings_of_laptop_are_the_points_that_tuning_chose():
+    table = pd.read_csv(TUNING)
+    assert len(table) > 10 and not_in_force(table) == []
+    worse = table.assign(overrides=table.overrides.str.replace("policy.steps=800", "policy.steps=200"))
+    assert ("taxi", "sft_only", "policy.steps") in not_in_force(worse)
+    assert SFTConfig().steps == 200  # else the line above shows nothing

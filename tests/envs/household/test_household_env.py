@@ -1,0 +1,122 @@
+"""The environment keeps Gymnasium's contract and the library's."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from small_games import example, reset, task_of
+
+from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.envs.household import store
+from reflect_rl.envs.household.env import Household, legal_actions, oracle_steps
+from reflect_rl.envs.household.goal import kind
+from reflect_rl.envs.household.spec import SPEC
+
+
+def test_it_keeps_gymnasiums_contract():
+    tasks = store.tasks("paper", "train")
+    env = gym.make("reflect_rl/Household-v0", disable_env_checker=True, horizon=5).unwrapped
+    env.reset(options={"task": tasks[0]})
+    observation, info = env.reset(options={"task": tasks[0]})
+    assert env.observation_space.contains(observation)
+    assert info["actions"] and len(set(info["actions"])) == len(info["actions"])
+    again, _ = env.reset(options={"task": tasks[0]})
+    assert again == observation
+
+
+@pytest.fixture
+def few_tasks(monkeypatch):
+    monkeypatch.setattr(store, "tasks", lambda *_: (task_of(example("pick_and_place_simple")),))
+
+
+def test_check_env_is_clean(few_tasks, recwarn):
+    check_env(Household(horizon=5), skip_render_check=True)
+    assert not [str(w.message) for w in recwarn if "household" in str(w.filename)]
+
+
+def test_equal_choices_give_equal_episodes():
+    task = task_of(example("pick_clean_then_place_in_recep"))
+
+    def episode(seed):
+        env, rng = reset(task, horizon=15), np.random.default_rng(seed)
+        return [env.step(int(rng.integers(len(env.actions))))[:4] for _ in range(15)]
+
+    assert episode(1) == episode(1)
+    assert episode(1) != episode(2)
+
+
+def test_labels_keep_their_commands_from_room_to_room():
+    of = SPEC.labels.of
+    there = of(("go to cabinet 1", "go to cabinet 2", "take tomato 1 from fridge 1", "open fridge 1"))
+    here = of(("go to cabinet 2", "open drawer 3", "take tomato 1 from shelf 2"))
+    assert (there[1], there[3], there[2]) == here and len(set(there)) == 4
+
+
+def test_silent_commands_are_not_legal_and_the_order_is_natural():
+    actions = legal_actions(["look", "inventory", "help", "examine egg 1", "go to cabinet 10", "go to cabinet 2"])
+    assert actions == ("go to cabinet 2", "go to cabinet 10")
+
+
+def test_an_invalid_action_costs_a_step_and_changes_nothing():
+    env = reset(task_of(example("pick_and_place_simple")), horizon=2)
+    before = env.notes.text()
+    observation, reward, terminated, truncated, info = env.step(len(env.actions))
+    assert (observation, terminated, truncated) == (before, False, False) and reward < 0
+    assert info["invalid_action"] == len(env.actions)
+    *_, truncated, info = env.step(-1)
+    assert truncated and not info["success"]
+
+
+def test_stages_and_milestones():
+    recipe = example("pick_clean_then_place_in_recep")
+    env = reset(task_of(recipe))
+    rewards = []
+    info = {"success": False}
+    while not info["success"]:
+        _, reward, _, _, info = env.step(env.expert_action())
+        rewards.append(round(reward, 6))
+    assert sorted(rewards)[-3:] == [0.28, 0.28, 0.98]
+    plain = reset(task_of(recipe), milestone=False)
+    rewards = []
+    while not plain.notes.held:
+        rewards.append(plain.step(plain.expert_action())[1])
+    assert set(rewards) == {-0.02}
+    carried = reset(task_of(recipe, "dropoff"))
+    assert kind(carried.notes.held) == recipe.object.lower() and carried.steps == 0
+    picked = reset(task_of(recipe, "pickup"))
+    done = False
+    while not done:
+        _, _, done, _, info = picked.step(picked.expert_action())
+    assert info["success"] and kind(picked.notes.held) == recipe.object.lower()
+    assert oracle_steps(task_of(recipe, "pickup")) < oracle_steps(task_of(recipe))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"setting": "fly"}, "unknown setting 'fly'"),
+        ({"split": "tset"}, "unknown split 'tset'; .*test"),
+        ({"horizon": 0}, "leaves no step"),
+        ({"render_mode": "human"}, "unknown render mode"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ReflectRLError, match=message):
+        Household(**options)
+
+
+def test_a_bad_task():
+    with pytest.raises(
+        ReflectRLError, match="is no ALFWorld task; an example: 'full:train/pick_and_place_simple-Tomato"
+    ):
+        Household().reset(options={"task": "full-231"})
+
+
+def test_slots_are_used_again():
+    task = task_of(example("pick_and_place_simple"))
+    slots = set()
+    for _ in range(5):
+        env = reset(task)
+        slots.add(env._slot)
+        del env
+    assert len(slots) == 1

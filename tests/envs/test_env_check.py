@@ -1,0 +1,293 @@
+"""`check` passes the environments that keep the contract, and finds each rule broken in one that breaks it."""
+
+import random
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from small_corridor import ACTIONS, BARE, EXIT, SPEC, TASKS, Corridor, changed, teach
+
+from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.envs import registry
+from reflect_rl.envs.base import Drawing
+from reflect_rl.envs.check import check
+from reflect_rl.envs.labels import bracketed, in_order
+
+
+def complaints(spec):
+    with pytest.raises(ReflectRLError) as error:
+        check(spec, episodes=3)
+    headline, *lines = str(error.value).split("\n- ")
+    assert headline == f"environment {spec.name!r} is not as it should be:"
+    return lines
+
+
+@pytest.mark.parametrize("spec", [SPEC, BARE], ids=["all", "bare"])
+def test_a_good_environment_passes_in_silence(spec, recwarn):
+    check(spec)
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_panels_of_the_librarys_own_environments_name_their_first_tasks_and_their_source(name):
+    spec = registry.get(name)
+    for split in ("train", "validation", "test"):
+        panel = spec.panel(spec.headline, split)
+        assert spec.panel(spec.headline, split, 3) == panel[:3]
+        assert len(panel) > 10 and spec.source_of(panel[0])
+
+
+def test_the_taxi_passes():
+    check(registry.get("taxi"))
+
+
+@pytest.mark.slow
+def test_the_household_passes(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
+    monkeypatch.delenv("ALFWORLD_DATA", raising=False)
+    check(registry.get("alfworld"), episodes=1)
+
+
+# --- tasks ---
+
+
+def with_tasks(**panels):
+    """The corridor whose `tasks` gives another panel for some `setting_split`."""
+    return changed(tasks=lambda setting, split: panels.get(f"{setting}_{split}", TASKS[setting, split]))
+
+
+@pytest.mark.parametrize(
+    ("panels", "said"),
+    [
+        ({"full_test": ()}, "tasks('full', 'test') is empty; list at least one task"),
+        ({"full_validation": ()}, "tasks('full', 'validation') is empty; list at least one task"),
+        ({"near_train": ()}, "tasks('near', 'train') is empty; list at least one task"),
+        ({"full_train": ("a-b-1", "a-b-1")}, "tasks('full', 'train') lists a task twice; list each once"),
+        ({"full_train": (1, 2)}, "tasks('full', 'train') should be a tuple of strings, which can be written to files"),
+        (
+            {"full_train": ["a-b-1"]},
+            "tasks('full', 'train') should be a tuple of strings, which can be written to files",
+        ),
+        (
+            {"full_test": ("train-full-1",)},
+            "task 'train-full-1' is in train and in test; leave it in one of them",
+        ),
+        (
+            {"near_train": ("test-full-1",)},
+            "task 'test-full-1' is in test and in train; leave it in one of them",
+        ),
+    ],
+)
+def test_tasks(panels, said):
+    assert complaints(with_tasks(**panels)) == [said]
+
+
+def test_a_setting_without_a_training_split_is_fine_where_another_one_is_trained():
+    listed = TASKS | {("hard", "test"): ("test-hard-1",)}
+    check(changed(settings=("full", "hard"), tasks=lambda s, split: listed.get((s, split), ())))
+
+
+# --- the environment, broken in one place at a time ---
+
+
+def broken(**methods):
+    """The corridor with other methods."""
+    return changed(make=type("Broken", (Corridor,), methods))
+
+
+def info(**fields):
+    return {"info": lambda self: Corridor.info(self) | fields}
+
+
+def no_space(self, horizon=6, milestone=True):
+    Corridor.__init__(self, horizon, milestone)
+    self.observation_space = spaces.Text(12)
+
+
+def as_array(self, horizon=6, milestone=True):
+    Corridor.__init__(self, horizon, milestone)
+    self.observation_space = spaces.Box(0, 9, (1,), np.float32)
+
+
+def without_a_seed(self, *, seed=None, options=None):
+    self.room, self.steps = int((options or {}).get("task", "-2").split("-")[-1]), 0
+    return self.observation(), self.info()
+
+
+def step(change):
+    """A `step` whose result `change(env, action, result)` rewrites."""
+    return {"step": lambda self, action: change(self, action, Corridor.step(self, action))}
+
+
+def with_info(result, **fields):
+    return (*result[:4], result[4] | fields)
+
+
+def unnamed(env, action, result):
+    return (*result[:4], {k: v for k, v in result[4].items() if k != "invalid_action"})
+
+
+def moved_by_an_illegal_action(env, action, result):
+    if action >= len(ACTIONS):
+        env.room = 0
+    return env.observation(), *result[1:4], env.info() | {"invalid_action": action}
+
+
+def free_of_charge(env, action, result):
+    if action >= len(ACTIONS):
+        env.steps -= 1
+        return (*result[:3], False, result[4])
+    return result
+
+
+def endless(env, action, result):
+    return (*result[:3], False, result[4])
+
+
+def from_the_globals(env, action, result):
+    random.random()
+    return result
+
+
+class Shared(Corridor):
+    """Its room is that of the class."""
+
+    def observation(self):
+        type(self).visits = getattr(type(self), "visits", 0) + 1
+        return f"visit {self.visits}"
+
+
+BREACHES = {
+    "no actions": (info(actions=()), 'info["actions"]=() should be a tuple of texts, at least one'),
+    "no key": ({"info": lambda self: {"success": False}}, 'info["actions"]=None should be a tuple of texts'),
+    "a list": (info(actions=["go left"]), "info[\"actions\"]=['go left'] should be a tuple of texts, at least one"),
+    "twice": (info(actions=("a", "b", "a")), "info[\"actions\"]=('a', 'b', 'a') names an action twice"),
+    "labels": (info(actions=tuple(map(str, range(65)))), "the labels of 65 actions are"),
+    "outside": ({"__init__": no_space}, "is outside observation_space; widen its charset or its max_length"),
+    "not text": ({"__init__": as_array}, "should be text, and observation_space a gymnasium.spaces.Text"),
+    "success": (step(lambda e, a, r: with_info(r, success=int(r[4]["success"]))), "should be True or False at the end"),
+    "success without an end": (
+        step(lambda e, a, r: with_info(r, success=True)),
+        'info["success"] is True in a step that is not terminated; return terminated=True with it',
+    ),
+    "gymnasium": ({"reset": without_a_seed}, "Gymnasium's check_env says: Expects the random number generator"),
+    "gymnasium warns": (step(lambda e, a, r: (r[0], "1", *r[2:])), "Gymnasium's check_env says"),
+    "unnamed": (step(unnamed), 'an index beyond the legal actions should be named: info["invalid_action"] = 3'),
+    "changes": (step(moved_by_an_illegal_action), "should change nothing but the number of steps; pass over it"),
+    "costs nothing": (step(free_of_charge), "should cost a step: with horizon=1 it truncates the episode"),
+    "goes on": (step(endless), "an episode goes on beyond `horizon` steps; return truncated=True in time"),
+    "global generators": (
+        step(from_the_globals),
+        "it uses the global `random` or `numpy.random`; draw from self.np_random",
+    ),
+    "no milestone": (
+        {"__init__": lambda self, horizon=6: Corridor.__init__(self, horizon)},
+        "its milestones could not",
+    ),
+    "raises": ({"expert_action": lambda self: 1 / 0}, "could not be checked: ZeroDivisionError: division by zero"),
+}
+
+
+@pytest.mark.parametrize(("methods", "said"), BREACHES.values(), ids=BREACHES)
+def test_environment(methods, said):
+    spec = broken(**methods)
+    if "expert_action" in methods:
+        spec = changed(make=spec.make, expert_action=spec.make.expert_action)
+    assert any(said in line for line in complaints(spec)), complaints(spec)
+
+
+def test_chance_that_does_not_follow_from_the_task():
+    def slippery(env, action, result):
+        if action == 2 and env.np_random.random() < 0.5:
+            env.room = min(env.room + 1, EXIT - 1)
+        return env.observation(), *result[1:]
+
+    assert any(
+        "gives different episodes under the same actions" in line for line in complaints(broken(**step(slippery)))
+    )
+
+
+def test_state_outside_the_environment():
+    assert any("gives different episodes under the same actions" in line for line in complaints(changed(make=Shared)))
+
+
+# --- the functions of the spec ---
+
+FUNCTIONS = {
+    "expert": ({"expert_action": lambda env: 7}, "expert_action gives 7, where 0 to 2 are legal"),
+    "lazy expert": (
+        {"expert_action": lambda env: 2, "oracle_steps": None},
+        "the expert does not finish 3 of 3 training tasks, such as ['train-full-1']",
+    ),
+    "horizon": (
+        {"horizon": 1, "oracle_steps": None},
+        "the expert takes more than horizon=1 steps in 3 of 3 training tasks, up to 4; raise the horizon",
+    ),
+    "good": ({"good_actions": lambda env: (0,)}, "good_actions leaves out the expert's action; put it in"),
+    "safe": ({"safe_actions": lambda env: (2,)}, "safe_actions leaves out the expert's action; put it in"),
+    "fatal": ({"safe_actions": None}, "in failure; leave it out of safe_actions and slips"),
+    "slips": ({"slips": lambda env: (1,)}, "slips holds the expert's action; leave it out"),
+    "unsafe": (
+        {"slips": lambda env: (0,), "safe_actions": lambda env: (1, 2)},
+        "slips holds an action that is not safe",
+    ),
+    "legal": ({"slips": lambda env: (9,)}, "slips gives (9,), where 0 to 2 are legal"),
+    "phase": ({"phase": lambda env: env.room}, "it should be a word or two"),
+    "oracle": (
+        {"oracle_action": lambda env: 1 if env.steps else 2},
+        "oracle_action finishes 'train-full-1' in 5 steps (0: not at all), oracle_steps says 4",
+    ),
+    "oracle's steps": ({"oracle_steps": lambda task: 0}, "gives 0; it should be a whole number from 1 on"),
+    "too many": (
+        {"oracle_steps": lambda task: 6},
+        "the expert finishes 'train-full-1' in 4 steps, but oracle_steps says that it takes 6",
+    ),
+    "lines": ({"teacher": lambda now: "One.\nTwo."}, "the teacher says 'One.\\nTwo.'; it should be one line of text"),
+    "nothing": ({"teacher": lambda now: ""}, "the teacher says ''; it should be one line of text"),
+    "silent": ({"teacher": lambda now: "Well done."}, "the teacher never names a legal action"),
+    "bad advice": ({"teacher": lambda now: teach(now) + " Do not wait."}, "is none of the good ones; let it end with"),
+    "labels": ({"labels": in_order(bracketed(2))}, "the labels of 3 actions are (0, 1, 2)"),
+    "draw": ({"draw": "small_corridor:TASKS"}, "draw='small_corridor:TASKS' is no envs.base.Drawing but dict"),
+    "draws": (
+        {"draw": Drawing(lambda axis, observation: 1 / 0)},
+        "its drawing could not be checked: ZeroDivisionError",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fields", "said"), FUNCTIONS.values(), ids=FUNCTIONS)
+def test_functions(fields, said):
+    found = complaints(changed(**fields))
+    assert any(said in line for line in found), found
+
+
+def test_advice_is_read_in_whole_words():
+    """`go to cabinet 1` stands in `go to cabinet 10`, and is not what was advised."""
+
+    class Cabinets(Corridor):
+        def info(self):
+            return Corridor.info(self) | {"actions": ("go to cabinet 1", "go to cabinet 10", "wait")}
+
+    check(changed(make=Cabinets))
+
+
+def test_all_complaints_are_told_at_once():
+    found = complaints(changed(teacher=lambda now: "", oracle_steps=lambda task: 0, phase=lambda env: 3))
+    assert len(found) == 3
+
+
+def test_fields_are_checked_before_anything_is_played():
+    found = complaints(changed(make=None, horizon=0))
+    assert found == ["make should be a function", "horizons (0, 6) should be whole numbers from 1 on"]
+
+
+def test_checking_leaves_the_global_generators_alone():
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    check(SPEC)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist())
+
+
+def test_an_unregistered_environment_stays_so():
+    check(SPEC)
+    assert "corridor" not in registry.names() and SPEC.gym_id not in gym.registry

@@ -1,0 +1,234 @@
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+
+from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.variants import VARIANTS
+from reflect_rl.envs.base import Drawing
+from reflect_rl.report import comparisons, curves, style, tables
+from reflect_rl.report.film import film_strip
+
+KEYS = {"env": "taxi", "setting": "full", "split": "test", "horizon": 20, "decoding": "sampled"}
+CEILINGS = pd.DataFrame(
+    [
+        {"env": "taxi", "setting": "full", "split": split, "horizon": 20, "ceiling": ceiling}
+        for split, ceiling in (("test", 1.0), ("validation", 0.95))
+    ]
+)
+
+
+def episodes(variants):
+    rng = np.random.default_rng(0)
+    rows = [
+        {**KEYS, "variant": variant, "model": "tiny", "seed": seed, "task": f"full-{task}", "repeat": 0}
+        | {"success": int(rng.random() < 0.6), "return": 0.0, "steps": 9, "ended": "horizon", "provenance": "here"}
+        for variant in variants
+        for seed in range(3)
+        for task in range(10)
+    ]
+    return pd.DataFrame(rows)
+
+
+def training(change_steps=(200, 250)):
+    """Two seeds of Reflect-RL whose full task begins after `change_steps` environment steps."""
+    rows = [
+        {"env": "taxi", "variant": "reflect_rl", "seed": seed, "update": update, "env_steps": steps}
+        | {"stage": "pickup" if steps <= change else "full", "episode_length": 8.0, "entropy": 1.0}
+        | {"val_success": 0.2 + 0.4 * seed if update % 2 == 0 else np.nan}
+        for seed, change in enumerate(change_steps)
+        for update, steps in enumerate(range(50, 601, 50))
+    ]
+    return pd.DataFrame(rows)
+
+
+def reflector():
+    situations = ["start", "right", "wrong"]
+    frame = pd.DataFrame({"env": "taxi", "variant": "reflect_rl", "situation": situations, "names_best": 0.9})
+    frame = frame.assign(judges_right=[np.nan, 0.8, 0.7], names_fatal=0.0)
+    for mark in ("names_best", "judges_right"):
+        frame[f"{mark}_low"], frame[f"{mark}_high"] = frame[mark] - 0.1, frame[mark] + 0.05
+    return pd.concat([frame, frame.assign(variant="reflect_rl_no_negatives")], ignore_index=True)
+
+
+def tuning():
+    rows = [
+        ("taxi", variant, seed, f"policy.steps={n} rl.entropy=0", n / 800)
+        for variant in ("sft_only", "rl_only")
+        for n in (200, 800)
+        for seed in (100, 101)
+    ]
+    return pd.DataFrame(rows, columns=["env", "variant", "seed", "overrides", "success"])
+
+
+def frames(count=2):
+    steps = [{"observation": "OBSERVED", "reflection": "Go north.", "action": "move north", "reward": -0.05}]
+    return steps * (count - 1) + [{"observation": "OBSERVED", "reflection": "", "action": "", "reward": 0.0}]
+
+
+FIGURES = {
+    "training_curves": lambda: curves.training_curves(training(), CEILINGS),
+    "main_results": lambda: comparisons.main_results(
+        tables.main_table(episodes(["random", "sft_rl", "reflect_rl"]), CEILINGS)
+    ),
+    "ablations": lambda: comparisons.ablations(episodes(comparisons.ABLATIONS)),
+    "reflector_effect": lambda: comparisons.reflector_effect(reflector()),
+    "warmup_length": lambda: curves.warmup_length(tuning()),
+    "film_strip": lambda: film_strip(frames(), "Reflect-RL, full-231"),
+}
+
+
+def lines_at(axis, value, horizontal):
+    ends = [line.get_ydata() if horizontal else line.get_xdata() for line in axis.get_lines()]
+    return [end for end in ends if len(end) == 2 and end[0] == end[1] == value]
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_same_figure_saved_twice_gives_the_same_bytes(name, tmp_path):
+    style.save(FIGURES[name](), tmp_path / "first", "notebooks/06_results.ipynb")
+    style.save(FIGURES[name](), tmp_path / "second", "notebooks/06_results.ipynb")
+    for kind in ("png", "svg"):
+        first, second = (tmp_path / f"{which}.{kind}" for which in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+        assert b"notebooks/06_results.ipynb" in first.read_bytes()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_drawing_leaves_the_global_style_alone():
+    before = {key: matplotlib.rcParams[key] for key in style.STYLE}
+    FIGURES["ablations"]()
+    assert before == {key: matplotlib.rcParams[key] for key in style.STYLE} != style.STYLE
+
+
+def test_save_to_an_impossible_place_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReflectRLError, match="cannot write .*figure.png"):
+        style.save(FIGURES["film_strip"](), tmp_path / "file" / "figure", "test")
+
+
+def test_every_variant_has_one_colour_of_its_own():
+    assert list(style.COLOURS) == list(VARIANTS)
+    assert len(set(style.COLOURS.values())) == len(style.COLOURS)
+
+
+def test_training_curves_draw_the_mean_of_seeds_the_validation_ceiling_and_a_common_stage_change():
+    success, entropy, length = curves.training_curves(training(), CEILINGS).axes
+    assert (success.get_ylabel(), entropy.get_ylabel(), length.get_ylabel()) == (
+        *("Validation success (share)", "Policy entropy (nats)", "Episode length (steps)"),
+    )
+    np.testing.assert_allclose(success.get_lines()[0].get_ydata(), 0.4)
+    assert lines_at(success, 0.95, horizontal=True)
+    assert lines_at(length, 200, horizontal=False)
+
+
+def test_training_curves_mark_no_stage_where_seeds_change_apart():
+    success = curves.training_curves(training(change_steps=(100, 500)), CEILINGS).axes[0]
+    assert not lines_at(success, 100, horizontal=False)
+
+
+def test_a_single_evaluation_shows_as_a_dot():
+    success = curves.training_curves(training()[:2].query("seed == 0"), CEILINGS).axes[0]
+    assert success.get_lines()[0].get_marker() == "o"
+
+
+def test_main_results_show_the_papers_numbers_as_hollow_diamonds():
+    axis = FIGURES["main_results"]().axes[0]
+    diamonds = [line.get_xdata()[0] for line in axis.get_lines() if line.get_marker() == "D"]
+    assert sorted(diamonds) == [0.0, 0.58]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["Random", "SFT + RL", "Reflect-RL"]
+
+
+def test_main_results_without_test_rows_say_what_is_missing():
+    main = tables.main_table(episodes(["random"]).assign(split="validation"), CEILINGS)
+    with pytest.raises(ReflectRLError, match="nothing to draw"):
+        comparisons.main_results(main)
+
+
+def test_every_panel_of_the_ablations_shows_all_of_its_seeds():
+    found = episodes(comparisons.ABLATIONS)
+    hard, easy = found.assign(setting="a hard one", success=0), found.assign(setting="an easy one", success=1)
+    axes = comparisons.ablations(pd.concat([hard, easy, found])).axes
+    assert len(axes) == 3 and len({axis.get_ylim() for axis in axes}) == 1  # what is compared has one scale
+    for axis in axes:
+        low, high = axis.get_ylim()
+        assert high - low > 0.05 and high < 1.05
+        clouds = [c for c in axis.collections if isinstance(c, PathCollection)]
+        dots = [y for cloud in clouds for _, y in cloud.get_offsets()]
+        assert dots and all(low < y < high for y in dots)
+
+
+def test_ablations_draw_a_dot_for_every_seed_in_the_colour_of_the_variant():
+    clouds = FIGURES["ablations"]().axes[0].collections
+    dots = [cloud for cloud in clouds if len(cloud.get_offsets()) == 3]
+    assert [to_hex(cloud.get_facecolor()[0]) for cloud in dots] == [
+        style.COLOURS[name] for name in comparisons.ABLATIONS
+    ]
+
+
+def test_reflector_effect_has_a_panel_for_each_mark():
+    titles = [axis.get_title() for axis in FIGURES["reflector_effect"]().axes]
+    assert titles == ["Names a best action next", "Judges the last action rightly"]
+
+
+def test_the_length_of_the_warm_up_is_shown_for_variants_that_have_one():
+    axis = FIGURES["warmup_length"]().axes[0]
+    assert {to_hex(line.get_color()) for line in axis.get_lines()} == {style.COLOURS["sft_only"]}
+    best = [line.get_ydata().tolist() for line in axis.get_lines() if line.get_marker() == "o"]
+    assert best == [[0.25, 1.0]]
+
+
+def test_film_strip_draws_every_frame_and_its_words():
+    drawn = []
+    drawing = Drawing(lambda axis, observation: drawn.append(observation), lambda axis: axis.text(0, 0, "symbols"))
+    figure = film_strip(frames(10), "An episode", drawing)
+    *scenes, legend = figure.axes
+    assert drawn == ["OBSERVED"] * 10 == ["OBSERVED"] * len(scenes)
+    assert legend.texts[0].get_text() == "symbols"
+    assert len({round(axis.get_position().y0, 3) for axis in scenes}) == 2  # ten frames wrap to two rows of five
+    words = [text.get_text() for text in figure.texts]
+    assert words.count("Go north.") == 9
+    assert "end" in words and "→ move north  (−0.05)" in words
+
+
+def test_film_strip_sets_observations_as_text_where_nothing_draws_them():
+    lines = ["Task: put some tomato on microwave", "At: the middle of the room", "Not searched: fridge 1"]
+    figure = film_strip([{**frames()[0], "observation": "\n".join(lines)}] * 6, "")
+    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [lines] * 6
+    long = film_strip([{**frames()[0], "observation": "cabinet 1, " * 100}], "")
+    assert long.axes[0].texts[-1].get_text() == "..."
+    edge = long.axes[0].get_ylim()[0]
+    assert all(text.get_position()[1] > edge for text in long.axes[0].texts)
+
+
+def test_a_long_action_does_not_run_into_the_next_scene():
+    words = {**frames()[0], "action": "take the very long-handled tomato 1 from the countertop 1", "reward": 0.28}
+    texts = [text.get_text() for text in film_strip([words] * 3, "").texts]
+    (action,) = {text for text in texts if "take" in text}
+    assert max(map(len, action.splitlines())) <= 38 and "very long-handled" in action and "(+0.28)" in action
+
+
+def test_film_strip_refuses_an_empty_episode():
+    with pytest.raises(ReflectRLError, match="no frames"):
+        film_strip([], "")
+
+
+def test_what_is_not_known_is_not_drawn():
+    """An environment without an oracle and one run of one seed."""
+    unknown = CEILINGS.assign(ceiling=np.nan)
+    figure = curves.training_curves(training().query("seed == 0").assign(stage="full"), unknown)
+    assert not [line for axis in figure.axes for line in axis.get_lines() if line.get_linestyle() == "--"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["Reflect-RL"]
+    figure = comparisons.main_results(tables.main_table(episodes(["random"]), unknown))
+    assert not [line for line in figure.axes[0].get_lines() if line.get_linestyle() == "--"]
+    assert not {"ceiling", "paper (secondary source)"} & {text.get_text() for text in figure.legends[0].texts}
+
+
+def test_settings_stand_in_the_environments_order_with_its_headline_first():
+    found = episodes(["random", "reflect_rl"])
+    panels = [found.assign(setting=name, horizon=h) for name in ("pickup", "full") for h in (15, 20)]
+    figure = comparisons.main_results(tables.main_table(pd.concat(panels), CEILINGS))
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["full, 15 steps", "pickup, 15 steps", "full, 20 steps", "pickup, 20 steps"]
