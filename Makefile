@@ -12,7 +12,7 @@ ROOMS := $(sort $(patsubst tests/%/,%,$(wildcard tests/*/)))
 OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce tune report stale test test-rest notebooks lint clean $(ROOMS:%=test-%) $(NOTEBOOKS:%=compare/%)
+.PHONY: help setup reproduce tune report stale test test-rest notebooks lint clean $(ROOMS:%=test-%) $(NOTEBOOKS:%=compare/%) $(NOTEBOOKS:%=refresh/%)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,8 +59,11 @@ test-rest: $(READY)
 $(NOTEBOOKS:%=compare/%): compare/%: $(READY)
 	@$(RUN) reflect_rl notebooks --check $*
 
-notebooks: $(READY) ## execute the notebooks in place (profile smoke), to commit their outputs
-	@$(RUN) reflect_rl notebooks --cores $(CORES)
+notebooks: $(READY) ## execute the notebooks in place, to commit their outputs
+	@$(MAKE) --no-print-directory --jobs=$(CORES) --keep-going $(OUTPUT_SYNC) $(NOTEBOOKS:%=refresh/%)
+
+$(NOTEBOOKS:%=refresh/%): refresh/%: $(READY)
+	@$(RUN) reflect_rl notebooks $*
 
 lint: $(READY) ## ruff
 	@$(RUN) ruff check .

@@ -3,7 +3,7 @@
     python benchmarks/household.py [--games 4] [--steps 400] [--resets 1000]
 
 Random legal commands in kitchens (the paper's task). `raw` is TextWorld's own environment behind ALFWorld's wrapper,
-`engine` is this project's in the same process, `environment` is what rollouts use: notes, advice and a process of its own
+`engine` is this project's in the same process, `environment` is what rollouts use: notes and a process of its own
 included; `rollout` is many of those side by side, in one engine process and in two. Translating a game is timed apart,
 since it happens once in a machine's life. Writes household.csv and household.md beside this file.
 """
@@ -19,18 +19,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reflect_rl.baselines import Random
-from reflect_rl.envs import domain
-from reflect_rl.envs.alfworld import Household, games, store, workers
-from reflect_rl.envs.alfworld.engine import Engine
-from reflect_rl.rollout import play
-from reflect_rl.runs import provenance, write_csv, write_text
+from reflect_rl.core.files import write_csv, write_text
+from reflect_rl.core.provenance import provenance
+from reflect_rl.envs.household import games, store
+from reflect_rl.envs.household.engine import workers
+from reflect_rl.envs.household.engine.engine import Engine
+from reflect_rl.envs.household.env import Household
+from reflect_rl.envs.household.spec import SPEC
+from reflect_rl.train.agents import Random
+from reflect_rl.train.rollout import play
 
 WAYS = {
     "raw": "TextWorld's PddlEnv behind ALFWorld's AlfredDemangler",
-    "engine": "the project's engine, first visit of each game",
-    "engine, again": "the same games once more: texts are remembered",
-    "environment": "Household in an engine process, with notes and verdicts",
+    "engine": "the project's engine",
+    "environment": "Household in an engine process, with notes",
     "rollout": "32 episodes side by side, one engine process",
     "rollout, 2 engines": "32 episodes side by side, two engine processes",
 }
@@ -60,20 +62,18 @@ def raw_steps(paths: list[Path], steps: int) -> dict:
     return {"steps_per_second": steps / played, "reset_ms": 1000 * np.mean(reset), "memory_mb": rss_mb()}
 
 
-def engine_steps(paths: list[Path], steps: int, rounds: int) -> dict:
-    engine = Engine()
+def engine_steps(paths: list[Path], steps: int) -> dict:
+    engine, rng, reset, played = Engine(), np.random.default_rng(0), [], 0.0
     for path in paths:
         engine.reset(path)
-    for _ in range(rounds):
-        rng, reset, played = np.random.default_rng(0), [], 0.0
-        for path in paths:
-            start = time.perf_counter()
-            engine.reset(path)
-            reset.append(time.perf_counter() - start)
-            start = time.perf_counter()
-            for _ in range(steps // len(paths)):
-                engine.step(str(rng.choice(engine.commands)))
-            played += time.perf_counter() - start
+    for path in paths:
+        start = time.perf_counter()
+        engine.reset(path)
+        reset.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for _ in range(steps // len(paths)):
+            engine.step(str(rng.choice(engine.commands)))
+        played += time.perf_counter() - start
     return {"steps_per_second": steps / played, "reset_ms": 1000 * np.mean(reset), "memory_mb": rss_mb()}
 
 
@@ -101,7 +101,7 @@ def rollout_steps(tasks: list[str], steps: int, engines: int) -> dict:
 
     def rollout(horizon: int) -> tuple[float, int]:
         rngs, start = [np.random.default_rng(i) for i in range(len(tasks))], time.perf_counter()
-        episodes = play(domain("alfworld"), Random(), tasks, rngs, horizon)
+        episodes = play(SPEC, Random(), tasks, rngs, horizon)
         return time.perf_counter() - start, sum(map(len, episodes))
 
     rollout(1)  # games are read
@@ -136,8 +136,7 @@ def main() -> None:
     if arguments.way:
         measured = {
             "raw": lambda: raw_steps(paths, arguments.steps),
-            "engine": lambda: engine_steps(paths, arguments.steps, 1),
-            "engine, again": lambda: engine_steps(paths, arguments.steps, 2),
+            "engine": lambda: engine_steps(paths, arguments.steps),
             "environment": lambda: environment_steps(tasks, arguments.steps),
             "rollout": lambda: rollout_steps(tasks, arguments.steps, 1),
             "rollout, 2 engines": lambda: rollout_steps(tasks, arguments.steps, 2),
@@ -146,7 +145,7 @@ def main() -> None:
         return
     for path, task in zip(paths, tasks, strict=True):
         if not path.is_file():
-            workers.worker().ask("make", store.parse_task(task)[1])
+            workers.worker().request("make", store.parse_task(task)[1])
     rows = []
     for way, what in WAYS.items():
         command = [

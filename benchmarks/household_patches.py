@@ -1,10 +1,10 @@
-"""What each change to TextWorld, and each thing that the engine keeps, is worth on a whole run of the household.
+"""What each change to TextWorld, and the translations that are kept, are worth on a whole run of the household.
 
     python benchmarks/household_patches.py [--games 24]
 
-A row is a process and a home of its own, where games are made, an engine process starts, and each game is played three
-times, as often as an engine process of a run plays it: 32 episodes side by side, half of the actions the expert's and half
-random. In each row but the first, one change is undone: from here, in the engine process, since the library has no switch
+A row is a process and a home of its own, where games are made, an engine process starts with 32 copies of the planner,
+and each game is played three times, about as often as an engine process of a run plays it: 32 episodes side by side, half
+of the actions the expert's and half random. In each row but the first, one change is undone: from here, in the engine process, since the library has no switch
 for it. Processor time of player and engine together is measured; they take turns, so on an idle machine it is wall time.
 
 `run_s` is what the household takes of a whole run (`RUN`), `share` how much longer that run would be, networks and all.
@@ -36,11 +36,10 @@ WAYS = {  # what is undone -> what is then done instead
     "nothing": "as the library is",
     "planner": "every game under way loads the planner's library with its debugging symbols",
     "quick texts": "TextWorld parses conditions anew, and copies deeply, at every text",
-    "texts": "texts of commands and feedback are derived at every step",
     "translations": "every engine process translates a game anew",
     "garbage collector": "Python collects garbage while a game is translated",
 }
-RUN = {"make": 858, "start": 60, "step": 500_000}  # games, engine processes and steps of the laptop profile, five seeds
+RUN = {"make": 902, "start": 60, "step": 500_000}  # games, engine processes and steps of the laptop profile, five seeds
 RUN_SECONDS = 2 * 1598  # it takes 26:38 on two cores
 EPISODES, SIDE_BY_SIDE, HORIZON = 3, 32, 15
 
@@ -52,19 +51,11 @@ def undo(way: str) -> None:
             patches.planner = lambda: package("fast_downward.interface")
         case "quick texts":
             patches.quick_texts = lambda: None
-        case "texts":
-            feedback = engine.Engine._feedback
-
-            def forgetful(self, operator: str) -> str:
-                self.game.commands.clear(), self.game.feedback.clear()
-                return feedback(self, operator)
-
-            engine.Engine._feedback = forgetful
         case "translations":
             engine.files = SimpleNamespace(write_bytes=lambda *_: None)
         case "garbage collector":
-            names = ("disable", "enable", "isenabled", "freeze", "set_threshold")
-            engine.gc = workers.gc = SimpleNamespace(**dict.fromkeys(names, lambda *_: None))
+            names = ("disable", "enable", "isenabled")
+            engine.gc = SimpleNamespace(**dict.fromkeys(names, lambda *_: None))
 
 
 def undone(way: str) -> None:
@@ -111,7 +102,9 @@ def measure(way: str, games: int) -> dict:
     workers.worker().request("make", first)
     make = timed(lambda: [workers.worker().request("make", game) for game in others]) / len(others)
     new_engine()
-    start = timed(lambda: SPEC.make(horizon=HORIZON).reset(options={"task": tasks[0]}))
+    envs = [SPEC.make(horizon=HORIZON) for _ in range(SIDE_BY_SIDE)]
+    start = timed(lambda: [env.reset(options={"task": tasks[0]}) for env in envs])
+    envs.clear()
     episodes = []
 
     def rollouts() -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
 
 from reflect_rl.cli.jobs import Job, JobsFailed, Progress, keep_seconds
 from reflect_rl.core import paths
@@ -20,16 +19,21 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import writing
 from reflect_rl.envs import settings
 
-# Jobs run side by side, so the libraries below torch take one thread each (torch's own threads are a setting of ours,
-# core.runtime). And glibc keeps the memory of freed tensors instead of handing it back at every layer, which saves a
-# job about 7% of its time.
+# Jobs run side by side, so the libraries below torch take one thread each (torch's own are core.runtime's). And glibc
+# keeps the memory of freed tensors instead of handing it back at every layer, which saves a job about 7% of its time.
 JOB_DEFAULTS = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_TOP_PAD_": str(2**26),
 }
-OPTIONS = ("--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "--scheduler", "greedy")
+OPTIONS = ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "--resources", "results=1"]
+OPTIONS += [
+    "--scheduler",
+    "greedy",
+    "--nocolor",
+    "--nolock",
+]  # `single_run` is our lock, and never outlives its holders
 
 
 def cells_hash(notebook: Path) -> str:
@@ -40,28 +44,23 @@ def cells_hash(notebook: Path) -> str:
 
 
 @contextmanager
-def single_run(home: Path) -> Iterator[tuple[IO[str], bool]]:
-    """Hold the lock of the runs below `home`; yields its file and whether the last holder was killed.
-
-    The lock is the operating system's and goes with its holders, so a killed run never blocks the next one.
-    The file has text exactly while a run is going on or was killed.
-    """
+def single_run(home: Path) -> Iterator[int]:
+    """Hold the operating system's lock of the runs below `home`; yields its file descriptor."""
     path = home / ".snakemake" / "reflect_rl.lock"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        file.seek(0)
-        holder = file.read().strip()
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            file.seek(0)
             raise ReflectRLError(
-                f"another run is at work in {home} (process {holder}); wait for it, or end it first"
+                f"another run is at work in {home} (process {file.read()}); wait for it, or end it first"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield file, bool(holder)
+        yield file.fileno()
 
 
 class Interrupts:
@@ -108,54 +107,26 @@ def run_graph(
     log_path = home / "runs" / profile / "snakemake.log"
     with writing(log_path):
         log_path.parent.mkdir(parents=True, exist_ok=True)
-    snakefile = snakefile or paths.project() / "Snakefile"
-    command = [target, "--snakefile", str(snakefile), "--directory", str(home), "--cores", str(cores), "--nocolor"]
-    command += ["--config", f"profile={profile}", f"env={env}", "--resources", "results=1"]
-    forced = [] if forcerun is None else ["--forcerun", *forcerun] if forcerun else ["--forceall"]
-    with single_run(home) as (lock, was_killed), log_path.open("a") as log, Interrupts() as interrupts:
-        snakemake = Snakemake(command, home, lock, log, interrupts)
-        try:
-            progress = _run(snakemake, profile, cores, forced, was_killed)
-        finally:
-            if not snakemake.was_killed:
-                lock.truncate(0)
-    if snakemake.failed:
-        lines = [f"{job.name}: {_last_line(home, job.log)}" for job in progress.failures] or [snakemake.last_words()]
+    command = [sys.executable, "-m", "reflect_rl.cli.events", target, *OPTIONS, "--directory", str(home)]
+    command += ["--snakefile", str(snakefile or paths.project() / "Snakefile"), "--cores", str(cores)]
+    command += [] if forcerun is None else ["--forcerun", *forcerun] if forcerun else ["--forceall"]
+    command += ["--config", f"profile={profile}", f"env={env}"]
+    with single_run(home) as lock, Interrupts() as interrupts:
+        begun = log_path.stat().st_size if log_path.exists() else 0
+        planned: set[Job] = set()
+        quiet = ["--dry-run", "--quiet", "host", "rules", "reason", "progress"]
+        failed = snakemake([*command, *quiet], home, log_path, lock, interrupts, lambda e: _plan(planned, e))
+        failures: list[Job] = []
+        if not failed:
+            with closing(Progress(profile, planned, cores)) as progress:
+                failed = snakemake(command, home, log_path, lock, interrupts, lambda e: _follow(progress, e))
+                failures = progress.failures
+    if failed:
+        lines = [f"{job.name}: {_last_line(home / job.log)}" for job in failures]
+        lines = lines or log_path.read_bytes()[begun:].decode(errors="replace").strip().splitlines()[-8:]
         raise JobsFailed("\n".join([*lines, f"the whole log: {log_path}"]))
     if profile != "smoke":
         keep_seconds(profile)
-
-
-def _run(snakemake: "Snakemake", profile: str, cores: int, forced: list[str], was_killed: bool) -> Progress:
-    """Ask what there is to do, then do it."""
-    if was_killed:
-        snakemake.run(["--unlock"])
-    planned: set[Job] = set()
-
-    def plan(event: dict | None) -> None:
-        if event and event["event"] == "job_info" and event["log"]:  # a job without one only gathers others
-            planned.add(_job(event))
-
-    snakemake.run([*OPTIONS, *forced, "--dry-run", "--quiet", "host", "rules", "reason", "progress"], plan)
-    progress = Progress(profile, planned, cores)
-    if snakemake.failed:
-        return progress
-
-    def follow(event: dict | None) -> None:
-        match event:
-            case None:
-                progress.show(time.time())
-            case {"event": "job_info", "log": [_, *_]}:
-                progress.started(event["job"], _job(event), event["time"])
-            case {"event": "job_finished"}:
-                progress.finished(event["job"], event["time"])
-            case {"event": "job_error"}:
-                progress.failed(event["job"], event["time"])
-
-    with closing(progress):
-        progress.announce()
-        snakemake.run([*OPTIONS, *forced], follow)
-    return progress
 
 
 def _job(event: dict) -> Job:
@@ -164,61 +135,62 @@ def _job(event: dict) -> Job:
     return Job(event["name"], kind, of.get("seed", ""), event["log"][0])
 
 
-class Snakemake:
-    """Snakemake in a process and session of its own, one call after another, all with the same first arguments.
+def _plan(planned: set[Job], event: dict | None) -> None:
+    if event and event.get("log"):  # a job without a log only gathers others
+        planned.add(_job(event))
 
-    Attributes:
-        failed: whether the last call ended with an error; was_killed: whether it did not end by itself.
+
+def _follow(progress: Progress, event: dict | None) -> None:
+    match event:
+        case {"event": "job_info", "log": [_, *_]}:
+            progress.started(event["job"], _job(event), event["time"])
+        case {"event": "job_finished"}:
+            progress.finished(event["job"], event["time"])
+        case {"event": "job_error"}:
+            progress.failed(event["job"])
+    progress.show(time.time())
+
+
+def snakemake(
+    command: list[str], home: Path, log: Path, lock: int, interrupts: Interrupts, tell: Callable[[dict | None], None]
+) -> int:
+    """Run Snakemake in a session of its own and hand on its events, and None for each second without one.
+
+    Returns its exit status. Where `tell` or an interrupt raises, it is stopped with its jobs.
     """
-
-    def __init__(self, command: list[str], home: Path, lock: IO[str], log: IO[str], interrupts: Interrupts):
-        self._command, self._lock, self._log, self._interrupts = command, lock, log, interrupts
-        self._variables = JOB_DEFAULTS | os.environ | {"REFLECT_RL_HOME": str(home), "PYTHONUNBUFFERED": "1"}
-        self._from = log.tell()
-        self.failed = self.was_killed = False
-
-    def run(self, options: list[str], tell: Callable[[dict | None], None] = lambda event: None) -> None:
-        """Run to the end and hand on its events as they come, and None for each second without one."""
-        reading, writing_end = os.pipe()
+    reading, writing_end = os.pipe()
+    variables = {"REFLECT_RL_HOME": str(home), "PYTHONUNBUFFERED": "1", "REFLECT_RL_EVENTS": str(writing_end)}
+    with log.open("a") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "reflect_rl.cli.events", *self._command, *options],
-            env=self._variables | {"REFLECT_RL_EVENTS": str(writing_end)},
-            stdout=self._log,
+            command,
+            env=JOB_DEFAULTS | os.environ | variables,
+            stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=(writing_end, self._lock.fileno()),  # Snakemake may outlive us, and the lock with it
+            pass_fds=(writing_end, lock),  # Snakemake may outlive us, and the lock with it
         )
-        os.close(writing_end)
-        try:
-            for event in _events(reading):
-                tell(event)
-            process.wait()
-        except BaseException:
-            self._stop(process)
-            raise
-        finally:
-            os.close(reading)
-            self.failed, self.was_killed = process.returncode != 0, process.returncode < 0
+    os.close(writing_end)
+    try:
+        for event in _events(reading):
+            tell(event)
+        return process.wait()
+    except BaseException:
+        _stop(process, interrupts)
+        raise
+    finally:
+        os.close(reading)
 
-    def last_words(self) -> str:
-        """The end of what it printed since the run began."""
-        with open(self._log.name) as log:
-            log.seek(self._from)
-            return "\n".join([line.strip() for line in log if line.strip()][-8:])
 
-    def _stop(self, process: subprocess.Popen) -> None:
-        """End Snakemake and its jobs, gently first; each further Ctrl-C takes the next step at once."""
-        for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            before, deadline = self._interrupts.count, time.monotonic() + 15
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, stop)
-            while process.poll() is None and self._interrupts.count == before and time.monotonic() < deadline:
+def _stop(process: subprocess.Popen, interrupts: Interrupts) -> None:
+    """End Snakemake and its jobs, gently first; each further Ctrl-C takes the next step at once."""
+    for stop, patience in ((signal.SIGINT, 15), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        before, deadline = interrupts.count, time.monotonic() + patience
+        with suppress(ProcessLookupError):  # nobody is left of the session
+            os.killpg(process.pid, stop)
+            while interrupts.count == before and time.monotonic() < deadline:
+                process.poll()
+                os.killpg(process.pid, 0)
                 time.sleep(0.05)
-            if process.returncode is not None:
-                break
-        process.wait()
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)  # a job that outlived Snakemake
 
 
 def _events(pipe: int) -> Iterator[dict | None]:
@@ -235,9 +207,7 @@ def _events(pipe: int) -> Iterator[dict | None]:
         yield from map(json.loads, lines)
 
 
-def _last_line(home: Path, log: str) -> str:
+def _last_line(log: Path) -> str:
     """The last line of a job's log: the one error line that `python -m reflect_rl execute` ends with."""
-    if not log or not (home / log).is_file():
-        return "failed without a log"
-    lines = [line for line in (home / log).read_text().splitlines() if line.strip()]
+    lines = [line for line in log.read_text().splitlines() if line.strip()] if log.is_file() else []
     return lines[-1].removeprefix("error: ") if lines else f"failed without a message in {log}"

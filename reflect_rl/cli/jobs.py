@@ -1,17 +1,18 @@
 """The jobs of a run as one sees them while it goes on: finished ones, the current ones, and the time that is left."""
 
-import csv
 import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass
 from statistics import fmean
 
+import pandas as pd
 from tqdm import tqdm
 
 from reflect_rl.core import files, paths
 
-COLUMNS = ("rule", "env", "variant", "seed", "seconds")
+FILE = "seconds.csv"
+KIND = ["rule", "env", "variant"]
 Kind = tuple[str, str, str]  # rule, environment, variant: jobs that take about as long as each other
 
 
@@ -34,32 +35,28 @@ def known_seconds(profile: str) -> dict[Kind, float]:
 
     Of several tries of one job the longest counts: the others went on from what was there.
     """
-    longest: dict[Kind, dict[str, float]] = defaultdict(dict)
-    for path in (paths.project() / "results" / profile / "seconds.csv", paths.home() / "runs" / profile / "seconds.csv"):
-        here: dict[Kind, dict[str, float]] = defaultdict(dict)
-        if path.is_file():
-            with path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    seeds = here[row["rule"], row["env"], row["variant"]]
-                    seeds[row["seed"]] = max(float(row["seconds"]), seeds.get(row["seed"], 0.0))
-        longest |= here
-    return {kind: fmean(seeds.values()) for kind, seeds in longest.items()}
+    known: dict[Kind, float] = {}
+    for folder in (paths.project() / "results" / profile, paths.home() / "runs" / profile):
+        if (folder / FILE).is_file():
+            rows = pd.read_csv(folder / FILE, dtype=str, keep_default_na=False)
+            rows["seconds"] = pd.to_numeric(rows["seconds"], errors="coerce")  # a killed run may leave half a line
+            longest = rows.groupby([*KIND, "seed"])["seconds"].max()
+            known |= longest.groupby(KIND).mean().dropna().to_dict()
+    return known
 
 
 def record_seconds(profile: str, job: Job, seconds: float) -> None:
     """Add a line on a finished job to `runs/<profile>/seconds.csv`."""
-    path = paths.home() / "runs" / profile / "seconds.csv"
-    with files.writing(path), path.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if file.tell() == 0:
-            writer.writerow(COLUMNS)
-        writer.writerow([*job.kind, job.seed, f"{seconds:.1f}"])
+    path = paths.home() / "runs" / profile / FILE
+    row = pd.DataFrame([[*job.kind, job.seed, f"{seconds:.1f}"]], columns=[*KIND, "seed", "seconds"])
+    with files.writing(path):
+        row.to_csv(path, mode="a", index=False, header=not path.exists(), lineterminator="\n")
 
 
 def keep_seconds(profile: str) -> None:
     """Write the known means to `results/<profile>/seconds.csv`, where the next machine looks for them."""
-    lines = [",".join((*kind, "", f"{seconds:.0f}")) for kind, seconds in sorted(known_seconds(profile).items())]
-    files.write_text(paths.results(profile) / "seconds.csv", "\n".join([",".join(COLUMNS), *lines]) + "\n")
+    rows = [[*kind, "", f"{seconds:.1f}"] for kind, seconds in sorted(known_seconds(profile).items())]
+    files.write_csv(paths.results(profile) / FILE, pd.DataFrame(rows, columns=[*KIND, "seed", "seconds"]))
 
 
 class Estimate:
@@ -94,10 +91,8 @@ class Estimate:
         return max(sum(ahead) / cores, max(ahead, default=0.0))
 
 
-def in_words(seconds: float | None) -> str:
-    """A time in words: `40 s`, `12 min`, `2.5 h`, or `an unknown time`."""
-    if seconds is None:
-        return "an unknown time"
+def in_words(seconds: float) -> str:
+    """A time in words: `40 s`, `12 min` or `2.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
@@ -113,56 +108,45 @@ class Progress:
     def __init__(self, profile: str, jobs: set[Job], cores: int):
         self.failures: list[Job] = []
         self._profile, self._cores, self._total = profile, cores, len(jobs)
-        self._waiting = set(jobs)
-        self._running: dict[int, tuple[Job, float]] = {}
+        self._waiting, self._running = set(jobs), {}
         self._estimate = Estimate(known_seconds(profile))
         self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=len(jobs),
-            desc=profile,
-            dynamic_ncols=True,
-            disable=not self._terminal,
-            bar_format="{desc} {n_fmt}/{total_fmt} |{bar:10}| {elapsed}{postfix}",
-        )
-
-    def announce(self) -> None:
-        self._say(f"{self._total} jobs on {self._cores} cores, {in_words(self._left(time.time()))}")
+        form = "{desc} {n_fmt}/{total_fmt} |{bar:10}| {elapsed}{postfix}"
+        self._bar = tqdm(total=len(jobs), desc=profile, bar_format=form, dynamic_ncols=True, disable=not self._terminal)
+        self._say(f"{len(jobs)} jobs on {cores} cores, {self._left(time.time())}")
 
     def started(self, number: int, job: Job, now: float) -> None:
         self._waiting.discard(job)
         self._running[number] = (job, now)
-        self.show(now)
 
     def finished(self, number: int, now: float) -> None:
-        if number not in self._running:
-            return
-        job, since = self._running.pop(number)
-        self._estimate.observe(job.kind, now - since)
-        record_seconds(self._profile, job, now - since)
-        self._bar.update()
-        self._say(f"{job.name}, {in_words(now - since)}; {in_words(self._left(now))} left")
-        self.show(now)
+        if number in self._running:
+            job, since = self._running.pop(number)
+            self._estimate.observe(job.kind, now - since)
+            record_seconds(self._profile, job, now - since)
+            self._bar.update()
+            self._say(f"{job.name}, {in_words(now - since)}; {self._left(now)}")
 
-    def failed(self, number: int, now: float) -> None:
+    def failed(self, number: int) -> None:
         if number in self._running:
             job, _ = self._running.pop(number)
             self.failures.append(job)
             self._say(f"{job.name}: failed")
-            self.show(now)
 
     def show(self, now: float) -> None:
         """Bring the bar up to date: failures, the time left, and the job that has been at work for longest."""
         failed = f"{len(self.failures)} failed, " if self.failures else ""
         names = [job.name for job, _ in self._running.values()]
         more = f" (+{len(names) - 1})" if names[1:] else ""
-        self._bar.set_postfix_str(f"{failed}{in_words(self._left(now))} left: {''.join(names[:1])}{more}")
+        self._bar.set_postfix_str(f"{failed}{self._left(now)}: {''.join(names[:1])}{more}")
 
     def close(self) -> None:
         self._bar.close()
 
-    def _left(self, now: float) -> float | None:
+    def _left(self, now: float) -> str:
         running = [(job.kind, now - since) for job, since in self._running.values()]
-        return self._estimate.left([job.kind for job in self._waiting], running, self._cores)
+        left = self._estimate.left([job.kind for job in self._waiting], running, self._cores)
+        return "time left unknown" if left is None else f"{in_words(left)} left"
 
     def _say(self, text: str) -> None:
         if not self._terminal:

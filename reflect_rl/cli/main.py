@@ -70,7 +70,7 @@ def _config(arguments: argparse.Namespace):
 def _notebooks(arguments: argparse.Namespace) -> None:
     from reflect_rl.cli.notebooks import run_notebooks
 
-    run_notebooks(arguments.notebooks, arguments.cores, arguments.check)
+    run_notebooks(arguments.notebooks, arguments.check)
 
 
 def _stale(arguments: argparse.Namespace) -> None:
@@ -166,8 +166,8 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("--variant", default="reflect_rl", help="as in the notebooks (default: reflect_rl)")
         each.add_argument("--seed", type=int, default=0, help="as in the notebooks (default: 0)")
         each.add_argument("--overrides", default="", help='such as "rl.learning_rate=1e-3 rl.entropy=0"')
-    for each in (reproduce, tune, notebooks):
-        each.add_argument("--cores", type=_positive, default=2, help="notebooks at a time (default: 2)")
+    for each in (reproduce, tune):
+        each.add_argument("--cores", type=_positive, default=2, help="jobs at a time (default: 2)")
     return top
 
 

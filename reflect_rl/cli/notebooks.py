@@ -8,7 +8,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +20,6 @@ import yaml
 from ipykernel.kernelspec import write_kernel_spec
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
-from tqdm import tqdm
 
 from reflect_rl.cli.jobs import JobsFailed
 from reflect_rl.core import paths
@@ -128,7 +126,8 @@ def execute(notebook: Path, output: Path, parameters: dict) -> None:
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of a kernel that nobody watches would fill the notebook
-    bar = {"bar_format": f"{notebook.stem}: cell {{n_fmt}}/{{total_fmt}}, {{elapsed}}", "leave": False, "mininterval": 0}
+    text = f"{notebook.stem}: cell {{n_fmt}}/{{total_fmt}}, {{elapsed}}"
+    bar = {"bar_format": text, "leave": False, "mininterval": 0}
     how = {"engine_name": "ticking", "kernel_name": "python3", "cwd": paths.project(), "progress_bar": bar}
     try:
         with own_kernel():
@@ -172,10 +171,10 @@ def tidy(document: nbformat.NotebookNode) -> None:
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
 
 
-def refresh_notebook(notebook: Path, home: Path) -> str:
-    """Execute a notebook with its own defaults below an empty `home` and put the result in its place."""
-    output = home / notebook.name
-    _run(["-m", "reflect_rl", "execute", str(notebook), str(output)], home)
+def refresh_notebook(notebook: Path) -> str:
+    """Execute a notebook with its own defaults and put the result in its place."""
+    output = paths.home() / notebook.name
+    execute(notebook, output, {})
     document = nbformat.read(output, as_version=4)
     tidy(document)
     if found := absolute_paths(document):
@@ -186,29 +185,18 @@ def refresh_notebook(notebook: Path, home: Path) -> str:
     return "executed in place"
 
 
-def compare_notebook(notebook: Path, home: Path) -> str:
-    """Execute a notebook below an empty `home` and compare with its committed outputs (nbval)."""
-    report = _run(["-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider", str(notebook)], home)
-    return report.strip().splitlines()[-1]
-
-
-def _run(arguments: list[str], home: Path) -> str:
-    """Run this Python from the project's folder with its products below `home`; returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=paths.project(),
-        env=os.environ | {"REFLECT_RL_HOME": str(home), "TQDM_DISABLE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def compare_notebook(notebook: Path) -> str:
+    """Execute a notebook with its own defaults and compare with its committed outputs (nbval)."""
+    command = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider", str(notebook)]
+    with own_kernel():
+        done = subprocess.run(command, cwd=paths.project(), capture_output=True, text=True)
     if done.returncode:
-        raise JobsFailed(done.stdout.strip())
-    return done.stdout
+        raise JobsFailed((done.stdout + done.stderr).strip())
+    return done.stdout.strip().splitlines()[-1]
 
 
-def run_notebooks(notebooks: list[Path], cores: int, check: bool) -> None:
-    """Execute notebooks with their own defaults, each below its own empty home, `cores` at a time.
+def run_notebooks(notebooks: list[Path], check: bool) -> None:
+    """Execute notebooks with their own defaults, one after the other, each below an empty home of its own.
 
     Args:
         notebooks: which; all of the project where empty.
@@ -217,25 +205,20 @@ def run_notebooks(notebooks: list[Path], cores: int, check: bool) -> None:
     Raises:
         JobsFailed: some did not run or differ; their homes stay in `build/` for a look.
     """
-    notebooks = notebooks or sorted(paths.notebooks().glob("*.ipynb"))
+    notebooks = [notebook.resolve() for notebook in notebooks or sorted(paths.notebooks().glob("*.ipynb"))]
     for notebook in notebooks:
         check_parameters(notebook, {})
-    build = paths.project() / "build"
+    build, failed = paths.project() / "build", []
     with writing(build):
         build.mkdir(exist_ok=True)
-
-    def one(notebook: Path) -> str | None:
-        home = Path(tempfile.mkdtemp(prefix=f"{notebook.stem}-", dir=build))
+    os.environ["TQDM_DISABLE"] = "1"  # bars of a kernel that nobody watches would fill the notebook
+    for notebook in notebooks:
+        os.environ["REFLECT_RL_HOME"] = home = tempfile.mkdtemp(prefix=f"{notebook.stem}-", dir=build)
         try:
-            report = (compare_notebook if check else refresh_notebook)(notebook.resolve(), home)
-        except JobsFailed as error:
-            tqdm.write(f"error: {notebook.name}: {error}", file=sys.stderr)
-            return notebook.name
-        shutil.rmtree(home)
-        tqdm.write(f"{notebook.name}: {report}")
-        return None
-
-    with own_kernel(), ThreadPoolExecutor(cores) as pool:
-        failed = [name for name in tqdm(pool.map(one, notebooks), total=len(notebooks), disable=None) if name]
+            print(f"{notebook.name}: {(compare_notebook if check else refresh_notebook)(notebook)}", flush=True)
+            shutil.rmtree(home)
+        except (JobsFailed, ReflectRLError) as error:
+            print(f"error: {notebook.name}: {error}", file=sys.stderr)
+            failed.append(notebook.name)
     if failed:
         raise JobsFailed(f"failed: {', '.join(failed)} (products are kept in {build})")

@@ -14,17 +14,10 @@ from reflect_rl.core.files import write_json, writing
 
 
 class Checkpoints:
-    """The newest state of a run: `<folder>/step<N>/` with tensors in safetensors and the rest in JSON.
-
-    A checkpoint appears under its name only when it is whole, and the one before it goes only then.
-    """
+    """The newest state of a run, in `<folder>/step<N>/`, which appears when it is whole; then the one before goes."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-
-    def latest(self) -> Path | None:
-        found = [p for p in self.folder.glob("step*") if p.is_dir()]
-        return max(found, key=lambda p: int(p.name[4:]), default=None)
 
     def save(self, step: int, tensors: dict[str, dict[str, torch.Tensor]], state: dict) -> None:
         """Save groups of tensors (one file each) and a JSON-serialisable state."""
@@ -42,12 +35,8 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
     def load(self) -> tuple[dict[str, dict[str, torch.Tensor]], dict] | None:
-        """The newest checkpoint as it was saved, None where there is none.
-
-        Raises:
-            ReflectRLError: it is damaged.
-        """
-        path = self.latest()
+        """The newest checkpoint as it was saved, None where there is none; raises ReflectRLError on a damaged one."""
+        path = max(self.folder.glob("step*"), key=lambda path: int(path.name[4:]), default=None)
         if path is None:
             return None
         try:

@@ -58,11 +58,7 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 
 def way_out(path: Path) -> str:
-    """What to delete so that a file which is damaged or missing is made anew.
-
-    In a run folder that is the whole folder: its files are made together, and where one is missing the others would
-    pass for a finished run.
-    """
+    """What to delete so that a file is made anew: of a run the whole folder, else its rest passes for a finished run."""
     for folder in path.parents:
         if (folder / RUN_MARK).is_file() or path == folder / RUN_MARK:
             return f"delete the run folder {folder} and run again to make it anew"
@@ -72,11 +68,7 @@ def way_out(path: Path) -> str:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A table as `write_csv` wrote it; only empty cells are missing values.
-
-    Raises:
-        ReflectRLError: it is missing or damaged.
-    """
+    """What `write_csv` wrote, with empty cells as missing values; raises ReflectRLError where it cannot be read."""
     try:
         return pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (OSError, EOFError, ValueError) as error:
@@ -84,7 +76,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def read_json(path: Path):
-    """What `write_json` wrote; raises ReflectRLError where it is missing or damaged."""
+    """What `write_json` wrote; raises ReflectRLError where it cannot be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -1,8 +1,4 @@
-"""Every folder of the project, named once.
-
-Products go below the current project (the nearest parent folder with a `configs/` folder and a `pyproject.toml`), or
-below `$REFLECT_RL_HOME` where that is set.
-"""
+"""Every folder of the project, named once."""
 
 import os
 from pathlib import Path
@@ -13,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def project() -> Path:
-    """The checkout that holds `configs/` and `notebooks/`: the nearest parent of the working folder."""
+    """The nearest parent of the working folder with `configs/` and a `pyproject.toml`, else the library's own."""
     here = Path.cwd()
     for folder in (here, *here.parents, PACKAGE.parent):
         if (folder / "pyproject.toml").is_file() and (folder / "configs").is_dir():
@@ -22,7 +18,7 @@ def project() -> Path:
 
 
 def home() -> Path:
-    """Where `runs/`, `results/` and `figures/` are written."""
+    """Where products are written: `$REFLECT_RL_HOME`, else the project."""
     return Path(os.environ["REFLECT_RL_HOME"]) if os.environ.get("REFLECT_RL_HOME") else project()
 
 
@@ -34,8 +30,7 @@ def notebooks() -> Path:
     return project() / "notebooks"
 
 
-def weights() -> Path:
-    """Small trained players that are committed."""
+def weights() -> Path:  # small trained players that are committed
     return project() / "weights"
 
 
@@ -44,13 +39,11 @@ def cache(name: str) -> Path:
     return home() / "data" / name
 
 
-def models() -> Path:
-    """Pretrained models that were fetched or de-quantised."""
+def models() -> Path:  # pretrained ones that were fetched or de-quantised
     return cache("models")
 
 
-def replies() -> Path:
-    """Replies of endpoints, by the content of their requests."""
+def replies() -> Path:  # of endpoints, by the content of their requests
     return cache("replies")
 
 

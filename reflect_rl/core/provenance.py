@@ -12,9 +12,7 @@ import torch
 from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
 
-PACKAGES = (
-    "torch", "transformers", "tokenizers", "peft", "gymnasium", "numpy", "scipy", "pandas", "matplotlib",
-)  # fmt: skip
+PACKAGES = ("torch", "transformers", "tokenizers", "peft", "gymnasium", "numpy", "scipy", "pandas", "matplotlib")
 
 
 def _git(*words: str) -> str | None:

@@ -5,82 +5,46 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Variant:
-    """What distinguishes an arm of the comparison.
+    """What distinguishes an arm of the comparison."""
 
-    Attributes:
-        label, description: in tables and figures.
-        warmup: the variant whose warmed-up players it starts from; None where there is no warm-up.
-        reflection: whether the policy reads reflections.
-        negatives: whether negative examples enter the SFT sets.
-        rl: whether the policy is trained online.
-        curriculum: whether RL has milestone rewards and easier stages first.
-        prompted: whether it is a language model that is prompted and not trained; few_shot: with worked examples.
-    """
-
-    label: str
+    label: str  #: in tables and figures
     description: str
-    warmup: str | None = None
-    reflection: bool = False
-    negatives: bool = True
-    rl: bool = False
-    curriculum: bool = True
-    prompted: bool = False
-    few_shot: bool = False
+    warmup: str | None = None  #: the variant whose warmed-up players it starts from; None where there is no warm-up
+    reflection: bool = False  #: whether the policy reads reflections
+    negatives: bool = True  #: whether negative examples enter the SFT sets
+    rl: bool = False  #: whether the policy is trained online
+    curriculum: bool = True  #: whether RL has milestone rewards and easier stages first
+    prompted: bool = False  #: whether it is a language model that is prompted and not trained
+    few_shot: bool = False  #: the same with worked examples
 
 
+# fmt: off
 VARIANTS = {
     "random": Variant("Random", "Picks uniformly among the legal actions."),
     "oracle": Variant("Oracle", "Takes an optimal action at every step."),
     "expert": Variant("Explorer", "Does the best that can be known from what it has seen."),
-    "follow": Variant(
-        "Follow",
-        "Follows the reflection's advice at every step; no policy is trained.",
-        warmup="reflect_rl",
-        reflection=True,
-    ),
+    "follow": Variant("Follow", "Follows the reflection's advice at every step; no policy is trained.",
+                      warmup="reflect_rl", reflection=True),
     "sft_only": Variant("SFT only", "Policy after its supervised warm-up; no reflection, no RL.", warmup="sft_only"),
-    "rl_only": Variant(
-        "RL only", "Policy trained by online RL from the base model; no warm-up, no reflection.", rl=True
-    ),
-    "sft_rl": Variant(
-        "SFT + RL", "Policy warmed up and then trained by online RL; no reflection.", warmup="sft_only", rl=True
-    ),
-    "reflect_rl": Variant(
-        "Reflect-RL",
-        "Frozen reflector; policy warmed up and then trained by online RL.",
-        warmup="reflect_rl",
-        reflection=True,
-        rl=True,
-    ),
-    "reflect_rl_no_negatives": Variant(
-        "w/o negatives",
-        "Reflect-RL whose warm-up data hold no negative examples.",
-        warmup="reflect_rl_no_negatives",
-        reflection=True,
-        negatives=False,
-        rl=True,
-    ),
-    "reflect_rl_no_curriculum": Variant(
-        "w/o curriculum",
-        "Reflect-RL trained on the full task from the start.",
-        warmup="reflect_rl",
-        reflection=True,
-        rl=True,
-        curriculum=False,
-    ),
+    "rl_only": Variant("RL only", "Policy trained by online RL from the base model; no warm-up, no reflection.",
+                       rl=True),
+    "sft_rl": Variant("SFT + RL", "Policy warmed up and then trained by online RL; no reflection.",
+                      warmup="sft_only", rl=True),
+    "reflect_rl": Variant("Reflect-RL", "Frozen reflector; policy warmed up and then trained by online RL.",
+                          warmup="reflect_rl", reflection=True, rl=True),
+    "reflect_rl_no_negatives": Variant("w/o negatives", "Reflect-RL whose warm-up data hold no negative examples.",
+                                       warmup="reflect_rl_no_negatives", reflection=True, negatives=False, rl=True),
+    "reflect_rl_no_curriculum": Variant("w/o curriculum", "Reflect-RL trained on the full task from the start.",
+                                        warmup="reflect_rl", reflection=True, rl=True, curriculum=False),
     "prompted": Variant("Prompted", "A larger language model, prompted and not fine-tuned.", prompted=True),
     "prompted_few_shot": Variant("Prompted, few-shot", "The same, with worked examples.", prompted=True, few_shot=True),
-    "prompted_reflection": Variant(
-        "Prompted, reflecting", "The same, with a thought of its own before it acts.", prompted=True, reflection=True
-    ),
-    "prompted_few_shot_reflection": Variant(
-        "Prompted, few-shot, reflecting",
-        "The same, with a thought and with worked examples of both.",
-        prompted=True,
-        reflection=True,
-        few_shot=True,
-    ),
+    "prompted_reflection": Variant("Prompted, reflecting", "The same, with a thought of its own before it acts.",
+                                   prompted=True, reflection=True),
+    "prompted_few_shot_reflection": Variant("Prompted, few-shot, reflecting",
+                                            "The same, with a thought and with worked examples of both.",
+                                            prompted=True, reflection=True, few_shot=True),
 }
+# fmt: on
 
 
 def warmup_of(variant: str) -> str | None:

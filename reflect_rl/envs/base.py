@@ -104,7 +104,7 @@ class EnvSpec:
 
     Attributes:
         name: in results, profiles and on the command line.
-        make: `(horizon=..., [milestone=...])` builds a bare environment that truncates an episode after `horizon` steps.
+        make: `(horizon=..., [milestone=...])` builds a bare environment that truncates episodes after `horizon` steps.
         tasks: `(setting, split)` lists the ids of a family of tasks; splits are `train`, `validation` and `test`, and
             no task is in two of them. An id is a string from which the episode is rebuilt exactly.
         expert_action: `(env)` is the index of the best action that a player can know of.
@@ -113,13 +113,14 @@ class EnvSpec:
         goal, legend: what the game is about and how to read an observation, for language models that are prompted.
         settings: the families of tasks that are evaluated.
         training_setting: the family that data, RL and the choice of reflectors use; one of `settings` or not.
-        headline: the setting that stands for the environment; `training_setting` where that is evaluated, else the first.
+        headline: the setting that stands for the environment: `training_setting` where that is evaluated, else the
+            first.
         selection_settings: on whose validation tasks a choice between settings is made; the headline by default.
         horizon: steps that a good player needs at most.
         claims_horizon: the horizon that claims are judged at; `horizon` by default.
         defaults: settings that differ from the library's, such as `{"model.context": 256, "rl.horizon": 30}`.
-        stages: easier families of tasks (names that `tasks` takes) that RL trains first, in their order. Their shares of
-            the budget are the setting `rl.stage_shares`.
+        stages: easier families of tasks (names that `tasks` takes) that RL trains first, in their order; their shares
+            of the budget are the setting `rl.stage_shares`.
         milestones: whether `make` takes `milestone`, which turns the rewards on the way to success on or off.
         first_tasks: `(setting, split, most)`, the first tasks of a family that is made of several, each cut to `most`.
 
@@ -205,7 +206,7 @@ class EnvSpec:
         return tuple(range(len(actions))) if self.safe_actions is None else tuple(self.safe_actions(env))
 
     def slips_of(self, env: gym.Env, actions: Sequence[str]) -> tuple[int, ...]:
-        """Indices of the wrong ones of the legal `actions` that can be recovered from: `slips`, or all that are safe."""
+        """Indices of the wrong ones of the legal `actions` that can be recovered from: `slips`, or all safe ones."""
         if self.slips is not None:
             return tuple(self.slips(env))
         good = self.good(env)

@@ -1,10 +1,8 @@
 """Means, intervals and tests of success over seeds and task panels: pure functions of `(num_seeds, num_tasks)`.
 
-Two questions have two intervals. `stratified_bootstrap` (Agarwal et al. 2021, "Deep RL at the Edge of the
-Statistical Precipice", section 4.3) resamples seeds within each task and so takes tasks as independent;
-`seed_bootstrap` resamples whole seeds, because the tasks of one seed share its trained players. Where
-training fails by seed the second is the wider and the more honest one. Two arms are
-compared by `paired_difference`, or by `newcombe` where they have no seeds in common.
+Tasks of one seed share its trained players, so it is seeds that are counted: intervals are Student's over the means of
+seeds, since a bootstrap of five covers too seldom. Where seeds do not differ at all, what is left is how few the tasks
+are: Wilson's.
 """
 
 from collections.abc import Callable
@@ -16,37 +14,6 @@ from scipy.optimize import brentq
 from reflect_rl.core.errors import ReflectRLError
 
 Interval = tuple[float, float, float]  # mean, lower and upper bound
-
-
-def stratified_bootstrap(
-    scores: np.ndarray, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
-) -> Interval:
-    """Mean of `scores` `(num_seeds, num_tasks)` and its interval, seeds resampled within each task.
-
-    Scores that agree between seeds (or a single seed) leave nothing to resample: `(mean, mean, mean)`.
-    """
-    scores = _checked(scores)
-    mean = float(scores.mean())
-    if (scores == scores[0]).all():
-        return mean, mean, mean
-    return mean, *_percentile_interval(tuple(scores.T), rng, confidence, resamples)
-
-
-def seed_bootstrap(
-    scores: np.ndarray, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
-) -> Interval:
-    """Mean of `scores` `(num_seeds, num_tasks)` and its interval, whole seeds (rows) resampled.
-
-    One seed says nothing about other seeds: `(mean, nan, nan)`. With few seeds (3 to 5) the interval is
-    about as wide as the range of the seeds' means and covers less often than `confidence` says.
-    """
-    scores = _checked(scores)
-    mean, by_seed = float(scores.mean()), scores.mean(axis=1)
-    if len(by_seed) == 1:
-        return mean, np.nan, np.nan
-    if (by_seed == by_seed[0]).all():
-        return mean, mean, mean
-    return mean, *_percentile_interval((by_seed,), rng, confidence, resamples)
 
 
 def t_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
@@ -151,17 +118,3 @@ def _checked(scores: np.ndarray) -> np.ndarray:
     if np.isnan(scores).any():
         raise ReflectRLError(f"{np.isnan(scores).sum()} of {scores.size} scores are NaN; give every seed every task")
     return scores
-
-
-def _percentile_interval(samples, rng, confidence: float, resamples: int) -> tuple[float, float]:
-    """Percentile interval of the mean over strata of each stratum's mean; each sample is `(num_seeds,)`."""
-    interval = stats.bootstrap(
-        samples,
-        lambda *strata, axis: np.mean([stratum.mean(axis=axis) for stratum in strata], axis=0),
-        n_resamples=resamples,
-        confidence_level=confidence,
-        method="percentile",
-        vectorized=True,
-        rng=rng,
-    ).confidence_interval
-    return float(interval.low), float(interval.high)

@@ -1,4 +1,8 @@
-"""The models behind the players: building them, letting one speak as a player, and its weights."""
+"""The models behind the players: building them, letting one speak as a player, and its weights.
+
+Equal settings and seeds give equal digits on one kind of CPU with one number of threads. On a GPU that is not promised:
+its kernels add up in no fixed order, and deterministic ones are not asked for.
+"""
 
 from hashlib import sha256
 from pathlib import Path
@@ -57,6 +61,26 @@ def hidden_states(
     if isinstance(getattr(body, "layers", [None])[-1], TopLayer):
         return body(input_ids=ids, positions=positions, **options).last_hidden_state
     return body(input_ids=ids, **options).last_hidden_state[torch.arange(len(ids))[:, None], positions]
+
+
+def rows_that_fit(model: PreTrainedModel | PeftModel, tokens: int, most: int, backward: bool = False) -> int:
+    """Prompts of `tokens` tokens that a model can take at a time: 8 in main memory, where more are no quicker.
+
+    On a GPU a power of two up to `most` that takes half of the memory that is free now. What one prompt takes is
+    measured: its keys and values, or with `backward` what is kept for the backward pass.
+    """
+    device = model.device
+    if device.type != "cuda":
+        return min(8, most)
+    before = torch.cuda.memory_allocated(device)
+    with torch.set_grad_enabled(backward):
+        ids = torch.zeros((1, tokens), dtype=torch.long, device=device)
+        held = causal_lm(model).base_model(input_ids=ids, use_cache=not backward)
+    one = torch.cuda.memory_allocated(device) - before
+    del held
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    fit = (torch.cuda.mem_get_info(device)[0] + unused) // (2 * one)
+    return 2 ** (max(1, min(most, fit)).bit_length() - 1)
 
 
 def weights(model: PreTrainedModel | PeftModel, player: str) -> dict[str, torch.nn.Parameter]:

@@ -1,6 +1,6 @@
 """The two players: a frozen reflector that writes, and a policy that answers with one label token."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 
 import torch
@@ -8,7 +8,7 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.labels import IN_ORDER, Labels
-from reflect_rl.lm.models import activate, causal_lm, hidden_states
+from reflect_rl.lm.models import activate, causal_lm, hidden_states, rows_that_fit
 
 
 class Encoder:
@@ -147,25 +147,39 @@ class Policy:
 class Reflector:
     """Writes one reflection a prompt by greedy decoding; frozen, so equal prompts are answered from memory.
 
-    Prompts are decoded in blocks, left-padded to a multiple of `width` tokens, with a mask; the rows of a block depend
-    on its width alone. So a reflection is a function of its prompt alone, to the last digit, and not of the prompts
-    beside it. A small model's time goes into the number of blocks, a large one's into padding and rows that fill up.
+    Prompts are decoded in blocks, left-padded, with a mask. A small model on a CPU in float32 gets blocks of fixed shapes:
+    a multiple of `width` tokens, by the prompt's own length, and one of two numbers of rows that give the same digits. So
+    there a reflection is a function of its prompt alone, and not of the prompts beside it.
+
+    A large model's time goes into what is padded: it gets blocks of as many rows as there are prompts, sorted by length.
+    The shape of a block decides which kernels compute it, so equal digits are not promised there, nor on a GPU or in
+    bfloat16: where two tokens are about as probable, a reflection can depend on the prompts beside it.
+
+    Args:
+        context: longest prompt with its reflection in tokens; `max_new_tokens`: longest reflection.
+        rows: of a block at most; 0: 32 for fixed shapes, else what `rows_that_fit` says, up to 128.
     """
 
-    LARGE = 10_000_000  # parameters
+    SMALL = 10_000_000  # parameters
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int, max_new_tokens: int):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        context: int,
+        max_new_tokens: int,
+        rows: int = 0,
+    ):
         self.model, self.tokenizer = model, tokenizer
         self.encode = Encoder(tokenizer, context - max_new_tokens)
-        self.max_new_tokens = max_new_tokens
-        large = model.num_parameters() > self.LARGE
-        cpu = model.device.type == "cpu"
-        self.width = (
-            16 if large and cpu else max(8, context // 8)
-        )  # more shapes pad less, and leave more blocks not full
-        self.rows = (8 if cpu else 128) if large else 0  # of a block; 0: of 2,048 tokens
+        self.context, self.max_new_tokens = context, max_new_tokens
+        exact = model.device.type == "cpu" and model.dtype == torch.float32
+        self.fixed = exact and model.num_parameters() <= self.SMALL
+        self.rows = rows or (32 if self.fixed else 0)
+        self.width = max(8, context // 8)  # more widths would pad less, and leave more blocks not full
         self.memory: dict[str, str] = {}
         self.prefix: Prefix | None = None
+        self._few: dict[int, int] = {}  # width -> rows of a small block
 
     @torch.no_grad()
     def reflect(self, prompts: Sequence[str]) -> list[str]:
@@ -174,34 +188,69 @@ class Reflector:
         if new:
             self.model.eval()
             activate(self.model, "reflector")
-        by_width: dict[int, list[tuple[str, list[int]]]] = {}
-        shared = len(self.prefix.ids) if self.prefix is not None and self.prefix.begins(self.encode(new)) else 0
-        for prompt, ids in zip(new, self.encode(new), strict=True):
-            by_width.setdefault(-(-(len(ids) - shared) // self.width) * self.width, []).append((prompt, ids))
-        for width, block in by_width.items():
-            size = self.rows or max(1, 2048 // width)
-            for first in range(0, len(block), size):
-                self._generate(block[first : first + size], width, size, shared)
+            encoded = self.encode(new)
+            shared = len(self.prefix.ids) if self.prefix is not None and self.prefix.begins(encoded) else 0
+            blocks = self._fixed_blocks if self.fixed else self._blocks
+            for block, *shape in blocks(list(zip(new, encoded, strict=True)), shared):
+                self._generate(block, *shape, shared)
         return [self.memory[prompt] for prompt in prompts]
 
-    def _generate(self, block: list[tuple[str, list[int]]], width: int, size: int, shared: int) -> None:
-        """Remember the reflections on up to `size` prompts, which have their first `shared` tokens in common."""
+    def _blocks(self, rows: list[tuple[str, list[int]]], shared: int) -> Iterator[tuple[list, int, int]]:
+        """Rows of about one length, their number, and the length of the longest without its `shared` tokens."""
+        self.rows = self.rows or rows_that_fit(self.model, self.context, 128)
+        rows = sorted(rows, key=lambda row: len(row[1]))
+        for first in range(0, len(rows), self.rows):
+            block = rows[first : first + self.rows]
+            yield block, len(block), len(block[-1][1]) - shared
+
+    def _fixed_blocks(self, rows: list[tuple[str, list[int]]], shared: int) -> Iterator[tuple[list, int, int]]:
+        """As `_blocks`, with shapes that do not depend on the rows beside one."""
+        by_width: dict[int, list] = {}
+        for prompt, ids in rows:  # with a gap before every prompt, since a block without one is computed without a mask
+            by_width.setdefault(((len(ids) - shared) // self.width + 1) * self.width, []).append((prompt, ids))
+        for width, same in by_width.items():
+            for first in range(0, len(same), self.rows):
+                block, few = same[first : first + self.rows], self._few_rows(width)
+                yield block, few if len(block) <= few else self.rows, width
+
+    def _few_rows(self, width: int) -> int:
+        """Rows of a small block: a quarter of a full one, where this machine's kernels compute the same digits in both."""
+        if width not in self._few:
+            few = max(1, self.rows // 4)
+            times = -(-self.rows // few)
+            ids = torch.arange(few * width).reshape(few, width) % self.model.config.vocab_size
+            small, full = (self._first_logits(ids.repeat(n, 1)[: self.rows]) for n in (1, times))
+            self._few[width] = few if torch.equal(small.repeat(1, times, 1)[:, : self.rows], full) else self.rows
+        return self._few[width]
+
+    def _first_logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """`(2, B, V)` logits of the first two tokens after `ids` `(B, T)`, of which the first counts as a gap."""
+        mask = torch.ones_like(ids)
+        mask[:, 0] = 0
+        options = {"min_new_tokens": 2, "output_logits": True, "return_dict_in_generate": True}
+        return torch.stack(self._decode(ids, mask, 2, **options).logits)
+
+    def _decode(self, ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int, **options):
+        return self.model.generate(
+            input_ids=ids.to(self.model.device),
+            attention_mask=mask.to(self.model.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+            **options,
+        )
+
+    def _generate(self, block: list[tuple[str, list[int]]], size: int, width: int, shared: int) -> None:
+        """Remember the reflections on up to `size` prompts of up to `width` tokens after the `shared` ones."""
         rows = [ids for _, ids in block]
         rows += [rows[0]] * (size - len(rows))
         gaps = [width + shared - len(row) for row in rows]
         pad_id = self.tokenizer.pad_token_id
-        mask = [[1] * shared + [0] * gap + [1] * (width - gap) for gap in gaps]
-        padded = [row[:shared] + [pad_id] * gap + row[shared:] for row, gap in zip(rows, gaps, strict=True)]
-        mask, ids = torch.tensor(mask), torch.tensor(padded)
+        mask = torch.tensor([[1] * shared + [0] * gap + [1] * (width - gap) for gap in gaps])
+        ids = [row[:shared] + [pad_id] * gap + row[shared:] for row, gap in zip(rows, gaps, strict=True)]
         options = {"past_key_values": self.prefix.cache(size)} if shared else {}
-        out = self.model.generate(
-            input_ids=ids.to(self.model.device),
-            attention_mask=mask.to(self.model.device),
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=pad_id,
-            **options,
-        )
-        texts = self.tokenizer.batch_decode(out[: len(block), shared + width :], skip_special_tokens=True)
+        out = self._decode(torch.tensor(ids), mask, self.max_new_tokens, **options)
+        written = out[: len(block), shared + width :].tolist()  # at once: a GPU would be waited for once a prompt
+        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         self.memory.update({prompt: " ".join(text.split()) for (prompt, _), text in zip(block, texts, strict=True)})

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs.registry import get
-from reflect_rl.evaluate.stats import seed_bootstrap
+from reflect_rl.evaluate.stats import t_interval
 from reflect_rl.report.claims import on_headline
 from reflect_rl.report.style import COLOURS, FAINT, INK, SHARE, STYLE, grid_of_panels, in_order, legend_below
 from reflect_rl.report.tables import HEADLINE
@@ -92,8 +92,8 @@ def _draw_success(axis: Axes, rows: pd.DataFrame, variants: list[str]) -> None:
 def ablations(episodes: pd.DataFrame) -> Figure:
     """Reflect-RL beside its ablations where claims are judged, a panel each env and setting, all on one axis.
 
-    Every small dot is a seed, thin lines join equal seeds, and the large dot is their mean with the 95%
-    interval of `stats.seed_bootstrap`. The axis starts at the worst seed.
+    Every small dot is a seed, thin lines join equal seeds, and the large dot is their mean with Student's 95% interval.
+    The axis starts at the worst seed or the lowest bound.
     """
     episodes = on_headline(episodes)
     episodes = episodes[episodes["variant"].isin(ABLATIONS)]
@@ -106,8 +106,7 @@ def ablations(episodes: pd.DataFrame) -> Figure:
     for axis, (env, setting) in zip(axes, panels, strict=False):
         rows = episodes[(episodes["env"] == env) & (episodes["setting"] == setting)]
         by_seed = rows.groupby(["seed", "variant"])["success"].mean().unstack().reindex(columns=variants)
-        _draw_seeds(axis, by_seed)
-        lowest = min(lowest, float(np.nanmin(by_seed.to_numpy())))
+        lowest = min(lowest, _draw_seeds(axis, by_seed))
         axis.set(xlim=(-0.5, len(variants) - 0.2), title=f"{env}, {setting}")
         labels = [VARIANTS[name].label.replace("w/o ", "w/o\n").replace("-RL", "-\nRL") for name in variants]
         axis.set_xticks(range(len(variants)), labels)
@@ -128,19 +127,25 @@ def ablations(episodes: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_seeds(axis: Axes, by_seed: pd.DataFrame) -> None:
-    """Success by seed (rows) and variant (columns): dots that are joined by seed, beside them mean and interval."""
+def _draw_seeds(axis: Axes, by_seed: pd.DataFrame) -> float:
+    """Success by seed (rows) and variant (columns): dots that are joined by seed, beside them mean and interval.
+
+    Returns the lowest value drawn.
+    """
+    lowest = [by_seed.min(axis=None)]
     for _, success in by_seed.iterrows():
         axis.plot(range(len(by_seed.columns)), success, color=FAINT, linewidth=0.7, zorder=1)
     for x, variant in enumerate(by_seed.columns):
         seeds = by_seed[variant].dropna().to_numpy()
         if not len(seeds):
             continue
-        mean, low, high = seed_bootstrap(seeds[:, None], np.random.default_rng(0))
+        mean, low, high = np.clip(t_interval(seeds), 0, 1)
         colour = COLOURS[variant]
         axis.scatter([x] * len(seeds), seeds, s=14, color=colour, alpha=0.55, linewidth=0, zorder=2)
         bar = np.array([[mean - low], [high - mean]])
         axis.errorbar(x + 0.2, mean, bar, fmt="o", color=colour, markersize=5.5, elinewidth=1.5)
+        lowest.append(low)
+    return float(np.nanmin(lowest))
 
 
 @matplotlib.rc_context(STYLE)

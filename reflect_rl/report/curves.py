@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.variants import VARIANTS, warmup_of
 from reflect_rl.envs.registry import get
-from reflect_rl.evaluate.stats import seed_bootstrap
+from reflect_rl.evaluate.stats import t_interval
 from reflect_rl.report.style import COLOURS, FAINT, INK, STYLE, in_order, legend_below
 
 MEASURES = {
@@ -28,7 +28,7 @@ def training_curves(training: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
     """Validation success, policy entropy and episode length over environment steps, a row of panels each env.
 
     Seeds are linearly interpolated to common environment steps, over the range that all of them reached;
-    lines are their mean, bands its 95% bootstrap interval over seeds. Vertical lines mark the curriculum's stages where
+    lines are their mean, bands its 95% interval over seeds. Vertical lines mark the curriculum's stages where
     all seeds of a variant change together. `ceilings` as in `tables.main_table`; the one of validation in the
     environment's headline setting at its `claims_horizon` is drawn, where it is known.
     """
@@ -129,7 +129,7 @@ def _short_number(value: float, _position) -> str:
 
 
 def _seed_band(axis: Axes, rows: pd.DataFrame, column: str, variant: str) -> None:
-    """Mean (line) and its 95% `seed_bootstrap` interval (band), on the environment steps that all seeds reached."""
+    """Mean (line) and its 95% `t_interval` (band), on the environment steps that all seeds reached."""
     curves = [curve for _, curve in rows.dropna(subset=[column]).groupby("seed")]
     if not curves:
         return
@@ -138,9 +138,8 @@ def _seed_band(axis: Axes, rows: pd.DataFrame, column: str, variant: str) -> Non
     steps = np.linspace(first, last, 120)
     values = np.stack([np.interp(steps, curve["env_steps"], curve[column]) for curve in curves])
     if len(curves) > 1:
-        # the same resamples of seeds at every step, so that the band's edges are as smooth as the curves
-        bounds = [seed_bootstrap(at[:, None], np.random.default_rng(0), resamples=500)[1:] for at in values.T]
-        axis.fill_between(steps, *np.array(bounds).T, color=COLOURS[variant], alpha=0.16, linewidth=0)
+        bounds = np.clip([t_interval(at)[1:] for at in values.T], 0, 1 if column == "val_success" else None)
+        axis.fill_between(steps, *bounds.T, color=COLOURS[variant], alpha=0.16, linewidth=0)
     marker = "o" if first == last else None  # a single evaluation draws no line
     axis.plot(steps, values.mean(0), color=COLOURS[variant], linestyle=_dashes(variant), marker=marker, markersize=4)
 

@@ -10,8 +10,8 @@ from reflect_rl.envs.registry import get
 from reflect_rl.report.results import entries, places
 
 INTERVALS = (
-    "Intervals: 95%, bootstrap over whole seeds; in the main table over seeds within each task; in the claims Student's "
-    "over the seeds' paired differences; Wilson's over tasks where there is one seed, or no failure or no success at all."
+    "Intervals: 95%, Student's over the means of seeds (for claims over the seeds' paired differences), Wilson's over "
+    "tasks where there is one seed or seeds do not differ."
 )
 
 
@@ -32,11 +32,8 @@ def protocol(profile_name: str, env: str) -> str:
     if spec.oracle_steps is not None:
         sentences.append("The ceiling is the share of tasks that can be finished within the horizon at all.")
     if spec.reported:
-        models = dict.fromkeys(number.model for number in spec.reported)
-        sentences.append(
-            "The paper's numbers come from a secondary source, a summary of its tables, and were measured with "
-            f"{' and '.join(models)} on {spec.reported_on}."
-        )
+        source = "a secondary source, a summary of its tables"
+        sentences.append(f"The paper's numbers come from {source}, and were measured on {spec.reported_on}.")
     return " ".join(filter(None, sentences))
 
 

@@ -82,7 +82,7 @@ def results(profile_name: str, env: str, collect: bool = False) -> Results:
         ReflectRLError: there are none yet; the message names the command that makes them.
     """
     if collect:
-        return _collect(settings.profile(profile_name), env)
+        _collect(settings.profile(profile_name), env)
     for folder in places(profile_name):
         if env in entries(folder):
             return Results(**{name: read_csv(folder / file) for name, file in FILES.items()})
@@ -93,7 +93,7 @@ def results(profile_name: str, env: str, collect: bool = False) -> Results:
     )
 
 
-def _collect(profile: Profile, env: str) -> Results:
+def _collect(profile: Profile, env: str) -> None:
     """Everything that the tables and figures of an environment are made from; what has not been run yet is run.
 
     Writes `FILES`, `manifest.json`, `<env>_episode.json` and, where tasks are games on disk, `<env>_games.json` to
@@ -134,7 +134,7 @@ def _collect(profile: Profile, env: str) -> Results:
     }
     _write_games(main)
     keep_episode(main)
-    return _merge(paths.results(profile.name), profile, env, found, entry)
+    _merge(paths.results(profile.name), profile, env, found, entry)
 
 
 def ceilings(profile_name: str, env: str) -> pd.DataFrame:
@@ -192,8 +192,8 @@ def _machines(configs: Sequence[Config]) -> list[str]:
     return sorted(found)
 
 
-def _merge(folder: Path, profile: Profile, env: str, found: Results, entry: dict) -> Results:
-    """Put the results of one environment in the place of its former ones; returns those of all."""
+def _merge(folder: Path, profile: Profile, env: str, found: Results, entry: dict) -> None:
+    """Put the results of one environment in the place of its former ones."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
@@ -210,8 +210,7 @@ def _merge(folder: Path, profile: Profile, env: str, found: Results, entry: dict
             rows = rows[rows["env"].isin(order)]
             return rows.sort_values("env", key=lambda envs: envs.map(order.index), kind="stable", ignore_index=True)
 
-        merged = Results(**{name: whole(name) for name in FILES})
+        merged = {name: whole(name) for name in FILES}
         for name, file in FILES.items():
-            write_csv(folder / file, getattr(merged, name))
+            write_csv(folder / file, merged[name])
         write_json(folder / "manifest.json", {"profile": profile.name, "environments": known})
-    return merged

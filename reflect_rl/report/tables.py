@@ -1,6 +1,5 @@
 """The tables of the study: pure functions of raw episodes, and their CSV and Markdown with the protocol."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from reflect_rl.core import files
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs.registry import get
-from reflect_rl.evaluate.stats import Interval, seed_bootstrap, stratified_bootstrap, wilson
+from reflect_rl.evaluate.stats import rate_interval, t_interval
 
 ROW_KEYS = ["env", "setting", "split", "horizon", "decoding", "variant", "model"]
 SITUATIONS = ["start", "right", "wrong"]
@@ -20,12 +19,11 @@ HEADLINE = {"split": "test", "decoding": "sampled"}
 #: Columns that Markdown shows in per cent (`effect` and the bounds beside it: percentage points).
 RATES = {
     *("success", "ci_low", "ci_high", "ceiling", "paper", "effect"),
-    *("stratified_low", "stratified_high", "seed_low", "seed_high", "seed_min", "seed_max"),
+    *("seed_min", "seed_max", "seed_sd"),
     *("names_best", "names_best_low", "names_best_high"),
     *(f"{when} RL {statistic}" for when in ("before", "after") for statistic in ("mean", "min", "max")),
     *("judges_right", "judges_right_low", "judges_right_high", "names_fatal"),
 }
-INTERVAL_SEED = 20240812  # every row starts its own generator from it, so that no row depends on another
 
 
 def scores(episodes: pd.DataFrame) -> np.ndarray:
@@ -46,30 +44,17 @@ def scores(episodes: pd.DataFrame) -> np.ndarray:
     return cells.mean().unstack().to_numpy()
 
 
-def interval(by_seed: np.ndarray, bootstrap: Callable[..., Interval]) -> Interval:
-    """Mean success of `(num_seeds, num_tasks)` scores and a bootstrap's 95% interval.
-
-    Wilson's over the tasks where resampling seeds says nothing: of a single seed, and where no episode or every one is
-    a success, which ten tasks leave as open as a thousand do not.
-    """
-    mean, num_tasks = float(by_seed.mean()), by_seed.shape[1]
-    if len(by_seed) == 1 or mean in (0, 1):
-        return mean, *wilson(min(mean * num_tasks, num_tasks), num_tasks)
-    return bootstrap(by_seed, _generator())
-
-
 def main_table(episodes: pd.DataFrame, ceilings: pd.DataFrame) -> pd.DataFrame:
     """One row for each variant, setting and protocol: success with its 95% interval, the ceiling, the paper.
 
-    The interval is the stratified bootstrap over `(seeds, tasks)`, or Wilson's: see `interval`. `ceilings` has columns
-    env, setting, split, horizon, ceiling: the rate that no policy can exceed, empty where it is not known. The paper's
-    numbers (`EnvSpec.reported`, from a secondary source) stand only beside sampled test rows, at the horizon that they
-    name, if they name one.
+    The interval is that of `stats.rate_interval`. `ceilings` has columns env, setting, split, horizon, ceiling: the rate
+    that no policy can exceed, empty where it is not known. The paper's numbers (`EnvSpec.reported`, from a secondary
+    source) stand only beside sampled test rows, at the horizon that they name, if they name one.
     """
 
     def row(rows: pd.DataFrame) -> dict:
         by_seed = scores(rows)
-        success, low, high = interval(by_seed, stratified_bootstrap)
+        success, low, high = rate_interval(by_seed)
         key = rows.iloc[0]
         published = None
         if all(key[column] == value for column, value in HEADLINE.items()):
@@ -82,16 +67,6 @@ def main_table(episodes: pd.DataFrame, ceilings: pd.DataFrame) -> pd.DataFrame:
 
     table = _by_row(episodes, row).merge(ceilings, how="left", on=["env", "setting", "split", "horizon"])
     return table[[*ROW_KEYS, "n_seeds", "n_tasks", "n_episodes", "success", "ci_low", "ci_high", "ceiling", "paper"]]
-
-
-def with_seed_intervals(main: pd.DataFrame, intervals: pd.DataFrame) -> pd.DataFrame:
-    """The main table with the intervals between seeds in place of those within: wide where failure is by seed.
-
-    `intervals` is `interval_table` of the same episodes.
-    """
-    between = intervals[[*ROW_KEYS, "seed_low", "seed_high"]]
-    table = main.merge(between, how="left", on=ROW_KEYS, validate="one_to_one")
-    return table.assign(ci_low=table["seed_low"], ci_high=table["seed_high"])[main.columns]
 
 
 def headline(main: pd.DataFrame, env: str, setting: str) -> pd.DataFrame:
@@ -120,19 +95,14 @@ def headline(main: pd.DataFrame, env: str, setting: str) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def interval_table(episodes: pd.DataFrame) -> pd.DataFrame:
-    """Both 95% intervals of every row, its worst and its best seed: how far seeds lie apart."""
+def seed_table(episodes: pd.DataFrame) -> pd.DataFrame:
+    """How far seeds lie apart: of every row its mean, its worst and its best seed, and the deviation between seeds."""
 
     def row(rows: pd.DataFrame) -> dict:
-        by_seed = scores(rows)
-        success, stratified_low, stratified_high = interval(by_seed, stratified_bootstrap)
-        _, seed_low, seed_high = interval(by_seed, seed_bootstrap)
-        return {
-            **{"n_seeds": len(by_seed), "n_tasks": by_seed.shape[1], "success": success},
-            **{"stratified_low": stratified_low, "stratified_high": stratified_high},
-            **{"seed_low": seed_low, "seed_high": seed_high},
-            **{"seed_min": by_seed.mean(axis=1).min(), "seed_max": by_seed.mean(axis=1).max()},
-        }
+        by_seed = scores(rows).mean(axis=1)
+        spread = by_seed.std(ddof=1) if len(by_seed) > 1 else np.nan
+        ends = {"seed_min": by_seed.min(), "seed_max": by_seed.max()}
+        return {"n_seeds": len(by_seed), "success": by_seed.mean(), **ends, "seed_sd": spread}
 
     return _by_row(episodes, row)
 
@@ -142,7 +112,7 @@ def reflector_table(reflections: pd.DataFrame) -> pd.DataFrame:
 
     `reflections` has one row a prompt: env, variant, seed, situation, phase and the 0/1 marks names_best,
     judges_right, names_fatal (NaN where a mark does not apply). Rates are means over seeds of each seed's
-    rate, with the 95% interval of `seed_bootstrap`.
+    rate, with Student's 95% interval.
     """
     table = []
     for (env, variant, situation), rows in reflections.groupby(["env", "variant", "situation"]):
@@ -150,8 +120,8 @@ def reflector_table(reflections: pd.DataFrame) -> pd.DataFrame:
         entry = {"env": env, "variant": variant, "situation": situation}
         entry |= {"n_seeds": len(by_seed), "n_prompts": len(rows)}
         for mark in ("names_best", "judges_right"):
-            rates = by_seed[[mark]].dropna().to_numpy()
-            bounds = seed_bootstrap(rates, _generator()) if len(rates) else (np.nan, np.nan, np.nan)
+            rates = by_seed[mark].dropna().to_numpy()
+            bounds = np.clip(t_interval(rates), 0, 1) if len(rates) else (np.nan, np.nan, np.nan)
             entry |= dict(zip((mark, f"{mark}_low", f"{mark}_high"), bounds, strict=True))
         table.append(entry | {"names_fatal": by_seed["names_fatal"].mean()})
     return _ordered(pd.DataFrame(table), ["env", "variant", "situation"])
@@ -196,10 +166,6 @@ def write_table(frame: pd.DataFrame, path_stem: Path, title: str, protocol: str)
     units = "Rates in per cent. " if RATES & set(frame) else ""
     text = f"# {title}\n\n{body}\n\n{units}Empty where unknown. {protocol}\n"
     files.write_text(path_stem.with_name(path_stem.name + ".md"), text)
-
-
-def _generator() -> np.random.Generator:
-    return np.random.default_rng(INTERVAL_SEED)
 
 
 def _by_row(episodes: pd.DataFrame, row) -> pd.DataFrame:

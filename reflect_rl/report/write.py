@@ -17,7 +17,7 @@ from reflect_rl.report.tuning import tuning_results
 
 TITLES = {  # of the tables that hold all environments of a profile
     "main": "Success by variant",
-    "intervals": "Intervals within and between seeds",
+    "seeds": "How far seeds lie apart",
     "runs": "Training runs",
     "prompts": "Prompts of the policies in evaluation, in tokens",
     "claims": "The paper's claims, tested",
@@ -29,7 +29,7 @@ class Products:
     """Tables and figures by the names of their files, without the environment's.
 
     Attributes:
-        tables: `main`, `intervals`, `runs`, `prompts` and `claims` of all environments that were collected; `headline`,
+        tables: `main`, `seeds`, `runs`, `prompts` and `claims` of all environments that were collected; `headline`,
             one for each further setting, `online_rl`, `ablations` and `reflector` of one environment.
         figures: `training_curves`, `main_results`, `ablations`, `reflector`, `warmup_length` and `episode`, where there
             is something to draw.
@@ -48,25 +48,23 @@ def products(profile: str, env: str, found: Results | None = None) -> Products:
     found = found or results(profile, env)
     own, spec = found.of(env), get(env)
     made = Products()
-    main, intervals = tables.main_table(found.episodes, found.ceilings), tables.interval_table(found.episodes)
-    shown = tables.with_seed_intervals(main, intervals)
-    shown = shown[shown["env"] == env]
+    main = tables.main_table(found.episodes, found.ceilings)
     claims = claims_table(found.episodes, found.ceilings)
     made.tables = {
         "main": main,
-        "intervals": intervals,
+        "seeds": tables.seed_table(found.episodes),
         "runs": tables.run_table(found.runs),
         "prompts": tables.prompt_table(found.prompts),
         "claims": claims,
     }
     for setting in spec.settings:
-        made.tables["headline" if setting == spec.headline else setting] = tables.headline(shown, env, setting)
+        made.tables["headline" if setting == spec.headline else setting] = tables.headline(main, env, setting)
     made.tables["online_rl"] = tables.online_rl_table(own.training)
     made.tables["ablations"] = claims[(claims["env"] == env) & claims["claim"].isin([4, 5])].reset_index(drop=True)
     made.tables["reflector"] = tables.reflector_table(own.reflections)
     made.figures = {
         "training_curves": curves.training_curves(own.training, own.ceilings),
-        "main_results": comparisons.main_results(shown),
+        "main_results": comparisons.main_results(main[main["env"] == env]),
         "reflector": comparisons.reflector_effect(made.tables["reflector"]),
     }
     if own.episodes["variant"].isin(comparisons.ABLATIONS[1:]).any():
@@ -99,9 +97,9 @@ def write_all(profile: str, env: str, found: Results | None = None) -> Products:
     }
     for name in made.tables.keys() - TITLES.keys():
         setting = get(env).headline if name == "headline" else name
-        title = own_titles.get(name, f"Success on {env}, {setting}; intervals between seeds")
+        title = own_titles.get(name, f"Success on {env}, {setting}")
         tables.write_table(made.tables[name], paths.tables(profile) / f"{env}_{name}", title, here)
     for name, figure in made.figures.items():
-        made_by = f"reflect_rl.report.write.write_all({profile!r}, {env!r})"
+        made_by = f"python -m reflect_rl report --profile {profile} --env {env}"
         save(figure, paths.figures(profile) / f"{env}_{name}", made_by)
     return made

@@ -1,21 +1,20 @@
 """One update of the policy from a batch of episodes."""
 
 import math
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from peft import PeftModel
 
-from reflect_rl.core.config import RLConfig
+from reflect_rl.core.config import Config
 from reflect_rl.core.runtime import seeded
 from reflect_rl.envs.labels import Labels
 from reflect_rl.lm import distributed, models
 from reflect_rl.train import advantages, objectives
 from reflect_rl.train.rollout import Episode
 from reflect_rl.train.warmup import PlayerPair
-
-ROWS = 8  # prompts that go forward and backward through a pretrained base at a time, for the sake of memory
 
 
 @dataclass
@@ -33,6 +32,7 @@ class Batch:
     log_prob: torch.Tensor  # (N,) of the action when it was taken
     returns: torch.Tensor  # (N,) return-to-go
     step: np.ndarray  # (N,) place in the episode
+    advantage: torch.Tensor | None = None  # (N,) the same in every pass
 
     @classmethod
     def of(cls, episodes: list[Episode], labels: Labels, device: torch.device | str = "cpu") -> "Batch":
@@ -52,72 +52,124 @@ class Batch:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
+class Success:
+    """A successful episode for replay: its curriculum stage, and its steps' advantages within its own batch."""
+
+    stage: str
+    episode: Episode
+    advantage: list[float]  # (H,)
+
+
 class Learner:
-    """The policy with its optimizer and, where the baseline is one, its critic."""
+    """The policy with its optimizer, the successes that it replays, and its critic where the baseline is one.
 
-    config: RLConfig
-    players: PlayerPair
-    seed: int
-    replay: list[Episode] = field(default_factory=list)
+    The critic is a linear head on the policy's last hidden state; its gradient ends there and does not reach the policy.
+    """
 
-    def __post_init__(self):
-        self.policy = self.players.policy
+    def __init__(self, config: Config, players: PlayerPair):
+        self.config, self.seed, self.players, self.policy = config.rl, config.seed, players, players.policy
         self.device = self.policy.model.device
-        models.activate(self.policy.model, "policy")
-        self.rows = ROWS if isinstance(self.policy.model, PeftModel) else 0
-        parameters = list(models.weights(self.policy.model, "policy").values())
+        self.replay: list[Success] = []
         self.critic = None
+        models.activate(self.policy.model, "policy")
+        self.rows = config.model.micro_batch  # that go forward and backward at a time; 0: all of them
+        if not self.rows and isinstance(self.policy.model, PeftModel):
+            self.rows = models.rows_that_fit(self.policy.model, config.model.context, 64, backward=True)
+        parameters = [list(models.weights(self.policy.model, "policy").values())]
         if self.config.baseline == "critic":
             with seeded(self.seed):
                 self.critic = torch.nn.Linear(self.policy.model.config.hidden_size, 1).to(self.device)
             torch.nn.init.zeros_(self.critic.weight)
-            parameters += self.critic.parameters()
-        self.optimizer = torch.optim.AdamW(parameters, lr=self.config.learning_rate, weight_decay=0.0)
+            parameters.append(list(self.critic.parameters()))
+        groups = [{"params": group} for group in parameters]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, weight_decay=0.0)
 
-    def update(self, episodes: list[Episode], progress: float) -> dict[str, float]:
-        """One update on a batch of episodes; `progress` is the part of the budget (0 to 1) that is used up.
+    def update(self, episodes: list[Episode], progress: float, stage: str) -> dict[str, float]:
+        """One update on a batch of episodes.
 
-        Returns the means over the passes of loss, gradient norm, entropy and clip fraction. Where the loss or the
-        gradient is not finite, no step is taken on it, the passes end there and `loss` says so.
+        Args:
+            progress: part of the budget (0 to 1) that is used up.
+            stage: of the curriculum, whose successes are replayed.
+
+        Returns:
+            The means over the passes of loss, gradient norm, entropy and clip fraction. Where the loss or the gradient
+            is not finite, no step is taken on it, the passes end there and `loss` says so.
         """
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * (1 + progress * (config.learning_rate_end - 1))
         bonus = config.entropy + progress * (config.entropy_end - config.entropy)
         batch = Batch.of(episodes, self.policy.labels, self.device)
-        past = Batch.of(self.replay, self.policy.labels, self.device) if self.replay else None
-        replayed = torch.arange(len(past.prompts) if past and distributed.is_main() else 0, device=self.device)
+        batch.advantage = self._advantage(batch)
+        former = [success for success in self.replay if success.stage == stage]
+        past = self._past(former)
         rng = np.random.default_rng([self.seed, 3, len(episodes), int(progress * 1e9)])
         logs = []
         for _ in range(config.epochs):
             order = rng.permutation(len(batch.prompts))
             for part in np.array_split(order, min(config.minibatches, len(order))):
-                part = torch.from_numpy(np.sort(part)).to(self.device)
-                total = torch.zeros(3, device=self.device)  # loss, entropy, clip fraction
-                self.optimizer.zero_grad()
-                steps = torch.isin(batch.row, part).sum()
-                for rows in self._parts(distributed.shard(part)):
-                    loss, measured = self._loss(batch, rows, bonus, steps)
-                    loss.backward()
-                    total += torch.stack([loss.detach(), *measured])
-                for rows in self._parts(replayed):
-                    loss = self._replay_loss(past, rows)
-                    loss.backward()
-                    total[0] += loss.detach()
-                distributed.all_reduce_gradients(self.optimizer.param_groups[0]["params"])
-                norm = torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], config.max_grad_norm)
-                loss, entropy, clipped = distributed.all_reduce(total).tolist()
-                logs.append({"loss": loss, "grad_norm": norm.item(), "entropy": entropy, "clip_fraction": clipped})
+                logs.append(self._gradient(batch, torch.from_numpy(np.sort(part)).to(self.device), bonus, past))
                 if not (math.isfinite(logs[-1]["loss"]) and math.isfinite(logs[-1]["grad_norm"])):
                     return {key: math.nan for key in logs[-1]}
                 self.optimizer.step()
+        if logs[0]["clip_fraction"] > 0.05:
+            warnings.warn(
+                f"{logs[0]['clip_fraction']:.0%} of the probability ratios are clipped before the first step, where "
+                "all should be 1: the policy's probabilities depend on the batch; try model.dtype=float32",
+                stacklevel=2,
+            )
         if config.replay:
-            self.replay = (self.replay + [e for e in episodes if e.success])[-config.replay :]
+            parts = batch.advantage.split([len(episode) for episode in episodes])
+            new = [Success(stage, e, part.tolist()) for e, part in zip(episodes, parts, strict=True) if e.success]
+            self.replay = (former + new)[-config.replay :]
         return {key: sum(entry[key] for entry in logs) / len(logs) for key in logs[0]}
 
+    def _advantage(self, batch: Batch) -> torch.Tensor:
+        """`(N,)` advantages for all passes; the critic is asked before the first."""
+        values = None if self.critic is None else self._values(batch)[batch.row.cpu().numpy()]
+        found = advantages.advantage(batch.returns.cpu().numpy(), batch.step, self.config.baseline, values)
+        return torch.tensor(found, dtype=torch.float32, device=self.device)
+
+    @torch.no_grad()
+    def _values(self, batch: Batch) -> np.ndarray:
+        """`(U,)` the critic's values of the distinct prompts."""
+        values = []
+        for part in self._parts(distributed.shard(torch.arange(len(batch.prompts)))):
+            hidden = self.policy.hidden([batch.prompts[i] for i in part.tolist()])
+            values += self.critic(hidden.float())[:, 0].tolist()
+        return np.array(distributed.gather(values), np.float32)
+
+    def _past(self, successes: list[Success]) -> Batch | None:
+        """Replayed successes as a batch; None without any. The main process computes their gradient."""
+        if not successes or not distributed.is_main():
+            return None
+        past = Batch.of([success.episode for success in successes], self.policy.labels, self.device)
+        past.advantage = torch.tensor([a for success in successes for a in success.advantage], device=self.device)
+        return past
+
+    def _gradient(self, batch: Batch, part: torch.Tensor, bonus: float, past: Batch | None) -> dict[str, float]:
+        """Put the clipped gradient of one minibatch and of the replayed steps into the parameters; what it measured."""
+        total = torch.zeros(3, device=self.device)  # loss, entropy, clip fraction
+        self.optimizer.zero_grad()
+        steps = torch.isin(batch.row, part).sum()
+        for rows in self._parts(distributed.shard(part)):
+            loss, measured = self._loss(batch, rows, bonus, steps)
+            loss.backward()
+            total += torch.stack([loss.detach(), *measured])
+        for rows in self._parts(torch.arange(len(past.prompts) if past else 0, device=self.device)):
+            loss = self._replay_loss(past, rows)
+            loss.backward()
+            total[0] += loss.detach()
+        norms = []
+        for group in self.optimizer.param_groups:  # the critic's gradient has no part in the clipping of the policy's
+            distributed.all_reduce_gradients(group["params"])
+            norms.append(torch.nn.utils.clip_grad_norm_(group["params"], self.config.max_grad_norm).item())
+        loss, entropy, clipped = distributed.all_reduce(total).tolist()
+        return {"loss": loss, "grad_norm": norms[0], "entropy": entropy, "clip_fraction": clipped}
+
     def _parts(self, rows: torch.Tensor) -> list[torch.Tensor]:
-        """Rows as they go forward and backward; none where a process has no share of a small batch."""
+        """Rows as they go forward and backward; none where a process has no part in a small batch."""
         return list(rows.split(self.rows or len(rows))) if len(rows) else []
 
     def _loss(
@@ -126,38 +178,32 @@ class Learner:
         """Share of the loss, and of entropy and clip fraction, of the steps whose prompt is in `part`.
 
         `part` holds the indices of `(U',)` distinct prompts in rising order. Shares add up to the means over all
-        `whole` steps of an update, on whatever parts and processes they are computed.
+        `whole` steps of a minibatch, on whatever parts and processes they are computed.
         """
-        steps = torch.isin(batch.row, part)
+        steps, rows = torch.isin(batch.row, part), part.tolist()
         row = torch.searchsorted(part, batch.row[steps])
-        hidden = self.policy.hidden([batch.prompts[i] for i in part])
-        log_probs = self.policy.label_log_probs(hidden, [batch.legal[i] for i in part])[row]
+        hidden = self.policy.hidden([batch.prompts[i] for i in rows])
+        log_probs = self.policy.label_log_probs(hidden, [batch.legal[i] for i in rows])[row]
         log_prob = log_probs.gather(1, batch.action[steps, None])[:, 0]
-        returns, old = batch.returns[steps], batch.log_prob[steps]
-        entropy = objectives.entropy(log_probs).mean()
-        extra = -bonus * entropy
-        if self.critic is not None:
-            value = self.critic(hidden.float())[row, 0]
-            advantage = returns - value.detach()
-            extra = extra + objectives.value_loss(value, returns)
-        elif self.config.baseline == "mean":
-            means = advantages.step_means(batch.returns.cpu().numpy(), batch.step)
-            advantage = returns - torch.tensor(means, dtype=torch.float32, device=self.device)[steps]
-        else:
-            advantage = returns
+        old, advantage = batch.log_prob[steps], batch.advantage[steps]
         if self.config.objective == "ppo":
             loss = objectives.ppo_loss(log_prob, old, advantage, self.config.clip)
         else:
             loss = objectives.policy_gradient_loss(log_prob, advantage)
+        entropy = objectives.entropy(log_probs).mean()
+        loss = loss - bonus * entropy
+        if self.critic is not None:
+            value = self.critic(hidden.detach().float())[row, 0]
+            loss = loss + objectives.value_loss(value, batch.returns[steps])
         clipped = objectives.clip_fraction(log_prob.detach(), old, self.config.clip)
         weight = steps.sum() / whole
-        return weight * (loss + extra), (weight * entropy.detach(), weight * clipped)
+        return weight * loss, (weight * entropy.detach(), weight * clipped)
 
     def _replay_loss(self, past: Batch, part: torch.Tensor) -> torch.Tensor:
         """Share of the replayed loss of the steps whose prompt is in `part`, as in `_loss`."""
-        steps = torch.isin(past.row, part)
-        log_probs = self.policy.log_probs([past.prompts[i] for i in part], [past.legal[i] for i in part])
+        steps, rows = torch.isin(past.row, part), part.tolist()
+        log_probs = self.policy.log_probs([past.prompts[i] for i in rows], [past.legal[i] for i in rows])
         row = torch.searchsorted(part, past.row[steps])
         log_prob = log_probs[row].gather(1, past.action[steps, None])[:, 0]
-        loss = objectives.replay_loss(log_prob, past.log_prob[steps], past.returns[steps])
+        loss = objectives.replay_loss(log_prob, past.log_prob[steps], past.advantage[steps])
         return steps.sum() / len(past.row) * loss

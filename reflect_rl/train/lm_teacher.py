@@ -5,6 +5,7 @@ import re
 from reflect_rl.core.config import ClientConfig, TeacherConfig
 from reflect_rl.envs.base import EnvSpec, Situation
 from reflect_rl.lm.endpoint import Endpoint
+from reflect_rl.lm.prompts import advised_action
 
 
 class LanguageModelTeacher:
@@ -54,7 +55,8 @@ class LanguageModelTeacher:
     @classmethod
     def leaks_spoiler(cls, text: str, situation: Situation) -> bool:
         """Whether a text gives the spoiler away."""
-        return situation.expert_action.lower() in text.lower() or cls.LEAKS.search(text) is not None
+        named = advised_action(text.lower(), [situation.expert_action.lower()])
+        return named is not None or cls.LEAKS.search(text) is not None
 
     @staticmethod
     def _shown(situation: Situation) -> str:

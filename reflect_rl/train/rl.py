@@ -14,12 +14,12 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import write_csv, write_json
 from reflect_rl.core.identity import locked_run_dir, stage_dir
 from reflect_rl.core.progress import progress
-from reflect_rl.core.provenance import peak_memory_mb
+from reflect_rl.core.provenance import peak_gpu_memory_mb, peak_memory_mb
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs.registry import get
 from reflect_rl.lm import distributed, models
 from reflect_rl.train.curriculum import stage
-from reflect_rl.train.learner import Learner
+from reflect_rl.train.learner import Learner, Success
 from reflect_rl.train.rollout import Decision, Episode, PlayersAgent, Transition, play
 from reflect_rl.train.warmup import PlayerPair, keep_reflections, warm_up
 
@@ -101,7 +101,7 @@ def train(config: Config) -> PlayerPair:
 
 
 def _train(config: Config, players: PlayerPair, folder: Path) -> None:
-    learner = Learner(config.rl, players, config.seed)
+    learner = Learner(config, players)
     checkpoints = Checkpoints(folder / "checkpoints")
     state = _resume(learner, checkpoints)
     if state is None:
@@ -131,6 +131,7 @@ def _train(config: Config, players: PlayerPair, folder: Path) -> None:
         "env_steps": state["env_steps"],
         "seconds": round(time.monotonic() - started, 1),
         "peak_memory_mb": round(peak_memory_mb()),
+        "peak_gpu_memory_mb": round(peak_gpu_memory_mb()),
     }
     write_json(folder / "status.json", status)
     keep_reflections(config, players)
@@ -139,7 +140,7 @@ def _train(config: Config, players: PlayerPair, folder: Path) -> None:
 def _update(config: Config, learner: Learner, state: dict) -> bool:
     """One turn of the loop, recorded in `state`; False where loss or gradient were not finite."""
     setting, episodes = rollouts(config, learner.players, state["update"], state["env_steps"])
-    learnt = learner.update(episodes, min(1.0, state["env_steps"] / config.rl.env_steps))
+    learnt = learner.update(episodes, min(1.0, state["env_steps"] / config.rl.env_steps), setting)
     state["update"] += 1
     state["env_steps"] += sum(map(len, episodes))
     row = {
@@ -170,7 +171,7 @@ def _save(learner: Learner, checkpoints: Checkpoints, state: dict) -> None:
     }
     if learner.critic is not None:
         tensors["critic"] = learner.critic.state_dict()
-    replay = [asdict(episode) for episode in learner.replay]
+    replay = [asdict(success) for success in learner.replay]
     checkpoints.save(state["update"], tensors, state | {"replay": replay})
 
 
@@ -184,7 +185,7 @@ def _resume(learner: Learner, checkpoints: Checkpoints) -> dict | None:
     restore_optimizer(learner.optimizer, tensors["optimizer"])
     if learner.critic is not None:
         learner.critic.load_state_dict(tensors["critic"])
-    learner.replay = [_episode(fields) for fields in state.pop("replay")]
+    learner.replay = [Success(**kept | {"episode": _episode(kept["episode"])}) for kept in state.pop("replay")]
     return state
 
 

@@ -106,7 +106,7 @@ class _Trainer(Trainer):
         positions, real = (first + place).clamp(max=targets.shape[1] - 1), place < count
         hidden = models.hidden_states(model, inputs["input_ids"], positions, use_cache=False)
         logits = models.causal_lm(model).get_output_embeddings()(hidden[real])
-        return torch.nn.functional.cross_entropy(logits, targets[kept])
+        return torch.nn.functional.cross_entropy(logits.float(), targets[kept])  # bfloat16 has three digits
 
     def evaluate(self, *args, metric_key_prefix="eval", **kwargs):
         metrics = {f"{metric_key_prefix}_follow_success": self.measure()}

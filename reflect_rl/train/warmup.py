@@ -48,11 +48,12 @@ def players_with(config: Config, tokenizer_file: Path) -> PlayerPair:
     """Untrained players with a tokenizer that was trained before (a pretrained base has its own)."""
     tokenizer = load_tokenizer(config.model, tokenizer_file)
     built = models.build(config.model, tokenizer, config.seed)
-    context = config.model.context
-    policy = Policy(built["policy"], tokenizer, context, labels_for(tokenizer, get(config.env).labels))
+    model = config.model
+    policy = Policy(built["policy"], tokenizer, model.context, labels_for(tokenizer, get(config.env).labels))
     if not config.arm.reflection:
         return PlayerPair(policy, None)
-    return PlayerPair(policy, Reflector(built["reflector"], tokenizer, context, config.model.max_new_tokens))
+    limits = model.context, model.max_new_tokens, model.reflection_rows
+    return PlayerPair(policy, Reflector(built["reflector"], tokenizer, *limits))
 
 
 def follow_success(config: Config, reflector: Reflector) -> float:
@@ -101,7 +102,10 @@ def known_reflections(config: Config) -> dict[str, str]:
 
 
 def keep_reflections(config: Config, players: PlayerPair) -> None:
-    """Remember the reflections of a run for the next ones; a reflection depends on its prompt alone."""
+    """Remember the reflections of a run for the next ones.
+
+    They depend on their prompts alone where `Reflector` promises that; elsewhere this makes the runs of a seed agree.
+    """
     if players.reflector is not None and config.arm.warmup is not None:
         with locked_run_dir(config, "reflector") as folder:
             write_json(folder / "reflections.json", known_reflections(config) | players.reflector.memory)

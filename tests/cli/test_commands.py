@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from reflect_rl.cli.main import main
+from reflect_rl.envs import settings
 from reflect_rl.report import verify, write
 
 
@@ -29,7 +30,10 @@ def test_settings_say_what_is_in_force_and_why(capsys):
     assert main(["settings", *given]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert lines["rl.clip"].split(maxsplit=2)[1:] == ["0.2", "override"]
-    assert lines["rl.env_steps"].split(maxsplit=2)[1:] == ["1000", "configs/smoke.yaml, section taxi"]
+    assert lines["rl.env_steps"].split(maxsplit=2)[1:] == [
+        str(settings.load("smoke").rl.env_steps),
+        "configs/smoke.yaml, section taxi",
+    ]
     assert lines["rl.baseline"].split(maxsplit=2)[1:] == ["mean", "default"]
 
 
@@ -63,7 +67,11 @@ def test_cores_are_counted_from_one(capsys, cores):
     [
         ([], "there are no results of profile laptop yet\n", 0),
         ([["lake", "rl", "a", "a", False]], "all results of profile laptop were made by today's code\n", 0),
-        ([["lake", "rl", "a", "b", True], ["lake", "data", "c", "c", False]], " env stage then now\nlake    rl    a   b\n", 1),
+        (
+            [["lake", "rl", "a", "b", True], ["lake", "data", "c", "c", False]],
+            " env stage then now\nlake    rl    a   b\n",
+            1,
+        ),
     ],
 )
 def test_stale_results_are_listed(capsys, monkeypatch, rows, printed, strict):

@@ -174,6 +174,8 @@ def test_notebooks_in_place_then_compared(write, tmp_path, monkeypatch, capfd):
     source = "import os\nprint(os.listdir(os.environ['REFLECT_RL_HOME']))"
     notebook = write("seed = 0", source, "1 + seed")
     monkeypatch.setattr(notebooks.paths, "notebooks", lambda: tmp_path)
+    for name in ("REFLECT_RL_HOME", "TQDM_DISABLE"):  # what it sets is set back
+        monkeypatch.setenv(name, "")
     assert main(["notebooks"]) == 0
     assert outputs(notebook) == "['story.running.ipynb']\n"
     document = nbformat.read(notebook, 4)

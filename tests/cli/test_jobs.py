@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import select
 import struct
 import termios
 
@@ -54,9 +55,7 @@ def test_seconds_of_this_machine_win_over_those_of_the_results(home, monkeypatch
     assert known_seconds("tiny") == {RL: 4, DATA: 1}
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(None, "an unknown time"), (41.3, "41 s"), (750, "12 min"), (9000, "2.5 h")]
-)
+@pytest.mark.parametrize(("seconds", "words"), [(41.3, "41 s"), (750, "12 min"), (9000, "2.5 h")])
 def test_times_in_words(seconds, words):
     assert in_words(seconds) == words
 
@@ -72,7 +71,10 @@ def test_the_bar_names_the_current_job_and_fits_the_terminal(home, monkeypatch):
     progress.finished(5, now=400.0)
     progress.started(6, second, now=400.0)
     progress.show(now=460.0)
-    last = os.read(screen, 2**16).decode().split("\r")[-1].rstrip()
+    shown = b""
+    while select.select([screen], [], [], 0.1)[0]:
+        shown += os.read(screen, 2**16)
+    last = shown.decode().split("\r")[-1].rstrip()
     assert last.startswith("tiny 1/2 |") and "4 min left: lake reflect_rl seed 2" in last
     assert len(last) <= 70
     progress.close()

@@ -77,7 +77,12 @@ WARMUP = {"reflect_rl seed 0: warm-up", "reflect_rl seed 0: online RL"}
         ("reflect_rl/train/objectives.py", "\n    return ", "\n    return 2 * ", RL | REPORT | WARMUP),
         ("reflect_rl/report/tables.py", "import", "import math\nimport", REPORT - {"taxi: quickstart"}),
         ("reflect_rl/cli/main.py", "import", "import math\nimport", set()),
-        ("notebooks/04_curriculum_ablations.ipynb", '"profile = ', '"PROFILE = ', {"taxi: ablations", "taxi: comparison"}),
+        (
+            "notebooks/04_curriculum_ablations.ipynb",
+            '"profile = ',
+            '"PROFILE = ',
+            {"taxi: ablations", "taxi: comparison"},
+        ),
     ],
 )
 def test_an_edit_concerns_what_depends_on_it(made, file, before, after, concerns):

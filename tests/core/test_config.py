@@ -113,7 +113,6 @@ def test_every_setting_is_refused_an_odd_value():
         (lambda: RLConfig(env_steps=0), "setting rl.env_steps=0 should be a whole number from 1 on"),
         (lambda: RLConfig(replay=-1), "setting rl.replay=-1 should be a whole number from 0 to 1,000,000"),
         (lambda: RLConfig(objective="trpo"), "unknown rl.objective 'trpo'; choose one of: pg, ppo"),
-        (lambda: RLConfig(rate=1), "unknown setting of rl 'rate'; choose one of: env_steps, episodes_per_update"),
         (lambda: RLConfig(100, 0), "setting rl.episodes_per_update=0 should be a whole number from 1 on"),
         (
             lambda: DataConfig(random_action_probability=7),

@@ -60,24 +60,27 @@ def test_bad_setting_is_one_line_that_names_it_and_the_choices(write, arguments,
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (GOOD.replace("random", "lucky") + SECTION, "unknown variant 'lucky'; choose one of: random, oracle"),
+        (GOOD.replace("random", "lucky") + SECTION, "mine.yaml, variants.0: Input should be 'random', 'oracle'"),
         (GOOD.replace(", reflect_rl", "") + SECTION, "leaves out 'reflect_rl', which all others are compared with"),
         (GOOD, "configs/mine.yaml has no section 'game'"),
         (GOOD + "game:\n", "configs/template.yaml"),
-        (GOOD.replace("seeds: [0, 1]\n", "") + SECTION, "lacks a list of seeds"),
-        (GOOD.replace("[0, 1]", "[0, 0]") + SECTION, "lacks a list of seeds, each once"),
-        (GOOD.replace("[0, 1]", "[0, -1]") + SECTION, "setting seed=-1"),
-        (GOOD.replace("[0, 1]", "3") + SECTION, "lacks a list of seeds"),
-        (GOOD + "game: {rl: 5}\n", "section game should hold a mapping of settings"),
-        (GOOD + "game: 5\n", "section game should hold a mapping of settings"),
-        (GOOD + "game: {variant_overrides: {sft_rl: 3}}\n", "section game should hold a mapping of settings"),
-        (GOOD + "game: {variant_overrides: {lucky: {}}, rl: {}}\n", "unknown variant 'lucky'"),
-        (GOOD + "game: {variants: [reflect_rl, lucky]}\n", "unknown variant 'lucky'"),
+        (GOOD.replace("seeds: [0, 1]\n", "") + SECTION, "mine.yaml, seeds: Field required; see configs/template.yaml"),
+        (GOOD.replace("[0, 1]", "[0, 0]") + SECTION, "mine.yaml, seeds: Value error, list at least one, and each once"),
+        (GOOD.replace("[0, 1]", "[0, -1]") + SECTION, "mine.yaml, seeds.1: Input should be greater than or equal to 0"),
+        (GOOD.replace("[0, 1]", "3") + SECTION, "mine.yaml, seeds: Input should be a valid list"),
+        (GOOD + "game: {rl: 5}\n", "mine.yaml, game.rl: Input should be a valid dictionary; see"),
+        (GOOD + "game: 5\n", "mine.yaml, game: Input should be a valid dictionary; see"),
+        (GOOD + "game: {variant_overrides: {sft_rl: 3}}\n", "game.variant_overrides.sft_rl: Input should be a valid"),
+        (
+            GOOD + "game: {variant_overrides: {lucky: {}}, rl: {}}\n",
+            "game.variant_overrides.lucky.[key]: Input should be 'random'",
+        ),
+        (GOOD + "game: {variants: [reflect_rl, lucky]}\n", "game.variants.1: Input should be 'random'"),
         (GOOD + "game: {variants: [expert]}\n", "leaves out 'reflect_rl'"),
-        (GOOD + "game: {variants: reflect_rl}\n", "variants should be a list of names"),
+        (GOOD + "game: {variants: reflect_rl}\n", "game.variants: Input should be a valid list"),
         (GOOD + "game:\n  policy: {steps: 5}\n  policy: {batch_size: 7}\n", "policy twice in the mapping of line 5"),
         ("envs: [game\n", "configs/mine.yaml is not valid YAML"),
-        ("- 5\n", "configs/mine.yaml is no mapping"),
+        ("- 5\n", "mine.yaml, envs: Field required; see configs/template.yaml"),
     ],
 )
 def test_bad_profile_is_one_line(write, text, words):
@@ -210,7 +213,7 @@ def test_tuning_grids(write):
     )
     assert load(jobs[0][3]).evaluation.horizons == (5, 6)
     write(GOOD + SECTION + "tuning:\n  game: {grid: {rl.clip: [0.1]}}\n")
-    with pytest.raises(ReflectRLError, match="tuning of game: give it variants, seeds and a grid"):
+    with pytest.raises(ReflectRLError, match="tuning.game.variants: Field required"):
         profiles.tuning("mine")
     write(GOOD + SECTION)
     with pytest.raises(ReflectRLError, match="profile 'mine': no tuning grid; add one below `tuning:` in configs/mine"):

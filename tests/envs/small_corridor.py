@@ -1,4 +1,4 @@
-"""A small text game to register, check and break: rooms in a row, a pit left of the first one, the exit on the right."""
+"""A small text game to register, check and break: rooms in a row, a pit on the left, the exit on the right."""
 
 import dataclasses
 

@@ -232,6 +232,8 @@ FUNCTIONS = {
         {"slips": lambda env: (0,), "safe_actions": lambda env: (1, 2)},
         "slips holds an action that is not safe",
     ),
+    "legal good": ({"good_actions": lambda env: (1, 3)}, "good_actions gives (1, 3), where 0 to 2 are legal"),
+    "legal safe": ({"safe_actions": lambda env: (1, -1)}, "safe_actions gives (1, -1), where 0 to 2 are legal"),
     "legal": ({"slips": lambda env: (9,)}, "slips gives (9,), where 0 to 2 are legal"),
     "phase": ({"phase": lambda env: env.room}, "it should be a word or two"),
     "oracle": (
@@ -262,14 +264,15 @@ def test_functions(fields, said):
     assert any(said in line for line in found), found
 
 
-def test_advice_is_read_in_whole_words():
-    """`go to cabinet 1` stands in `go to cabinet 10`, and is not what was advised."""
+@pytest.mark.parametrize("other", ["right", "ght", "go", "o right"])
+def test_advice_is_read_in_whole_words_and_as_the_longest_action(other):
+    """Of `go right`, none of these actions is advised."""
 
-    class Cabinets(Corridor):
+    class Overlapping(Corridor):
         def info(self):
-            return Corridor.info(self) | {"actions": ("go to cabinet 1", "go to cabinet 10", "wait")}
+            return Corridor.info(self) | {"actions": ("go left", "go right", other)}
 
-    check(changed(make=Cabinets))
+    check(changed(make=Overlapping))
 
 
 def test_all_complaints_are_told_at_once():

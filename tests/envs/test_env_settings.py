@@ -36,12 +36,13 @@ def write(tmp_path, monkeypatch):
 # --- defaults ---
 
 
-def test_the_taxi_has_its_horizons_and_stages():
-    config = settings.load("smoke", "taxi")
+def test_the_taxi_has_its_horizons_and_stages(write):
+    write("envs: [taxi]\nseeds: [0]\nvariants: [reflect_rl]\ntaxi:\n  policy: {steps: 5}\n")
+    config = settings.load("mine", "taxi")
     assert (config.rl.horizon, config.rl.stage_shares, config.rl.milestone) == (20, (0.2, 0.1), True)
     assert (config.evaluation.horizons, config.data.horizon) == ((15, 20), 40)
     assert config.env_code == settings.spec_code(registry.get("taxi"))
-    assert settings.load("smoke").env == "taxi"  # the first of the profile
+    assert settings.load("mine").env == "taxi"  # the first of the profile
 
 
 def test_what_a_spec_does_not_say_follows_from_it():

@@ -57,6 +57,23 @@ def test_weights_of_another_model_are_refused(model, tokenizer, tmp_path):
         models.load_weights(other, "policy", path)
 
 
+def test_in_main_memory_eight_prompts_go_through_a_model_at_a_time(model):
+    assert models.rows_that_fit(model, 96, most=64, backward=True) == 8
+    assert models.rows_that_fit(model, 96, most=4) == 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("backward", [False, True])
+def test_on_a_gpu_memory_decides(on_base, tokenizer, backward, monkeypatch):
+    model = models.build(on_base, tokenizer, 0)["policy"]
+    assert models.rows_that_fit(model, 176, most=100, backward=backward) == 64
+    few = 40 * 176 * 32 * 4  # bytes, of which each of two layers takes some
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (few, few))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", torch.cuda.memory_allocated)
+    assert models.rows_that_fit(model, 176, most=100, backward=backward) in (1, 2, 4, 8)
+    assert all(p.grad is None for p in model.parameters())
+
+
 # --- two adapters on one base ---
 
 

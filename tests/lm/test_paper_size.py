@@ -1,6 +1,7 @@
 """The published model at its full size."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,7 @@ print(json.dumps({
 @pytest.mark.slow
 def test_the_papers_settings_at_full_size_take_one_step_of_everything(tmp_path, monkeypatch):
     monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
+    monkeypatch.setenv("REFLECT_RL_THREADS", str(os.cpu_count()))
     size = GPT2Config(n_embd=1600, n_layer=48, n_head=25, bos_token_id=1, eos_token_id=1)
     with torch.device("meta"):
         model = GPT2LMHeadModel(size).to(torch.bfloat16)

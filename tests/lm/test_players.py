@@ -157,16 +157,73 @@ def test_reflection_ends_at_the_end_of_text(model, tokenizer):
     assert expected != greedy(model, tokenizer, prompt, 12)
 
 
-def test_reflection_does_not_depend_on_its_neighbours(model, tokenizer):
-    def fresh():
-        return Reflector(model, tokenizer, 96, max_new_tokens=12)
+@pytest.fixture
+def blocks(monkeypatch, model):
+    """Shape and logits of every block that is decoded: {first tokens of a row: its logits}, (B, T)."""
+    logits, shapes, generate = {}, [], model.generate
 
-    together = fresh().reflect(QUESTIONS)
-    assert fresh().reflect(QUESTIONS[::-1]) == together[::-1]
-    assert [fresh().reflect([prompt])[0] for prompt in QUESTIONS[:5]] == together[:5]
-    full = fresh()
-    full.rows = 5  # many blocks instead of one
-    assert full.reflect(QUESTIONS) == together
+    def kept(input_ids, max_new_tokens, **options):
+        if options.pop("return_dict_in_generate", False):  # not a reflection
+            return generate(input_ids=input_ids, max_new_tokens=max_new_tokens, return_dict_in_generate=True, **options)
+        shapes.append(tuple(input_ids.shape))
+        out = generate(
+            input_ids=input_ids,
+            max_new_tokens=max_new_tokens,
+            output_logits=True,
+            return_dict_in_generate=True,
+            **options,
+        )
+        logits.update(zip(map(tuple, input_ids.tolist()), torch.stack(out.logits, 1), strict=True))
+        return out.sequences
+
+    monkeypatch.setattr(model, "generate", kept)
+    return logits, shapes
+
+
+def test_a_reflection_does_not_depend_on_its_neighbours(model, tokenizer, blocks):
+    """To the last digit of its logits, in whatever blocks of prompts it is decoded."""
+    logits, shapes = blocks
+
+    def reflect(prompts, rows=0):
+        logits.clear()
+        texts = Reflector(model, tokenizer, 96, 12, rows).reflect(prompts)
+        return texts, dict(logits)
+
+    all_texts, all_logits = reflect(QUESTIONS)
+    for prompts in (QUESTIONS[:1], QUESTIONS[3:6], QUESTIONS[5:30], QUESTIONS[::-1]):
+        texts, found = reflect(prompts)
+        assert texts == [all_texts[QUESTIONS.index(prompt)] for prompt in prompts]
+        for row, digits in found.items():
+            steps = min(len(digits), len(all_logits[row]))  # a block ends when its last row has
+            assert torch.equal(digits[:steps], all_logits[row][:steps])
+    assert len({rows for rows, _ in shapes}) == 2  # a small block among them
+    assert reflect(QUESTIONS, rows=5)[0] == all_texts  # many blocks instead of few
+
+
+def test_few_prompts_are_not_padded_to_many(reflector, blocks):
+    _, shapes = blocks
+    reflector.reflect(QUESTIONS[:3])
+    assert sum(rows for rows, _ in shapes) <= 8 * len(shapes)
+
+
+def test_blocks_have_one_size_where_kernels_differ_in_digits(reflector, blocks, monkeypatch):
+    _, shapes = blocks
+    monkeypatch.setattr(torch, "equal", lambda *_: False)
+    reflector.reflect(QUESTIONS[:3])
+    assert {rows for rows, _ in shapes} == {32}
+
+
+def test_a_large_models_blocks_are_not_padded(model, tokenizer, blocks, monkeypatch):
+    """Only to the longest prompt of about as long ones; the texts are the same."""
+    _, shapes = blocks
+    monkeypatch.setattr(Reflector, "SMALL", 0)
+    large = Reflector(model, tokenizer, 96, 12)
+    prompts = [*QUESTIONS[:5], *(text + " and so on" * 3 for text in QUESTIONS[5:9])]
+    texts = large.reflect(prompts)
+    lengths = sorted(map(len, large.encode(prompts)))
+    assert shapes == [(8, lengths[7]), (1, lengths[8])]
+    assert texts == [greedy(model, tokenizer, prompt, 12) for prompt in prompts]
+    assert large.reflect(prompts) == texts and len(shapes) == 2
 
 
 def test_reflection_is_memoised(reflector, monkeypatch):

@@ -26,6 +26,21 @@ def test_advice_is_the_legal_action_that_is_named_last(reflection, advised):
     assert advised_action(reflection, ACTIONS) == advised
 
 
+@pytest.mark.parametrize(
+    ("reflection", "advised"),
+    [
+        ("Next: go to cabinet 10.", None),  # not "go to cabinet 1" with a nought behind it
+        ("Not go to cabinet 1: go to cabinet 12.", 0),
+        ("Next: go to cabinet 2, not go to cabinet 1", 0),
+        ("Next: ago to cabinet 2.", None),
+        ("go to cabinet 2", 1),
+        ("go to cabinet 11, go to cabinet 1, go to cabinet 111", 0),
+    ],
+)
+def test_advice_is_in_whole_words_and_numbers(reflection, advised):
+    assert advised_action(reflection, ("go to cabinet 1", "go to cabinet 2")) == advised
+
+
 def test_policy_prompt_by_hand():
     assert policy_prompt("GRID", "", ("a", "b c"), "Go.") == (
         "GRID\nLast: none\nReflection: Go.\nActions: [1] a [2] b c\nAnswer:"

@@ -4,7 +4,7 @@ import pytest
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.evaluate.panels import EPISODE_COLUMNS
-from reflect_rl.evaluate.stats import wilson
+from reflect_rl.evaluate.stats import t_interval, wilson
 from reflect_rl.report import tables
 
 KEYS = {"env": "taxi", "setting": "full", "split": "test", "horizon": 20, "decoding": "sampled"}
@@ -33,17 +33,6 @@ def test_scores_are_seeds_by_tasks_in_sorted_order_and_means_over_repeats():
 def test_scores_refuse_a_seed_that_lacks_a_task_and_name_it():
     with pytest.raises(ReflectRLError, match=r"taxi full .* seeds \[1\] lack episodes"):
         tables.scores(episodes(success=[(1, 0), (1, 1), (0, 0)]).drop(index=2))
-
-
-def test_intervals_between_seeds_replace_those_within_where_there_are_several_seeds():
-    rows = pd.concat([episodes(success=[(1,) * 8, (0,) * 8, (1,) * 8]), episodes("sft_only", success=[(1, 0) * 4])])
-    main, intervals = tables.main_table(rows, CEILINGS), tables.interval_table(rows)
-    shown = tables.with_seed_intervals(main, intervals)
-    assert list(shown.columns) == list(main.columns) and len(shown) == len(main) == 2
-    by_variant, plain = shown.set_index("variant"), main.set_index("variant")
-    assert by_variant.success.to_dict() == plain.success.to_dict()
-    assert tuple(by_variant.loc["reflect_rl", ["ci_low", "ci_high"]]) == (0, 1)
-    assert tuple(by_variant.loc["sft_only", ["ci_low", "ci_high"]]) == wilson(4, 8)
 
 
 def test_prompts_are_summed_over_seeds_and_the_longest_kept():
@@ -78,7 +67,7 @@ def test_main_table_row_by_hand():
     row = tables.main_table(episodes(success=[(1, 0), (1, 1)], repeats=3), CEILINGS).iloc[0]
     assert (row["n_seeds"], row["n_tasks"], row["n_episodes"]) == (2, 2, 12)
     assert row["success"] == 0.75
-    assert (row["ci_low"], row["ci_high"]) == (0.5, 1.0)  # only the second task varies between seeds
+    assert (row["ci_low"], row["ci_high"]) == (0, 1)  # two seeds, 0.5 and 1, leave everything open
     assert (row["ceiling"], row["paper"]) == (0.9, 0.58)
 
 
@@ -88,12 +77,15 @@ def test_one_seed_is_as_uncertain_as_its_tasks_are_few(repeats):
     assert (row["n_tasks"], row["ci_low"], row["ci_high"]) == (4, *wilson(3, 4))
 
 
+def test_the_interval_of_several_seeds_is_students():
+    row = tables.main_table(episodes(success=[(1, 0), (1, 1), (1, 0), (1, 0), (0, 0)]), CEILINGS).iloc[0]
+    assert (row["success"], row["ci_low"], row["ci_high"]) == t_interval([0.5, 1, 0.5, 0.5, 0])
+
+
 def test_all_or_no_successes_are_as_uncertain_as_the_tasks_are_few():
     rows = pd.concat([episodes(success=np.ones((5, 25))), episodes("rl_only", success=np.zeros((5, 3)))])
-    main, intervals = tables.main_table(rows, CEILINGS), tables.interval_table(rows)
-    for table in (main, tables.with_seed_intervals(main, intervals)):
-        bounds = table.set_index("variant")[["ci_low", "ci_high"]]
-        assert tuple(bounds.loc["reflect_rl"]) == wilson(25, 25) and tuple(bounds.loc["rl_only"]) == wilson(0, 3)
+    bounds = tables.main_table(rows, CEILINGS).set_index("variant")[["ci_low", "ci_high"]]
+    assert tuple(bounds.loc["reflect_rl"]) == wilson(25, 25) and tuple(bounds.loc["rl_only"]) == wilson(0, 3)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +120,11 @@ def test_an_unknown_variant_is_named():
         tables.main_table(episodes("reflekt"), CEILINGS)
 
 
-def test_interval_table_shows_the_spread_between_seeds():
-    row = tables.interval_table(episodes(success=[(0, 0), (0, 0), (1, 1), (1, 1)])).iloc[0]
-    assert (row["seed_min"], row["seed_max"]) == (0, 1)
-    assert row["seed_high"] - row["seed_low"] >= row["stratified_high"] - row["stratified_low"]
+def test_the_seed_table_shows_the_spread_between_seeds():
+    rows = pd.concat([episodes(success=[(0, 0), (0, 1), (1, 1)]), episodes("prompted", success=[(1, 0)])])
+    table = tables.seed_table(rows).set_index("variant")[["success", "seed_min", "seed_max", "seed_sd"]]
+    assert tuple(table.loc["reflect_rl"]) == (0.5, 0, 1, 0.5)
+    assert tuple(table.loc["prompted"])[:3] == (0.5, 0.5, 0.5) and np.isnan(table.loc["prompted", "seed_sd"])
 
 
 def test_reflector_table_averages_seeds_not_prompts():
@@ -157,7 +150,7 @@ def test_the_headline_says_how_much_stands_behind_a_row():
     rows = pd.concat([episodes(success=[(1, 0), (1, 1)]), episodes("prompted", success=[(0, 0)])])
     table = tables.headline(tables.main_table(rows, CEILINGS), "taxi", "full").set_index("variant")
     assert table["seeds x tasks"].to_dict() == {"Reflect-RL": "2 x 2", "Prompted": "1 x 2"}
-    assert table.loc["Reflect-RL", "sampled, 20 steps"] == "0.750 (0.500-1.000)"
+    assert table.loc["Reflect-RL", "sampled, 20 steps"] == "0.750 (0.000-1.000)"
     assert table["paper (secondary source)"].to_dict() == {"Reflect-RL": "0.58 (GPT-2 XL)", "Prompted": ""}
 
 

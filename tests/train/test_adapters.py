@@ -49,10 +49,10 @@ def test_reflector_is_unchanged_by_updates_of_the_policy(run):
     texts = players.reflector.reflect(QUESTIONS[:6])
     before = {player: adapter(model, player) for player in models.PLAYERS}
     base_before = {k: v.clone() for k, v in model.named_parameters() if "lora" not in k}
-    learner = Learner(run.rl, players, 0)
+    learner = Learner(run, players)
     for update in range(2):
         _, episodes = rl.rollouts(run, players, update, 0)
-        learner.update(episodes, 0.0)
+        learner.update(episodes, 0.0, "full")
     assert equal(adapter(model, "reflector"), before["reflector"])
     assert not equal(adapter(model, "policy"), before["policy"])
     assert all(torch.equal(v, base_before[k]) for k, v in model.named_parameters() if "lora" not in k)

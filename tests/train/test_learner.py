@@ -1,19 +1,31 @@
 """One update: what a batch holds, and what its gradient is made of."""
 
+import numpy as np
 import pytest
 import torch
 from train_helpers import PPO, load_rl
 
 from reflect_rl.envs.labels import IN_ORDER
 from reflect_rl.lm import models
-from reflect_rl.train import advantages, rl
-from reflect_rl.train.learner import Batch, Learner
+from reflect_rl.train import rl
+from reflect_rl.train.learner import Batch, Learner, Success
 from reflect_rl.train.warmup import warm_up
 
 
-def batch_of_play(run, players):
-    _, episodes = rl.rollouts(run, players, 0, 0)
-    return episodes
+def episodes_of(run, players, update=0):
+    return rl.rollouts(run, players, update, 0)[1]
+
+
+def batch_of(learner, episodes):
+    """A batch with its advantages, as an update makes it."""
+    batch = Batch.of(episodes, IN_ORDER)
+    batch.advantage = learner._advantage(batch)
+    return batch
+
+
+def successes(episodes, stage="full"):
+    """Episodes that count as successes, with advantages that differ from their returns."""
+    return [Success(stage, e, [1.0 + i + 0.1 * k for k in range(len(e))]) for i, e in enumerate(episodes)]
 
 
 def gradients(learner, batch, rows=1000):
@@ -33,8 +45,8 @@ def gradients(learner, batch, rows=1000):
 @pytest.mark.parametrize("more", ["", PPO, "rl.baseline=none"], ids=["pg_mean", "ppo_critic", "pg_none"])
 def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole(homes, more):
     run = load_rl(more=more + " rl.episodes_per_update=20")
-    learner = Learner(run.rl, warm_up(run), 0)
-    batch = Batch.of(batch_of_play(run, learner.players), IN_ORDER)
+    learner = Learner(run, warm_up(run))
+    batch = batch_of(learner, episodes_of(run, learner.players))
     assert len(batch.prompts) > 14
     (loss, whole), (expected_loss, parts) = gradients(learner, batch), gradients(learner, batch, rows=7)
     assert loss == pytest.approx(expected_loss, abs=1e-5)
@@ -45,8 +57,8 @@ def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole(homes, more):
 @pytest.mark.parametrize("more", ["", PPO, "rl.baseline=none"], ids=["pg_mean", "ppo_critic", "pg_none"])
 def test_aggregation_by_distinct_prompt_gives_the_gradient_of_one_row_a_step(homes, more):
     run = load_rl(more=more + " rl.episodes_per_update=40")
-    learner = Learner(run.rl, warm_up(run), 0)
-    batch = Batch.of(batch_of_play(run, learner.players), IN_ORDER)
+    learner = Learner(run, warm_up(run))
+    batch = batch_of(learner, episodes_of(run, learner.players))
     steps = len(batch.row)
     assert len(batch.prompts) < steps
     plain = Batch(
@@ -57,6 +69,7 @@ def test_aggregation_by_distinct_prompt_gives_the_gradient_of_one_row_a_step(hom
         log_prob=batch.log_prob,
         returns=batch.returns,
         step=batch.step,
+        advantage=batch.advantage,
     )
     loss, aggregated = gradients(learner, batch)
     expected_loss, expected = gradients(learner, plain)
@@ -68,7 +81,7 @@ def test_aggregation_by_distinct_prompt_gives_the_gradient_of_one_row_a_step(hom
 
 def test_batch_keeps_order_returns_and_places(homes):
     run = load_rl()
-    episodes = batch_of_play(run, warm_up(run))
+    episodes = episodes_of(run, warm_up(run))
     batch = Batch.of(episodes, IN_ORDER)
     transitions = [t for episode in episodes for t in episode.transitions]
     assert [batch.prompts[i] for i in batch.row] == [t.decision.prompt for t in transitions]
@@ -86,8 +99,8 @@ def test_batch_keeps_order_returns_and_places(homes):
 def test_sampled_log_probabilities_are_those_of_the_first_update(homes):
     """So PPO's first ratio is 1 and nothing is clipped."""
     run = load_rl(more=PPO)
-    learner = Learner(run.rl, warm_up(run), 0)
-    batch = Batch.of(batch_of_play(run, learner.players), IN_ORDER)
+    learner = Learner(run, warm_up(run))
+    batch = batch_of(learner, episodes_of(run, learner.players))
     log_probs = learner.policy.log_probs(batch.prompts, batch.legal)[batch.row]
     now = log_probs.gather(1, batch.action[:, None])[:, 0]
     torch.testing.assert_close(now, batch.log_prob.float(), rtol=0, atol=1e-5)
@@ -97,44 +110,141 @@ def test_sampled_log_probabilities_are_those_of_the_first_update(homes):
 
 def test_update_makes_actions_with_positive_advantage_likelier(homes):
     run = load_rl(more="rl.entropy=0.0 rl.episodes_per_update=60 rl.learning_rate=0.0003")
-    learner = Learner(run.rl, warm_up(run), 0)
-    episodes = batch_of_play(run, learner.players)
-    batch = Batch.of(episodes, IN_ORDER)
-    advantage = batch.returns - torch.tensor(advantages.step_means(batch.returns.numpy(), batch.step))
+    learner = Learner(run, warm_up(run))
+    episodes = episodes_of(run, learner.players)
+    batch = batch_of(learner, episodes)
 
     def value():
         with torch.no_grad():
             log_probs = learner.policy.log_probs(batch.prompts, batch.legal)[batch.row]
-        return (log_probs.gather(1, batch.action[:, None])[:, 0] * advantage).mean().item()
+        return (log_probs.gather(1, batch.action[:, None])[:, 0] * batch.advantage).mean().item()
 
     before = value()
-    learner.update(episodes, 0.0)
+    learner.update(episodes, 0.0, "full")
     assert value() > before
 
 
 def test_learning_rate_and_entropy_bonus_run_linearly_to_their_ends(homes, monkeypatch):
     run = load_rl(more="rl.learning_rate=0.01 rl.learning_rate_end=0.1 rl.entropy=0.2 rl.entropy_end=0.1")
-    learner = Learner(run.rl, warm_up(run), 0)
-    episodes = batch_of_play(run, learner.players)
+    learner = Learner(run, warm_up(run))
+    episodes = episodes_of(run, learner.players)
     bonuses = []
     loss = learner._loss
     monkeypatch.setattr(learner, "_loss", lambda b, part, bonus, n: bonuses.append(bonus) or loss(b, part, bonus, n))
     rates = []
     for progress in (0.0, 0.5, 1.0):
-        learner.update(episodes, progress)
+        learner.update(episodes, progress, "full")
         rates.append(learner.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.01, 0.0055, 0.001])
     assert bonuses == pytest.approx([0.2, 0.15, 0.1])
 
 
-def test_replay_keeps_the_newest_successes_only(homes):
+# --- PPO ---
+
+
+def test_ppo_clips_something_with_the_passes_that_are_its_default(homes):
+    """A single pass over one minibatch has ratios of 1, so that there is nothing to clip."""
+    run = load_rl(more="rl.objective=ppo rl.learning_rate=0.01 rl.episodes_per_update=30")
+    learner = Learner(run, warm_up(run))
+    log = learner.update(episodes_of(run, learner.players), 0.0, "full")
+    assert (run.rl.epochs, run.rl.minibatches) == (4, 2) and log["clip_fraction"] > 0
+
+
+def test_ratios_that_are_not_1_before_the_first_step_are_warned_of(homes, recwarn):
+    run = load_rl(more="rl.learning_rate=0.01")
+    learner = Learner(run, warm_up(run))
+    episodes = episodes_of(run, learner.players)
+    learner.update(episodes, 0.0, "full")
+    assert not [w for w in recwarn if "ratios" in str(w.message)]
+    with pytest.warns(UserWarning, match="ratios are clipped before the first step.*model.dtype=float32"):
+        learner.update(episodes, 0.0, "full")  # of a policy that is no longer the one that played
+
+
+def test_advantages_are_those_of_the_critic_before_the_first_pass_in_all_passes(homes, monkeypatch):
+    run = load_rl(more="rl.objective=ppo rl.baseline=critic rl.learning_rate=0.01")
+    learner = Learner(run, warm_up(run))
+    episodes = episodes_of(run, learner.players)
+    learner.update(episodes, 0.0, "full")  # values are 0 at first
+    before = batch_of(learner, episodes).advantage
+    assert not torch.equal(before, Batch.of(episodes, IN_ORDER).returns)
+    seen, values, loss = [], [], learner._loss
+
+    def watched(batch, *more):
+        seen.append(batch.advantage.clone())
+        values.append(learner.critic.weight.detach().clone())
+        return loss(batch, *more)
+
+    monkeypatch.setattr(learner, "_loss", watched)
+    learner.update(episodes, 0.0, "full")
+    assert len(seen) == 8 and all(torch.equal(advantage, before) for advantage in seen)
+    assert not torch.equal(values[0], values[-1])
+
+
+def test_gradient_of_the_critic_ends_at_its_head(homes):
+    run = load_rl(more="rl.objective=ppo rl.baseline=critic rl.entropy=0.0")
+    learner = Learner(run, warm_up(run))
+    batch = batch_of(learner, episodes_of(run, learner.players))
+    batch.advantage = torch.zeros_like(batch.advantage)  # so that nothing but the critic has a gradient
+    loss, _ = learner._loss(batch, torch.arange(len(batch.prompts)), 0.0, torch.tensor(len(batch.row)))
+    loss.backward()
+    assert all(p.grad.abs().max() > 0 for p in learner.critic.parameters())
+    for name, weight in models.weights(learner.policy.model, "policy").items():
+        assert weight.grad is None or not weight.grad.any(), name
+
+
+def test_a_large_gradient_of_the_critic_does_not_shrink_that_of_the_policy(homes):
+    run = load_rl(more="rl.objective=ppo rl.baseline=critic rl.epochs=1 rl.minibatches=1")
+    learner = Learner(run, warm_up(run))
+    batch = batch_of(learner, episodes_of(run, learner.players))
+    norms = []
+    for scale in (1, 1000):
+        batch.returns = batch.returns * scale
+        learner._gradient(batch, torch.arange(len(batch.prompts)), 0.0, None)
+        norms.append([p.grad.clone() for p in learner.optimizer.param_groups[0]["params"]])
+    assert all(torch.equal(a, b) for a, b in zip(*norms, strict=True))
+
+
+# --- replay ---
+
+
+def test_replay_keeps_the_newest_successes_with_the_advantages_of_their_own_batch(homes):
     run = load_rl("rl_only", more="rl.replay=3")
-    learner = Learner(run.rl, warm_up(run), 0)
-    episodes = batch_of_play(run, learner.players)
+    learner = Learner(run, warm_up(run))
+    episodes = episodes_of(run, learner.players)
     for i, episode in enumerate(episodes):
         episode.success = i % 2 == 1
-    learner.update(episodes, 0.0)
-    assert learner.replay == [episodes[3], episodes[5], episodes[7]]
+    learner.update(episodes, 0.0, "full")
+    assert [kept.episode for kept in learner.replay] == [episodes[3], episodes[5], episodes[7]]
+    batch = batch_of(learner, episodes)
+    ends = np.cumsum([len(episode) for episode in episodes])
+    for kept, i in zip(learner.replay, (3, 5, 7), strict=True):
+        assert kept.advantage == batch.advantage[ends[i - 1] : ends[i]].tolist()
+        assert kept.advantage != batch.returns[ends[i - 1] : ends[i]].tolist()
+
+
+def test_only_successes_of_the_present_stage_are_replayed(homes, monkeypatch):
+    run = load_rl("rl_only", more="rl.replay=20")
+    learner = Learner(run, warm_up(run))
+    replayed, past = [], learner._past
+    monkeypatch.setattr(learner, "_past", lambda found: replayed.append([s.stage for s in found]) or past(found))
+    for update, stage in enumerate(("easy", "easy", "full", "full")):
+        episodes = episodes_of(run, learner.players, update)
+        for i, episode in enumerate(episodes):
+            episode.success = i < 2
+        learner.update(episodes, 0.0, stage)
+    assert replayed == [[], ["easy"] * 2, [], ["full"] * 2]
+    assert [kept.stage for kept in learner.replay] == ["full"] * 4
+
+
+def test_replayed_gradient_is_that_of_the_stored_advantages(homes):
+    """-(w A log p) averaged over the steps, with ratios w that are 1 while the policy is the one that played."""
+    run = load_rl("rl_only", more="rl.replay=3")
+    learner = Learner(run, warm_up(run))
+    kept = successes(episodes_of(run, learner.players)[:3])
+    past = learner._past(kept)
+    loss = learner._replay_loss(past, torch.arange(len(past.prompts)))
+    steps = [(a, t.decision.log_prob) for s in kept for a, t in zip(s.advantage, s.episode.transitions, strict=True)]
+    assert loss.item() == pytest.approx(-sum(a * log_prob for a, log_prob in steps) / len(steps), rel=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -142,12 +252,11 @@ def test_parts_of_a_batch_add_up_to_its_gradient(homes, rows):
     """Replay among them; a large model goes forward and backward in parts for the sake of memory."""
     found = []
     for size in (0, rows):
-        run = load_rl("rl_only", more="rl.replay=3 rl.entropy=0.1")
-        learner = Learner(run.rl, warm_up(run), 0)
-        learner.rows = size
-        episodes = batch_of_play(run, learner.players)
-        learner.replay = episodes[:3]
-        log = learner.update(episodes, 0.0)
+        run = load_rl("rl_only", more=f"rl.replay=3 rl.entropy=0.1 model.micro_batch={size}")
+        learner = Learner(run, warm_up(run))
+        episodes = episodes_of(run, learner.players)
+        learner.replay = successes(episodes[:3])
+        log = learner.update(episodes, 0.0, "full")
         found.append((log, [p.grad for p in learner.optimizer.param_groups[0]["params"]]))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
     for whole, parts in zip(found[0][1], found[1][1], strict=True):

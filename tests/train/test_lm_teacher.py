@@ -76,6 +76,7 @@ def test_a_teacher_of_an_environment_without_goal_and_legend_is_told_less():
         ("The best next action is clear.", True),
         ("You should MOVE SOUTH now.", True),
         ("You should go down.", False),
+        ("You should MOVE SOUTHWARD.", False),
     ],
 )
 def test_what_gives_the_spoiler_away(text, leaks):

@@ -209,6 +209,7 @@ def test_budget_is_met_and_exceeded_by_less_than_one_batch(homes):
     assert metrics.env_steps.iloc[-1] >= 90 > metrics.env_steps.iloc[-2]
     status = json.loads((folder_of(run) / "status.json").read_text())
     assert status["env_steps"] == metrics.env_steps.iloc[-1]
+    assert status["peak_memory_mb"] > 0 and (status["peak_gpu_memory_mb"] > 0) == torch.cuda.is_available()
     played = metrics.episodes[1:] * metrics.episode_length[1:]
     assert played.to_numpy() == pytest.approx(np.diff(metrics.env_steps))
     assert metrics.val_success[[0, 3, len(metrics) - 1]].notna().all()  # at first, every third update, at last
@@ -332,7 +333,7 @@ def first_updates():
             model=ModelConfig(n_layer=1, n_head=4, d_model=32, context=96, vocab_size=512),
             rl=RLConfig(env_steps=1000, episodes_per_update=16, stage_shares=(0.2, 0.1), horizon=20, **chosen),
         )
-        learner = Learner(run.rl, warmup.warm_up(run), run.seed)
+        learner = Learner(run, warmup.warm_up(run))
         state = {"update": 0, "env_steps": 0, "reason": "", "metrics": []}
         for _ in range(5):
             rl._update(run, learner, state)

@@ -106,6 +106,16 @@ def test_prompt_tokens_get_no_loss_of_their_own(tokenizer, pairs):
     assert sft._Trainer.compute_loss(None, model, last).item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
+def test_loss_of_a_bfloat16_model_is_computed_in_float32(tokenizer, pairs):
+    model = from_scratch(SIZE, tokenizer, seed=3).to(torch.bfloat16).eval()
+    batch = pairs.collate([pairs[0], pairs[1]])
+    loss = sft._Trainer.compute_loss(None, model, batch)
+    targets = batch["labels"][:, 1:]
+    logits = model(batch["input_ids"]).logits[:, :-1][targets != sft.IGNORED]
+    expected = torch.nn.functional.cross_entropy(logits.float(), targets[targets != sft.IGNORED])
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_training_lowers_the_loss(fit):
     _, log = fit(training=replace(TRAINING, steps=40, learning_rate=3e-2))
     losses = [line["loss"] for line in log]

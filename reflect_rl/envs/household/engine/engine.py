@@ -1,7 +1,7 @@
 """TextWorld's PDDL engine, played fast: its own library decides what is legal, what happens and whether a game is won.
 
-What the original makes anew at every step is kept: the translation of a game on disk, the texts of commands and of
-feedback in memory, by every fact that they can depend on. The outputs are those of the original, which a test shows.
+The translation of a game is kept on disk, and texts are made from the few facts that they can depend on. The outputs are
+those of the original, which a test shows.
 """
 
 import gc
@@ -39,6 +39,7 @@ class Game:
         text_predicates: the predicates that texts can depend on.
         intro: what the player reads first. task: the sentence in it that sets the task.
         logic: TextWorld's own grammar and types.
+        commands: operator -> its text, for those met so far.
     """
 
     sas: bytes
@@ -51,7 +52,6 @@ class Game:
     task: str
     logic: object
     commands: dict[str, str] = field(default_factory=dict)
-    feedback: dict[tuple, str] = field(default_factory=dict)
 
     @cached_property
     def infos(self) -> dict:
@@ -272,18 +272,12 @@ class Engine:
         return self.game.commands[operator]
 
     def _feedback(self, operator: str) -> str:
-        """The text of what an operator has just done.
+        """The text of what an operator has just done, from the facts that it can depend on.
 
-        Kept by its arguments and every fact on them that a text can depend on; where it has none but agent and
-        place, by every such fact.
+        Those are on its objects and receptacles; where it has none but agent and place, on all of them.
         """
         action, arguments = self._arguments(operator)
-        about = tuple(value for (_, kind), value in arguments.items() if kind in ("receptacle", "object"))
-        facts = self._text_facts
-        if about:
-            facts = {fact for fact in facts if not set(about).isdisjoint(fact)}
-        key = (action, about, frozenset(facts))
-        if key not in self.game.feedback:
-            rule, game = self.game.logic.actions[action].feedback_rule, self.game
-            self.game.feedback[key] = _derive(game.logic, rule, facts, game.kinds, game.infos, arguments)
-        return self.game.feedback[key]
+        about = {value for (_, kind), value in arguments.items() if kind in ("receptacle", "object")}
+        facts = [fact for fact in self._text_facts if not about or not about.isdisjoint(fact)]
+        game = self.game
+        return _derive(game.logic, game.logic.actions[action].feedback_rule, facts, game.kinds, game.infos, arguments)

@@ -6,7 +6,6 @@ place of another replays them, and nothing is lost.
 """
 
 import atexit
-import gc
 import multiprocessing
 import os
 import subprocess
@@ -42,8 +41,6 @@ class Scene:
 def serve(handle: int) -> None:
     """The loop of a worker: answers what comes in at a file handle, until the other end is closed."""
     connection, engines = Connection(handle), {}
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)  # a translation makes millions of objects and few cycles: a quarter faster
 
     def answer(request: str, *arguments):
         if request == "make":

@@ -1,0 +1,116 @@
+"""A profile of an environment that has only what is required: collected, and made into tables and figures."""
+
+import json
+
+import pandas as pd
+import pytest
+from counting_game import PROFILE, SPEC
+
+from reflect_rl.core import paths
+from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.files import write_json
+from reflect_rl.core.identity import STAGES, stage_code
+from reflect_rl.envs import registry, settings
+from reflect_rl.report import protocol, results, verify, write
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A project with one profile of one environment, which has only what is required, collected."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "configs").mkdir()
+    (folder / "configs" / "tiny.yaml").write_text(PROFILE)
+    (folder / "pyproject.toml").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("REFLECT_RL_HOME", raising=False)
+        registry.register(SPEC, replace=True)
+        with pytest.raises(
+            ReflectRLError, match="no results .*'counting' in profile 'tiny'.* reproduce --profile tiny"
+        ):
+            results.results("tiny", "counting")
+        assert not (folder / "runs").exists() and not (folder / "results").exists()
+        yield results.results("tiny", "counting", collect=True)
+
+
+def test_what_an_environment_lacks_is_left_out(counted):
+    variants = set(counted.episodes.variant)
+    assert variants == {"random", "expert", "follow", "sft_rl", "reflect_rl"}
+    assert counted.episodes.provenance.isna().all() and counted.ceilings.ceiling.isna().all()
+    assert set(counted.training.stage) == {"warm-up", "full"}
+    assert counted.reflections.judges_right.dropna().isin([0, 1]).all()
+    expert = counted.episodes[counted.episodes.variant == "expert"]
+    assert (expert.success == 1).all() and set(expert.steps) == {1, 2, 3}
+
+
+def test_collecting_again_makes_the_same_bytes_and_runs_nothing(counted, monkeypatch):
+    folder = paths.results("tiny")
+    before = {path.name: path.read_bytes() for path in folder.glob("[!.]*.*")}
+    monkeypatch.setattr("reflect_rl.evaluate.panels.agents", None)
+    results.results("tiny", "counting", collect=True)
+    after = {path.name: path.read_bytes() for path in folder.glob("[!.]*.*")}
+    assert set(before) == {*results.FILES.values(), "manifest.json", "counting_episode.json"}
+    assert after == before
+
+
+def test_reading_runs_and_writes_nothing(counted, monkeypatch):
+    monkeypatch.setattr(results, "evaluate", None)
+    monkeypatch.setattr(results, "write_csv", None)
+    read = results.results("tiny", "counting")
+    pd.testing.assert_frame_equal(read.episodes, counted.episodes)
+
+
+def test_the_manifest_names_settings_code_data_and_machines(counted):
+    entry = json.loads((paths.results("tiny") / "manifest.json").read_text())["environments"]["counting"]
+    run = settings.load("tiny", "counting")
+    assert entry["code"] == {stage: stage_code(run, stage) for stage in STAGES}
+    assert set(entry["data_sha256"]) == {"seed 0", "seed 1"} and entry["seeds"] == [0, 1]
+    assert entry["settings"]["sft_rl"]["rl"]["env_steps"] == 40
+    assert len(entry["machines"]) == 1 and "CPU cores" in entry["machines"][0]
+
+
+def test_results_are_stale_where_the_code_has_changed_since(counted, monkeypatch):
+    assert not verify.stale("tiny").stale.any()
+    monkeypatch.setattr(verify, "stage_code", lambda run, stage: "changed" if stage == "rl" else stage_code(run, stage))
+    found = verify.stale("tiny").set_index("stage")
+    assert found.stale.to_dict() == {stage: stage == "rl" for stage in STAGES}
+    assert found.now["rl"] == "changed" != found.then["rl"]
+
+
+def test_results_of_before_code_was_hashed_are_stale(counted):
+    path = paths.results("tiny") / "manifest.json"
+    whole = path.read_text()
+    manifest = json.loads(whole)
+    del manifest["environments"]["counting"]["code"]
+    manifest["environments"]["lost"] = {}
+    write_json(path, manifest)
+    found = verify.stale("tiny")
+    path.write_text(whole)
+    assert found.stale.all() and set(found.then) == {"not recorded"}
+    assert set(found[found.env == "lost"].now) == {"no such environment"} and len(found) == 2 * len(STAGES)
+
+
+def test_all_tables_and_figures_are_made_from_the_raw_results(counted, monkeypatch):
+    monkeypatch.setattr(results, "evaluate", None)
+    made = write.write_all("tiny", "counting")
+    assert set(made.figures) == {"training_curves", "main_results", "reflector", "episode"}
+    assert "ceiling" in made.tables["main"] and made.tables["main"].ceiling.isna().all()
+    assert "paper (secondary source)" not in made.tables["headline"]
+    assert set(made.tables["claims"].claim) == {3} and set(made.tables["claims"].verdict) == {"undecided"}
+    drawn = {path.name for path in paths.figures("tiny").iterdir()}
+    assert drawn == {f"counting_{name}.{kind}" for name in made.figures for kind in ("png", "svg")}
+    written = {path.relative_to(paths.results("tiny")).as_posix() for path in paths.results("tiny").rglob("*.md")}
+    own = {"headline", "online_rl", "ablations", "reflector"}
+    assert written == {"claims.md"} | {f"tables/{n}.md" for n in ("main", "seeds", "runs", "prompts")} | {
+        f"tables/counting_{name}.md" for name in own
+    }
+    assert "ceiling is" not in protocol.protocol("tiny", "counting")
+    again = write.products("tiny", "counting")
+    pd.testing.assert_frame_equal(again.tables["main"], made.tables["main"])
+
+
+def test_the_kept_episode_is_the_first_test_task(counted):
+    kept = results.example_episode("tiny", "counting")
+    assert kept["task"] == SPEC.panel("full", "test")[0] and kept["variant"] == "reflect_rl"
+    assert kept["frames"][-1]["action"] == "" and len(kept["frames"]) <= 7
+    assert results.example_episode("tiny", "nothing") is None

@@ -1,0 +1,72 @@
+"""Results of several environments, collected and committed, and what is said of them."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from reflect_rl.core import paths
+from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.files import write_json
+from reflect_rl.core.identity import stage_dir
+from reflect_rl.envs import settings
+from reflect_rl.report import protocol, results
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
+    return tmp_path
+
+
+def part(env, value):
+    """Raw results of one environment, a row each."""
+    key = {"env": env, "variant": "sft_rl", "seed": 0}
+    return results.Results(**{name: pd.DataFrame([key | {"value": value}]) for name in results.FILES})
+
+
+def test_results_of_one_environment_leave_those_of_another(home):
+    profile = settings.profile("laptop")
+    folder = paths.results("laptop")
+    for env, value in (("alfworld", 1), ("taxi", 2), ("alfworld", 3)):
+        results._merge(folder, profile, env, part(env, value), {"value": value})
+    for name in results.FILES:
+        found = getattr(results.results("laptop", "taxi"), name)  # in the order of the profile, whichever came first
+        assert found[["env", "value"]].values.tolist() == [["taxi", 2], ["alfworld", 3]]
+    assert results.results("laptop", "alfworld").of("taxi").runs.value.tolist() == [2]
+    entries = json.loads((folder / "manifest.json").read_text())["environments"]
+    assert entries == {"taxi": {"value": 2}, "alfworld": {"value": 3}}
+
+
+def test_committed_results_are_read_until_others_were_collected_here(home):
+    committed = results.results("laptop", "taxi")
+    assert set(committed.episodes.env) == {"taxi", "alfworld"} and not list(home.iterdir())
+    results._merge(paths.results("laptop"), settings.profile("laptop"), "taxi", part("taxi", 1), {})
+    assert results.results("laptop", "taxi").runs.value.tolist() == [1]
+    assert len(results.results("laptop", "alfworld").episodes) == len(committed.episodes)
+
+
+def test_tables_say_what_they_were_made_on(home):
+    assert protocol.hardware("smoke", "taxi") == ""
+    assert protocol.hardware("laptop", "taxi").startswith("Made on ") and " CPU cores, " in protocol.hardware(
+        "laptop", "taxi"
+    )
+    both = protocol.protocols("laptop")
+    assert protocol.hardware("laptop", "taxi") in both and protocol.protocol("laptop", "alfworld") in both
+
+
+def test_a_protocol_says_what_the_claims_are_judged_on(home):
+    text = protocol.protocol("laptop", "taxi")
+    assert "100 fixed test tasks a setting" in text and "judged on sampled decoding within 20 steps" in text
+    assert "secondary source" in text and "measured on 100 random maps" in text
+    assert "Prompted models (smollm2-135m) are not trained and have one seed" in text
+    with pytest.raises(ReflectRLError, match="profile 'smoke' does not run 'alfworld'"):
+        protocol.protocol("smoke", "alfworld")
+
+
+def test_runs_may_have_been_made_on_another_machine_than_the_tables(home):
+    runs = [settings.load("smoke", "taxi", "sft_rl", seed) for seed in (0, 1)]
+    folders = [stage_dir(runs[0], "rl"), stage_dir(runs[0], "policy"), stage_dir(runs[1], "evaluation")]
+    for folder, gpu in zip(folders, ("NVIDIA H100", "NVIDIA H100", ""), strict=True):
+        write_json(folder / "provenance.json", {"machine": "x86_64", "cpu_cores": 16, "gpu": gpu})
+    assert results._machines(runs) == ["x86_64, 16 CPU cores, NVIDIA H100", "x86_64, 16 CPU cores, no GPU"]
