@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.provenance import peak_memory_mb, provenance
+from reflect_rl.core.runtime import peak_memory_mb, provenance
 from reflect_rl.envs.settings import load
 from reflect_rl.train import data
 from reflect_rl.train.warmup import training_log, warm_up

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.provenance import peak_memory_mb, provenance
+from reflect_rl.core.runtime import peak_memory_mb, provenance
 from reflect_rl.envs.base import EnvSpec
 from reflect_rl.envs.registry import get
 from reflect_rl.envs.settings import load

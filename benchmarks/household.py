@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.provenance import provenance
+from reflect_rl.core.runtime import provenance
 from reflect_rl.envs.household import games, store
 from reflect_rl.envs.household.engine import workers
 from reflect_rl.envs.household.engine.engine import Engine

@@ -25,7 +25,7 @@ from decisions import situations
 
 from reflect_rl.core.config import ModelConfig
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.provenance import peak_memory_mb, provenance
+from reflect_rl.core.runtime import peak_memory_mb, provenance
 from reflect_rl.envs.registry import get
 from reflect_rl.lm import models
 from reflect_rl.lm.bases import adapters

@@ -23,7 +23,7 @@ from transformers.models.lfm2.modeling_lfm2 import Lfm2DecoderLayer
 from reflect_rl.core.config import Config
 from reflect_rl.core.files import write_csv, write_text
 from reflect_rl.core.identity import stage_dir
-from reflect_rl.core.provenance import peak_memory_mb, provenance
+from reflect_rl.core.runtime import peak_memory_mb, provenance
 from reflect_rl.envs.settings import load
 from reflect_rl.lm import models, scratch
 from reflect_rl.lm.players import Encoder

@@ -1,42 +1,94 @@
-"""The README says what the committed results say."""
+"""README and docs say what the committed results say. `python tests/test_readme.py` puts today's tables into them."""
 
 import re
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from reflect_rl import config, paths
+from reflect_rl.core.config import SECTIONS
 
-README = (paths.project() / "README.md").read_text()
-
-
-@pytest.mark.parametrize(
-    "table",
-    [
-        "results/laptop/tables/taxi_headline.md",
-        "results/laptop/tables/alfworld_headline.md",
-        "results/laptop/tables/alfworld_kitchens.md",
-        "results/pretrained_cpu/tables/taxi_headline.md",
-        "benchmarks/architectures.md",
-        "benchmarks/decisions.md",
-        "benchmarks/household.md",
-        "benchmarks/pretrained.md",
-        "benchmarks/top_layer.md",
-    ],
-)
-def test_tables_in_the_readme_are_those_of_the_pipeline(table):
-    lines, *_ = (paths.project() / table).read_text().split("\n\nMemory of")
-    lines = [line for line in lines.splitlines() if line.startswith("|")]
-    assert len(lines) > 3
-    assert [line for line in lines if line not in README] == []
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TABLE = re.compile(r"<!-- table: (\S+) -->\n\n((?:\|.*\n)*)")  # a mark, and the table below it
+VERDICTS = ("reproduced", "not reproduced", "at the ceiling", "equivalent", "undecided")
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-def test_links_in_the_readme_lead_somewhere():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith(("http", "#"))]
+def table(source: str) -> str:
+    """The first table of a Markdown file, as its lines stand there."""
+    lines = (ROOT / source).read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    end = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
+    return "".join(f"{line}\n" for line in lines[first:end])
+
+
+@each_page
+def test_tables_are_those_of_the_pipeline(page):
+    marked = TABLE.findall(page.read_text())
+    assert page.read_text().count("<!-- table:") == len(marked)
+    assert [source for source, shown in marked if shown != table(source)] == []
+
+
+def test_the_readme_has_the_tables_of_both_environments_and_is_short():
+    text = PAGES[0].read_text()
+    shown = [source for source, _ in TABLE.findall(text)]
+    assert shown == [f"results/laptop/tables/{env}_headline.md" for env in ("taxi", "alfworld")]
+    prose = " ".join(line for line in TABLE.sub("", text).splitlines() if not line.startswith("|"))
+    assert len(re.sub(r"\]\([^)]*\)", "]", prose).split()) <= 900
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text())
     assert links
-    assert [link for link in links if not (paths.project() / link).exists()] == []
+    for link in links:
+        target, _, anchor = link.partition("#")
+        if target.startswith("http"):
+            continue
+        found = (page.parent / target).resolve() if target else page
+        assert found.exists(), link
+        headings = (
+            [line.lstrip("# ") for line in found.read_text().splitlines() if line.startswith("#")] if anchor else []
+        )
+        assert not anchor or anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings], link
 
 
-def test_names_in_the_readme_exist():
-    assert set(re.findall(r"`PROFILE=(\w+)`", README)) - {"mine"} <= set(config.profiles())
-    makefile = (paths.project() / "Makefile").read_text()
-    assert all(re.search(rf"^{target}:", makefile, re.M) for target in re.findall(r"^make (\w+)", README, re.M))
+def test_every_notebook_is_in_the_readme():
+    assert [n.name for n in (ROOT / "notebooks").glob("*.ipynb") if n.name not in PAGES[0].read_text()] == []
+
+
+@each_page
+def test_profiles_and_make_targets_exist(page):
+    text = page.read_text()
+    known = {path.stem for path in (ROOT / "configs").glob("*.yaml")}
+    assert set(re.findall(r"PROFILE=(\w+)", text)) - {"mine"} <= known
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in re.findall(r"(?:^|`)make (\w+)", text, re.M))
+
+
+@each_page
+def test_settings_that_are_named_exist(page):
+    known = {f"{section}.{name}" for section, cls in SECTIONS.items() for name in cls.__dataclass_fields__}
+    named = re.findall(rf"(?<![\w/.])((?:{'|'.join(SECTIONS)})\.[a-z_]+)(?![\w(])", page.read_text())
+    assert set(named) - known <= {"teacher.py"}
+
+
+def test_the_verdicts_in_the_readme_are_those_of_the_claims():
+    claims = pd.read_csv(ROOT / "results/laptop/claims.csv")
+    rows = {
+        number: cells for number, *cells in re.findall(r"^\| (\d)\. .*\| (.*) \| (.*) \|$", PAGES[0].read_text(), re.M)
+    }
+    assert set(rows) == {str(number) for number in claims.claim}
+    for number, (taxi, household) in rows.items():
+        of = claims[claims.claim == int(number)]
+        (verdict,) = of[(of.env == "taxi") & (of.setting == "full")].verdict
+        assert taxi.startswith(verdict), number
+        counts = of[of.env == "alfworld"].verdict.value_counts()
+        listed = ", ".join(f"{verdict} on {counts[verdict]}" for verdict in VERDICTS if verdict in counts)
+        assert household.startswith(listed), f"claim {number}: {listed}"
+
+
+if __name__ == "__main__":
+    for path in PAGES:
+        path.write_text(TABLE.sub(lambda m: f"<!-- table: {m[1]} -->\n\n{table(m[1])}", path.read_text()))

@@ -22,7 +22,6 @@ class Checkpoints:
     def save(self, step: int, tensors: dict[str, dict[str, torch.Tensor]], state: dict) -> None:
         """Save groups of tensors (one file each) and a JSON-serialisable state."""
         target, temporary = self.folder / f"step{step}", self.folder / f".step{step}.tmp"
-        old = [p for p in self.folder.glob("step*") if p != target]
         shutil.rmtree(temporary, ignore_errors=True)
         with writing(target, SafetensorError):
             temporary.mkdir(parents=True)
@@ -31,7 +30,7 @@ class Checkpoints:
             write_json(temporary / "state.json", {"tensors": sorted(tensors), "state": state})
             shutil.rmtree(target, ignore_errors=True)
             os.replace(temporary, target)
-        for path in old:
+        for path in {*self.folder.glob("step*")} - {target}:
             shutil.rmtree(path, ignore_errors=True)
 
     def load(self) -> tuple[dict[str, dict[str, torch.Tensor]], dict] | None:
@@ -43,9 +42,7 @@ class Checkpoints:
             saved = json.loads((path / "state.json").read_text())
             tensors = {name: load_file(path / f"{name}.safetensors") for name in saved["tensors"]}
         except (SafetensorError, OSError, ValueError) as error:
-            raise ReflectRLError(
-                f"checkpoint {path} is damaged ({error}); delete {self.folder} to train anew"
-            ) from error
+            raise ReflectRLError(f"{path} is damaged ({error}); delete {self.folder} to train anew") from error
         return tensors, saved["state"]
 
 

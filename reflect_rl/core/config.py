@@ -1,16 +1,72 @@
-"""Settings: one dataclass a section, every field with its meaning and its range."""
+"""Settings: one dataclass a section, every field with its meaning and its range (which pydantic checks)."""
 
 import dataclasses
+import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, dataclass_transform, get_args, get_origin, get_type_hints
 from urllib.parse import urlparse
 
-from reflect_rl.core import ranges
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
 from reflect_rl.core.errors import ReflectRLError, unknown
-from reflect_rl.core.ranges import Count, Flag, Fraction, Natural, Settings, Text, real, whole
 from reflect_rl.core.variants import VARIANTS, Variant
+
+
+def whole(low: int, high: int = 10**9) -> Any:
+    """The type of whole numbers from `low` to `high`; booleans are none."""
+    text = f"a whole number from {low} " + (f"to {high:,}" if high != 10**9 else "on")
+    return Annotated[int, Field(strict=True, ge=low, le=high, description=text)]
+
+
+def real(low: float, high: float, above: bool = False, below: bool = False) -> Any:
+    """The type of numbers from `low` to `high`, without `low` itself where `above`, without `high` where `below`."""
+    upper = "and below" if below else "and at most" if above else "to"
+    text = f"a number {'above' if above else 'from'} {low:g} {upper} {high:g}"
+    bounds = {"gt" if above else "ge": low, "lt" if below else "le": high}
+    read = BeforeValidator(lambda value: float(value) if isinstance(value, str) else value)  # YAML 1.1: 3e-3 is text
+    return Annotated[float, read, Field(strict=True, allow_inf_nan=False, description=text, **bounds)]
+
+
+Count = whole(1)
+Natural = whole(0)
+Seed = whole(0, 2**32 - 1)
+Fraction = real(0, 1)
+LearningRate = real(0, 1, above=True)
+Flag = Annotated[bool, Field(strict=True, description="true or false")]
+Text = Annotated[str, Field(strict=True, description="text")]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1, description="a list of whole numbers from 1 on: [15,20]")]
+Shares = Annotated[tuple[Fraction, ...], Field(description="a list of numbers from 0 to 1, such as [0.2,0.1]")]
+_hints = functools.cache(functools.partial(get_type_hints, include_extras=True))
+_adapter = functools.cache(TypeAdapter)
+
+
+def check(cls: type, section: str, name: str, value: Any) -> Any:
+    """One setting as its dataclass will hold it; raises ReflectRLError on an unknown one and out of its range."""
+    if name not in _hints(cls):
+        raise unknown(f"setting of {section}", name, _hints(cls))
+    hint, key = _hints(cls)[name], f"{section}.{name}".lstrip(".")
+    try:
+        return _adapter(hint).validate_python(value)
+    except ValidationError as error:
+        if get_origin(hint) is Literal:
+            raise unknown(key, value, get_args(hint)) from error
+        raise ReflectRLError(f"setting {key}={value!r} should be {hint.__metadata__[-1].description}") from error
+
+
+@dataclass_transform(frozen_default=True)
+class Settings:
+    """Makes each subclass a frozen dataclass that holds its fields to their ranges; `section` stands in the errors."""
+
+    def __init_subclass__(cls, section: str):
+        cls.section = section
+        dataclass(frozen=True)(cls)
+
+    def __post_init__(self):
+        for name in _hints(type(self)):
+            object.__setattr__(self, name, check(type(self), self.section, name, getattr(self, name)))
 
 
 class DataConfig(Settings, section="data"):
@@ -32,16 +88,13 @@ class Lora(Settings, section="model.lora"):
     dropout: real(0, 1, below=True)
 
 
-#: `paper` is what a summary of the paper says, `authors` what their code defaults to.
-LORA = {"paper": Lora(16, 8, 0.0), "authors": Lora(64, 16, 0.1)}
+LORA = {"paper": "16/8/0", "authors": "64/16/0.1"}  # what a summary of the paper says, and their code's default
 
 
 def lora(text: str) -> Lora:
     """A name in `LORA`, or `rank/alpha/dropout`."""
-    if text in LORA:
-        return LORA[text]
     try:
-        rank, alpha, dropout = text.split("/")
+        rank, alpha, dropout = LORA.get(text, text).split("/")
         return Lora(int(rank), int(alpha), float(dropout))
     except ValueError as error:
         raise unknown("model.lora", text, (*LORA, "rank/alpha/dropout such as 32/64/0.05")) from error
@@ -50,16 +103,14 @@ def lora(text: str) -> Lora:
 class ModelConfig(Settings, section="model"):
     """The language model of a player: from scratch, or a LoRA adapter on a pretrained base."""
 
-    #: empty for a model from scratch; else a pretrained causal LM: a name in `pretrained.PACKAGED` (`smollm2-135m`), a
-    #: folder, a GGUF file, or a hub id
+    #: empty: from scratch; else a pretrained causal LM: a name in `pretrained.PACKAGED`, folder, GGUF file or hub id
     base: Text = ""
     revision: Text = ""  #: of a hub id: a branch, tag or commit
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  #: of a base; auto: bfloat16 where the hardware has it
     quantization: Literal["none", "8bit", "4bit"] = "none"  #: of a base, by bitsandbytes on a GPU
     lora: Text = "paper"  #: a name in `LORA`, or rank, alpha and dropout such as `32/64/0.05`
     lora_targets: Text = ""  #: which modules are adapted: `all-linear`, names with commas, or empty for peft's choice
-    #: 0 makes a GPT-2 from scratch; else an LFM2 with so many short convolutions below its attention layers. They let a
-    #: token see the few before it, so a small model learns sooner to look things up
+    #: 0: a GPT-2 from scratch; else an LFM2 with so many short convolutions first: it learns sooner to look things up
     n_conv: whole(0, 1000) = 0
     n_layer: whole(1, 1000) = 2  #: attention layers
     n_head: whole(1, 1000) = 4  #: their heads
@@ -78,7 +129,8 @@ class ModelConfig(Settings, section="model"):
         if rest or (self.n_conv and width % 2):
             multiple = f"{'an even' if self.n_conv else 'a'} multiple of model.n_head={self.n_head}"
             raise ReflectRLError(f"setting model.d_model={self.d_model} should be {multiple}")
-        _check_context(self)
+        if self.max_new_tokens >= self.context:
+            raise ReflectRLError(f"setting model.max_new_tokens should be below model.context={self.context}")
 
     @property
     def name(self) -> str:
@@ -89,18 +141,12 @@ class ModelConfig(Settings, section="model"):
         return Path(self.base).name if is_path else self.base
 
 
-def _check_context(of: Settings) -> None:
-    if of.max_new_tokens >= of.context:
-        new, context = f"{of.section}.max_new_tokens={of.max_new_tokens}", f"{of.section}.context={of.context}"
-        raise ReflectRLError(f"setting {new} should be below {context}")
-
-
 class SFTConfig(Settings, section="reflector or policy"):
     """Stage 1: supervised warm-up of one player (token-level cross-entropy on the completion)."""
 
     steps: Count = 200  #: gradient steps (at most, for the reflector)
     batch_size: Count = 64
-    learning_rate: ranges.LearningRate = 5e-3
+    learning_rate: LearningRate = 5e-3
     warmup_fraction: Fraction = 0.05  #: share of `steps` with a rising learning rate; it falls linearly afterwards
     bucket: Natural = 0  #: batches among which examples are sorted by length, so that less is padded; 0: unsorted
     evaluate_every: Count = 200  #: reflector only: steps between two measurements of follow success
@@ -120,16 +166,15 @@ class RLConfig(Settings, section="rl"):
     epochs: whole(0, 1000) = 0  #: passes over a batch (in a single one PPO clips nothing); 0: by objective
     minibatches: whole(0, 1000) = 0  #: parts of a pass; 0: by objective
     clip: real(0, 1, above=True, below=True) = 0.1  #: PPO's clipping range (the authors' code: 0.1)
-    learning_rate: ranges.LearningRate = 1e-3
+    learning_rate: LearningRate = 1e-3
     learning_rate_end: Fraction = 0.1  #: at the end, as a share of `learning_rate` (linear between)
     entropy: real(0, 10) = 0.01  #: coefficient of the entropy bonus at the start
     entropy_end: real(0, 10) = 0.0  #: and at the end (linear between)
-    #: past successful episodes that are mixed into each update; 0 is off. The authors' code replays 50 of them without
-    #: off-policy correction; here by an importance weight truncated at 1
+    #: past successes in each update, by an importance weight of at most 1 (the authors' code: 50, without correction)
     replay: whole(0, 1_000_000) = 0
     max_grad_norm: real(0, 1000, above=True) = 0.3  #: gradient clipping (paper: 0.3)
     milestone: Flag = True  #: whether the environment's milestone is rewarded in training (evaluation always counts it)
-    stage_shares: ranges.Shares = ()  #: of the budget, for the environment's easier stages in order; the rest is full
+    stage_shares: Shares = ()  #: of the budget, for the environment's easier stages in order; the rest is full
     horizon: Count = 20  #: steps after which an episode of training is cut
     evaluate_every: Count = 10  #: updates between two measurements on validation tasks
     evaluation_repeats: Count = 1  #: sampled episodes a task in each measurement
@@ -137,6 +182,8 @@ class RLConfig(Settings, section="rl"):
 
     def __post_init__(self):
         super().__post_init__()
+        if sum(self.stage_shares) > 1 + 1e-9:
+            raise ReflectRLError(f"setting rl.stage_shares={list(self.stage_shares)} should sum to at most 1")
         for name, passes in zip(("epochs", "minibatches"), PASSES[self.objective], strict=True):
             object.__setattr__(self, name, getattr(self, name) or passes)
         if self.objective == "pg" and self.epochs * self.minibatches > 1:
@@ -148,7 +195,7 @@ class EvaluationConfig(Settings, section="evaluation"):
     """Stage 3: fixed panels. Greedy decoding plays each task once, sampled decoding `repeats` times."""
 
     split: Literal["train", "validation", "test"] = "test"  #: test for results, validation for every choice
-    horizons: ranges.Counts = (20,)  #: steps after which an episode is cut; each is a panel of its own
+    horizons: Counts = (20,)  #: steps after which an episode is cut; each is a panel of its own
     repeats: Count = 10
     tasks: Natural = 0  #: of each panel that are played; 0 for all
 
@@ -157,10 +204,8 @@ def without_secrets(url: str) -> None:
     """Raise ReflectRLError where an endpoint's address holds more than host and path: it is stored with results."""
     parts = urlparse(url)
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ReflectRLError(
-            f"the endpoint's address at {parts.hostname} has a user, a password or a query, which results would store; "
-            "give host and path alone, and the key in an environment variable"
-        )
+        private = f"the endpoint's address at {parts.hostname} has a user, a password or a query, which results store"
+        raise ReflectRLError(f"{private}; give host and path alone, and the key in an environment variable")
 
 
 class TeacherConfig(Settings, section="teacher"):
@@ -201,18 +246,18 @@ class PromptedConfig(Settings, section="prompted"):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_context(self)
+        if self.max_new_tokens >= self.context:
+            raise ReflectRLError(f"setting prompted.max_new_tokens should be below prompted.context={self.context}")
         without_secrets(self.endpoint)
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(Settings, section=""):
     """Everything that determines the numbers of one run."""
 
-    profile: str
-    env: str
-    variant: str
-    seed: int
+    profile: Text
+    env: Text
+    variant: Literal[tuple(VARIANTS)]
+    seed: Seed
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     reflector: SFTConfig = SFTConfig()
@@ -223,14 +268,9 @@ class Config:
     teacher: TeacherConfig = TeacherConfig()
     client: ClientConfig = ClientConfig()
     overrides: tuple[tuple[str, Any], ...] = ()  #: the settings that were given by hand, for display
-    env_code: str = ""  #: hash of the environment's code
+    env_code: Text = ""  #: hash of the environment's code
     #: dotted setting -> where its value comes from, for display; those at their default are left out
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-
-    def __post_init__(self):
-        if self.variant not in VARIANTS:
-            raise unknown("variant", self.variant, VARIANTS)
-        ranges.in_range("seed", ranges.Seed, self.seed)
 
     @property
     def arm(self) -> Variant:
@@ -258,3 +298,11 @@ class Config:
 
 SECTIONS = {f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
 DECIDING = tuple(name for name in SECTIONS if name != "client")  # those that results depend on
+
+
+def threads() -> int:
+    """Threads that torch computes with: `$REFLECT_RL_THREADS`, else 1. Another number rounds sums differently."""
+    text = os.environ.get("REFLECT_RL_THREADS") or "1"
+    if not (text.isdecimal() and 1 <= int(text) <= 1024):
+        raise ReflectRLError(f"REFLECT_RL_THREADS={text!r} should be a whole number from 1 to 1024")
+    return int(text)

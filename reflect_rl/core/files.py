@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import json
 import os
-import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,24 +23,19 @@ def writing(path: Path, *also: type[Exception]) -> Iterator[None]:
         yield
     except (OSError, *also) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ReflectRLError(
-            f"cannot write {path} ({reason}); free the place, or set REFLECT_RL_HOME to a folder of your own"
-        ) from error
+        raise ReflectRLError(f"cannot write {path} ({reason}); free space, or set another REFLECT_RL_HOME") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: a temporary file beside it, then a rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, 0o644)
+            temporary.write_bytes(content)
             os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,7 +53,7 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 
 def way_out(path: Path) -> str:
-    """What to delete so that a file is made anew: of a run the whole folder, else its rest passes for a finished run."""
+    """What to delete so that a file is made anew: of a run the folder, or its rest passes for a finished run."""
     for folder in path.parents:
         if (folder / RUN_MARK).is_file() or path == folder / RUN_MARK:
             return f"delete the run folder {folder} and run again to make it anew"

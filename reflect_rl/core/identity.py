@@ -1,7 +1,4 @@
-"""The identity of a result: the settings and the code that decide it, and the run folder that follows from them.
-
-Code counts by its syntax trees, over all that a module imports inside its package; comments and docstrings do not.
-"""
+"""The identity of a result: the settings and the code that decide it, and the run folder that follows from them."""
 
 import ast
 import contextlib
@@ -12,27 +9,20 @@ import linecache
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import resolve_name
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from reflect_rl.core import paths, runtime
-from reflect_rl.core.config import Config
+from reflect_rl.core import paths
+from reflect_rl.core.config import Config, threads
 from reflect_rl.core.errors import ReflectRLError, unknown
 from reflect_rl.core.files import RUN_MARK, write_json, writing
 
 PLAIN = int | float | str | tuple  # constants whose text says what they are
-
-# --- code ---
-
-
-def _hash(text: str) -> str:
-    return sha256(text.encode()).hexdigest()
 
 
 def canonical(node: Any) -> str:
@@ -72,26 +62,15 @@ def _parsed(name: str, path: Path, root: Path, modified: int) -> tuple[str, set[
         elif isinstance(node, ast.ImportFrom):
             base = resolve_name("." * node.level + (node.module or ""), package)
             imported |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    top = name.split(".")[0]
-    return _hash(canonical(tree)), {other for other in imported if other.split(".")[0] == top and _find(other, root)}
-
-
-def _module(name: str, path: Path, root: Path) -> tuple[str, set[str]]:
-    """`_parsed` of a file as it is now or, where this process has it loaded, as it was when first asked for."""
-    now = _parsed(name, path, root, path.stat().st_mtime_ns)
-    module = sys.modules.get(name)
-    if getattr(module, "__file__", None) != str(path):
-        return now
-    loaded = vars(module.__spec__).setdefault("as_loaded", now)  # a module that is loaded again has a new spec
-    if loaded != now:
-        warnings.warn(f"{name} was edited after it was loaded; restart Python to run the new code", stacklevel=2)
-    return loaded
+    imported = {other for other in imported if other.split(".")[0] == name.split(".")[0] and _find(other, root)}
+    return sha256(canonical(tree).encode()).hexdigest(), imported
 
 
 def module_hashes(modules: Iterable[str], root: Path = paths.PACKAGE.parent) -> dict[str, str]:
     """Hashes of modules and of all that they import inside their packages, below `root`: dotted name -> hash, sorted.
 
-    The library's `core` and its `__init__`s, which hold docstrings, decide no numbers and are left out.
+    The library's `core` and its `__init__`s, which hold docstrings, decide no numbers and are left out. What this
+    process has loaded counts as it was when first asked for.
     """
     queue, hashes = [*modules], {}
     for name in queue:  # which grows on the way
@@ -100,14 +79,19 @@ def module_hashes(modules: Iterable[str], root: Path = paths.PACKAGE.parent) -> 
             raise ReflectRLError(f"no module {name} below {root}, on whose code results depend")
         if ours and (name.startswith("reflect_rl.core.") or path.name == "__init__.py"):
             continue
-        hashes[name], imported = _module(name, path, root)
+        module, now = sys.modules.get(name), _parsed(name, path, root, path.stat().st_mtime_ns)
+        is_loaded = getattr(module, "__file__", None) == str(path)
+        known = vars(module.__spec__).setdefault("as_loaded", now) if is_loaded else now  # a reload brings a new spec
+        if known != now:
+            warnings.warn(f"{name} was edited after it was loaded; restart Python to run it anew", stacklevel=2)
+        hashes[name], imported = known
         queue += imported.difference(queue)
     return dict(sorted(hashes.items()))
 
 
 def code_hash(modules: Iterable[str], root: Path = paths.PACKAGE.parent) -> str:
     """One hash of all `module_hashes`."""
-    return _hash(repr(module_hashes(modules, root)))
+    return sha256(repr(module_hashes(modules, root)).encode()).hexdigest()
 
 
 def code_of_objects(objects: Iterable[Callable]) -> str:
@@ -120,7 +104,7 @@ def code_of_objects(objects: Iterable[Callable]) -> str:
     queue = [*objects]
     for thing in queue:  # which grows on the way
         if isinstance(thing, functools.partial):
-            given = [*thing.args, *thing.keywords.values()]
+            given = (*thing.args, *thing.keywords.values())
             found.add(f"arguments {[value for value in given if isinstance(value, PLAIN)]}")
             queue += [thing.func, *filter(callable, given)]
             continue
@@ -142,7 +126,7 @@ def code_of_objects(objects: Iterable[Callable]) -> str:
             found |= {f"constant {name} {value!r}" for name, value in named.items() if isinstance(value, PLAIN)}
             others = [v for v in named.values() if isinstance(v, FunctionType | type) and v not in queue]
             queue += [other for other in others if other.__module__ == thing.__module__]
-    return _hash(repr(sorted(found)))
+    return sha256(repr(sorted(found)).encode()).hexdigest()
 
 
 def _functions(thing: FunctionType | type) -> list[FunctionType]:
@@ -158,43 +142,33 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*(_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
 
 
-# --- stages ---
-
-
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """A step of a run that is made once and then read."""
 
     sections: tuple[str, ...]  #: the settings that decide it, where its variant has a use for them
     modules: tuple[str, ...]  #: the roots of the code that decides it
-    place: str  #: the folder above its seed's: `data`, `warmup` or `variant`, the last two by the names of these
+    group: str  #: whose it is: `data`, or that of the `{warmup}` or `{variant}`; empty where of no seed either
 
 
 _DATA, _PLAYERS = ("data", "model"), ("data", "model", "reflector", "policy", "rl")
 STAGES = {
     "data": Stage(_DATA, ("reflect_rl.train.data",), "data"),
-    "reflector": Stage((*_DATA, "reflector"), ("reflect_rl.train.warmup",), "warmup"),
-    "policy": Stage((*_DATA, "policy"), ("reflect_rl.train.warmup",), "warmup"),
-    "rl": Stage(_PLAYERS, ("reflect_rl.train.rl",), "variant"),
-    "evaluation": Stage((*_PLAYERS, "prompted", "evaluation"), ("reflect_rl.evaluate.panels",), "variant"),
+    "reflector": Stage((*_DATA, "reflector"), ("reflect_rl.train.warmup",), "{warmup}"),
+    "policy": Stage((*_DATA, "policy"), ("reflect_rl.train.warmup",), "{warmup}"),
+    "rl": Stage(_PLAYERS, ("reflect_rl.train.rl",), "{variant}"),
+    "evaluation": Stage((*_PLAYERS, "prompted", "evaluation"), ("reflect_rl.evaluate.panels",), "{variant}"),
     "probes": Stage((), ("reflect_rl.evaluate.probes",), ""),
-    "reflections": Stage((*_DATA, "reflector", "evaluation"), ("reflect_rl.evaluate.probes",), "warmup"),
+    "reflections": Stage((*_DATA, "reflector", "evaluation"), ("reflect_rl.evaluate.probes",), "{warmup}"),
 }
-WITHOUT_TORCH = ("data", "probes")  # stages whose numbers no number of threads can change
 
 
 def _stage(config: Config, stage: str) -> Stage:
     """A stage that the variant of a run has; raises ReflectRLError where it has no such stage."""
     if stage not in STAGES:
         raise unknown("stage", stage, STAGES)
-    if STAGES[stage].place == "warmup" and config.arm.warmup is None:
+    if STAGES[stage].group == "{warmup}" and config.arm.warmup is None:
         raise ReflectRLError(f"variant {config.variant!r} has no warm-up; choose one that has, such as 'reflect_rl'")
     return STAGES[stage]
-
-
-def _group(config: Config, stage: Stage) -> str:
-    """The folder above the seed's; empty for what is the same for every variant and seed."""
-    return {"data": "data", "warmup": config.arm.warmup, "variant": config.variant, "": ""}[stage.place]
 
 
 def _identity(config: Config, stage: str) -> dict:
@@ -204,39 +178,36 @@ def _identity(config: Config, stage: str) -> dict:
     used = {"data": learns, "model": learns, "policy": bool(arm.warmup), "rl": arm.rl, "prompted": arm.prompted}
     used["reflector"] = arm.reflection and bool(arm.warmup)
     settings = config.sections(*(name for name in known.sections if used.get(name, True)))
-    settings[known.place] = _group(config, known)
+    settings["group"] = known.group.format(warmup=arm.warmup, variant=config.variant)
     if stage == "probes":
-        settings = {"env": config.env, "split": config.evaluation.split, "tasks": config.evaluation.tasks}
-    threads = {} if stage in WITHOUT_TORCH else {"threads": runtime.threads()}
-    return {"settings": settings, "code": stage_code(config, stage)} | threads
+        settings = {"env": config.env, "split": config.evaluation.split, "tasks": config.evaluation.tasks, "group": ""}
+    identity = {"settings": settings, "code": stage_code(config, stage)}
+    return identity if stage in ("data", "probes") else identity | {"threads": threads()}  # these two need no torch
 
 
 def stage_code(config: Config, stage: str) -> str:
     """Hash of the code that decides a stage: the library's and the environment's."""
     known = _stage(config, stage)
     teacher = ("reflect_rl.train.lm_teacher",) if config.teacher.model and "data" in known.sections else ()
-    return _hash(f"{code_hash((*known.modules, *teacher))} {config.env_code}")[:16]
+    return sha256(f"{code_hash((*known.modules, *teacher))} {config.env_code}".encode()).hexdigest()[:16]
 
 
 def stage_key(config: Config, stage: str) -> str:
     """10 hex digits of the settings, the code and the number of threads that decide a stage."""
-    return _hash(json.dumps(_identity(config, stage), sort_keys=True))[:10]
+    return sha256(json.dumps(_identity(config, stage), sort_keys=True).encode()).hexdigest()[:10]
 
 
 def stage_dir(config: Config, stage: str) -> Path:
-    """Where a stage's products are: with other settings or other code another folder, so that nothing is overwritten.
-
-    What was made before is found again when a change is undone.
-    """
-    group, folder = _group(config, _stage(config, stage)), paths.runs(config.profile, config.env)
-    folder = folder / group / f"seed{config.seed}" if group else folder
+    """Where a stage's products are: other settings or code, another folder; a change undone finds its own."""
+    group = _identity(config, stage)["settings"]["group"]
+    folder = paths.runs(config.profile, config.env) / (f"{group}/seed{config.seed}" if group else "")
     return folder / f"{stage}-{stage_key(config, stage)}"
 
 
 @contextlib.contextmanager
 def locked_run_dir(config: Config, stage: str) -> Iterator[Path]:
     """Make a stage's folder and hold it, with its identity in `config.json`; other processes wait for what it makes."""
-    from reflect_rl.core.provenance import provenance  # here: it takes seconds (torch), and a folder's name needs none
+    from reflect_rl.core.runtime import provenance  # here: it takes seconds (torch), and a folder's name needs none
 
     folder = stage_dir(config, stage)
     with writing(folder):

@@ -35,16 +35,8 @@ def weights() -> Path:  # small trained players that are committed
 
 
 def cache(name: str) -> Path:
-    """What is fetched or generated once for every profile: an environment's files, models, replies."""
+    """What is fetched or generated once for every profile: an environment's files, `models`, `replies` of endpoints."""
     return home() / "data" / name
-
-
-def models() -> Path:  # pretrained ones that were fetched or de-quantised
-    return cache("models")
-
-
-def replies() -> Path:  # of endpoints, by the content of their requests
-    return cache("replies")
 
 
 def runs(profile: str, env: str) -> Path:

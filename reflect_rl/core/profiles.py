@@ -1,6 +1,5 @@
 """Profiles: settings in YAML, merged in layers of which the later one wins and says what it replaces."""
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping
@@ -11,12 +10,9 @@ import pydantic
 import yaml
 
 from reflect_rl.core import paths
-from reflect_rl.core.config import SECTIONS, Config
+from reflect_rl.core.config import SECTIONS, Config, Seed, check
 from reflect_rl.core.errors import ReflectRLError, unknown
-from reflect_rl.core.ranges import Seed, check
 from reflect_rl.core.variants import VARIANTS
-
-BUDGET = "rl.env_steps"
 
 
 def _each_once(values: tuple) -> tuple:
@@ -26,18 +22,16 @@ def _each_once(values: tuple) -> tuple:
 
 
 VariantName = Literal[tuple(VARIANTS)]
-Names = Annotated[tuple[str, ...], pydantic.AfterValidator(_each_once)]
 Variants = Annotated[tuple[VariantName, ...], pydantic.AfterValidator(_each_once)]
 Seeds = Annotated[tuple[Seed, ...], pydantic.AfterValidator(_each_once)]
-Settings = dict[str, Any]
 
 
 class Section(pydantic.BaseModel, extra="allow"):
     """What a profile sets for an environment: a mapping for each section of `Config`, and what is named here."""
 
-    __pydantic_extra__: dict[str, Settings]
+    __pydantic_extra__: dict[str, dict[str, Any]]
     variants: Variants | None = None
-    variant_overrides: dict[VariantName, Settings] = {}
+    variant_overrides: dict[VariantName, dict[str, Any]] = {}
 
 
 class Grid(pydantic.BaseModel, extra="forbid"):
@@ -53,7 +47,7 @@ class Profile:
     """What a profile runs: environments x variants x seeds. An environment's section may name `variants` of its own."""
 
     name: str
-    envs: Names
+    envs: Annotated[tuple[str, ...], pydantic.AfterValidator(_each_once)]
     variants: Variants
     seeds: Seeds
     own_variants: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -61,7 +55,8 @@ class Profile:
     tuning: dict[str, Grid] = field(default_factory=dict)
 
     def variants_of(self, env: str) -> tuple[str, ...]:
-        return self.own_variants.get(env, self.variants)
+        own = self.sections[env].variants if env in self.sections else None
+        return self.own_variants.get(env, own or self.variants)
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
         """The seeds of a variant; a model that is prompted and not trained has one."""
@@ -76,24 +71,19 @@ def chosen(profile: Profile, env: str) -> tuple[str, ...]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would take the later one without a word."""
-
     def construct_mapping(self, node, deep=False):
+        """Refuse a key that stands twice, of which YAML would take the later one without a word."""
         keys = [key.value for key, _ in node.value]
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise yaml.YAMLError(f"{twice[0]} twice in the mapping of line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
 
 
-def names() -> list[str]:
-    """The profiles that there are."""
-    return sorted(path.stem for path in paths.configs().glob("*.yaml"))
-
-
 def _read(name: str) -> Profile:
-    if name not in names():
-        raise unknown("profile", name, names())
-    return _parsed(name, (paths.configs() / f"{name}.yaml").read_bytes())
+    known = {path.stem: path for path in sorted(paths.configs().glob("*.yaml"))}
+    if name not in known:
+        raise unknown("profile", name, known)
+    return _parsed(name, known[name].read_bytes())
 
 
 @functools.cache
@@ -115,22 +105,20 @@ def _parsed(name: str, content: bytes) -> Profile:
 def _section(name: str, env: str, defaults: Mapping[str, Any]) -> Section:
     """An environment's section of a profile; raises where neither it nor the environment says how long to train."""
     section = _read(name).sections.get(env, Section())
-    if not section.model_fields_set and BUDGET not in defaults:
-        raise ReflectRLError(
-            f"configs/{name}.yaml has no section {env!r} with the settings of that environment; write one as in "
-            f"configs/template.yaml (or give the environment a default for {BUDGET})"
-        )
+    if not section.model_fields_set and "rl.env_steps" not in defaults:
+        lacking = f"configs/{name}.yaml has no section {env!r} with the settings of that environment"
+        raise ReflectRLError(f"{lacking}; write one as in configs/template.yaml, or give it a default for rl.env_steps")
     return section
 
 
 def profile(name: str) -> Profile:
     """The grid of a profile; raises on an unknown name, variant, or environment without a section."""
     found = _read(name)
-    sections = {env: _section(name, env, {}) for env in found.envs}
-    own = {env: section.variants for env, section in sections.items() if section.variants}
-    if any("reflect_rl" not in variants for variants in (found.variants, *own.values())):
-        raise ReflectRLError(f"configs/{name}.yaml leaves out 'reflect_rl', which all others are compared with; add it")
-    return dataclasses.replace(found, own_variants=own)
+    for env in found.envs:
+        _section(name, env, {})
+        if "reflect_rl" not in found.variants_of(env):
+            raise ReflectRLError(f"configs/{name}.yaml leaves out 'reflect_rl', with which others are compared; add it")
+    return found
 
 
 def parse(overrides: str) -> list[tuple[str, Any]]:
@@ -147,9 +135,9 @@ def parse(overrides: str) -> list[tuple[str, Any]]:
     return sorted(pairs.items(), key=lambda pair: pair[0])
 
 
-def _merge(layers: Mapping[str, Settings]) -> tuple[dict[str, Any], dict[str, str]]:
+def _merge(layers: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
     """Dotted settings by the place that gives them, of which later ones win: the sections, and where each is from."""
-    sections: dict[str, Settings] = {section: {} for section in SECTIONS}
+    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     places, sources = {}, {}
     for place, settings in layers.items():
         for key, value in settings.items():
@@ -175,28 +163,24 @@ def load(
     defaults: Mapping[str, Any] | None = None,
     env_code: str = "",
 ) -> Config:
-    """The settings of one run, merged from (each wins over those before it) the dataclasses' defaults, the environment's
-    `defaults`, the profile's section, what the variant leaves out, the section's `variant_overrides`, `overrides`.
+    """The settings of one run, in layers of which each wins over those before it.
 
-    Raises:
-        ReflectRLError: an unknown profile, variant or setting, or a value out of its range.
+    They are the dataclasses' defaults, the environment's `defaults`, the profile's section of the environment, what the
+    variant leaves out, the section's `variant_overrides`, and `overrides`. Raises ReflectRLError on an unknown profile,
+    variant or setting, and on a value out of its range.
     """
     variant, _, model = variant.partition(":")
-    if variant not in VARIANTS:
-        raise unknown("variant", variant, VARIANTS)
-    if model and not VARIANTS[variant].prompted:
+    if variant not in VARIANTS or (model and not VARIANTS[variant].prompted):
         prompted = [f"{name}:<model>" for name, arm in VARIANTS.items() if arm.prompted]
-        raise unknown("variant", f"{variant}:{model}", prompted)
+        raise unknown("variant", f"{variant}:{model}".rstrip(":"), [*VARIANTS, *prompted])
     pairs = tuple(parse(f"{overrides} prompted.model={model}" if model else overrides))
-    section, given = _section(profile, env, defaults or {}), {}
-    for part, settings in section.model_extra.items():
-        given |= {f"{part}.{name}": value for name, value in settings.items()}
+    section = _section(profile, env, defaults or {})
+    given = {f"{part}.{name}": value for part, own in section.model_extra.items() for name, value in own.items()}
+    without = {} if VARIANTS[variant].curriculum else {"rl.milestone": False, "rl.stage_shares": ()}
     layers = {
         f"the environment {env}": defaults or {},
         f"configs/{profile}.yaml, section {env}": given,
-        f"the variant {variant}": {}
-        if VARIANTS[variant].curriculum
-        else {"rl.milestone": False, "rl.stage_shares": ()},
+        f"the variant {variant}": without,
         f"configs/{profile}.yaml, variant_overrides of {variant}": section.variant_overrides.get(variant, {}),
         "override": dict(pairs),
     }
@@ -213,11 +197,7 @@ def describe(config: Config) -> list[tuple[str, Any, str]]:
 
 
 def tuning(name: str, env: str = "") -> list[tuple[str, str, int, str, str]]:
-    """The tuning grids of a profile: (env, variant, seed, overrides, slug) of every run.
-
-    Raises:
-        ReflectRLError: there is none, or none of `env`.
-    """
+    """The tuning grids of a profile: (env, variant, seed, overrides, slug) of every run; raises where there is none."""
     found = profile(name)
     grids = {key: grid for key, grid in found.tuning.items() if key in chosen(found, env)}
     if not grids:
@@ -226,7 +206,6 @@ def tuning(name: str, env: str = "") -> list[tuple[str, str, int, str, str]]:
     jobs = []
     for env, of in grids.items():
         for variant, seed, point in itertools.product(of.variants, of.seeds, itertools.product(*of.grid.values())):
-            values = [str(value).replace(" ", "") for value in point]
-            settings = [f"{key}={value}" for key, value in zip(of.grid, values, strict=True)]
+            settings = [f"{key}={str(value).replace(' ', '')}" for key, value in zip(of.grid, point, strict=True)]
             jobs.append((env, variant, seed, " ".join(settings), ",".join(settings)))
     return jobs

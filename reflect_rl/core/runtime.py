@@ -1,42 +1,39 @@
-"""What numbers depend on besides settings and code: the number of threads, and the global generators."""
+"""The process that computes: its threads and generators, what its results are quoted with, and progress bars."""
 
 import contextlib
 import os
+import platform
 import random
-from collections.abc import Iterator
+import resource
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 
 import numpy as np
+import torch
+from tqdm.auto import tqdm
 
+from reflect_rl.core import paths
+from reflect_rl.core.config import threads
 from reflect_rl.core.errors import ReflectRLError
 
+PACKAGES = ("torch", "transformers", "tokenizers", "peft", "gymnasium", "numpy", "scipy", "pandas", "matplotlib")
 
-def threads() -> int:
-    """Threads that torch computes with: `$REFLECT_RL_THREADS`, else 1, whatever `OMP_NUM_THREADS` says.
 
-    Sums over more threads round differently, so a run's identity holds this number. Runs are small and many: side by
-    side with a thread each they are done sooner than one after the other.
+def fix_arithmetic() -> None:
+    """Let torch compute with `threads()` and AVX2, so that every way of starting gives the same digits.
+
+    Wider instructions (AVX-512) sum in another order and are no faster at these sizes; bfloat16 keeps what it has.
     """
-    text = os.environ.get("REFLECT_RL_THREADS") or "1"
-    if not (text.isdecimal() and 1 <= int(text) <= 1024):
-        raise ReflectRLError(f"REFLECT_RL_THREADS={text!r} should be a whole number from 1 to 1024")
-    return int(text)
-
-
-def set_threads() -> None:
-    """Let torch compute with `threads()`, so that every way of starting gives the same digits."""
-    import torch  # here, since a run's identity asks for `threads` alone and torch takes seconds to import
-
+    os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")  # read at torch's first operation
+    os.environ.setdefault("MKL_CBWR", "AVX2")
     torch.set_num_threads(threads())
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run code that draws from the global generators (model initialisation, `Trainer`) from `seed` on.
-
-    Those of Python, numpy and torch, on the CPU and on every GPU, are left as they were found.
-    """
-    import torch
-
+    """Seed the generators of Python, numpy and torch, on the CPU and on every GPU, and restore them afterwards."""
     python, numpy_state = random.getstate(), np.random.get_state()
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     try:
@@ -50,3 +47,44 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy_state)
+
+
+def _git(*words: str) -> str | None:
+    """What git says; None without a git binary, a project or a repository."""
+    try:
+        return subprocess.run(["git", *words], cwd=paths.project(), capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.SubprocessError, ReflectRLError):
+        return None
+
+
+def provenance() -> dict:
+    """Versions, git state (`git_clean` is None without git or a repository) and hardware, as plain JSON."""
+    status = _git("status", "--porcelain")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "git_commit": (_git("rev-parse", "HEAD") or "").strip(),
+        "git_clean": None if status is None else not status,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+    }
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KB on Linux, in bytes on macOS
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def peak_gpu_memory_mb() -> float:
+    """Peak of the GPU memory that this process's tensors took, in MB; 0 without a GPU."""
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+
+
+def progress(items: Iterable, description: str, **options) -> Iterable:
+    """A progress bar on standard error or in the notebook, with tqdm's options."""
+    disable = os.environ.get("TQDM_DISABLE", "") not in ("", "0")  # tqdm itself obeys that on terminals only
+    return tqdm(items, desc=description, leave=False, disable=disable, **options)

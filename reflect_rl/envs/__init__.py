@@ -8,12 +8,5 @@ from reflect_rl.envs.settings import load
 
 __all__ = ["Drawing", "EnvSpec", "Reported", "Situation", "check", "get", "load", "names", "register"]
 
-registry.offer(
-    "taxi", "reflect_rl.envs.taxi.spec:SPEC", "reflect_rl/DangerousTaxi-v0", "reflect_rl.envs.taxi.env:DangerousTaxi"
-)
-registry.offer(
-    "alfworld",
-    "reflect_rl.envs.household.spec:SPEC",
-    "reflect_rl/Household-v0",
-    "reflect_rl.envs.household.env:Household",
-)
+registry.offer("taxi", "reflect_rl.envs.taxi.spec:SPEC", "reflect_rl/DangerousTaxi-v0")
+registry.offer("alfworld", "reflect_rl.envs.household.spec:SPEC", "reflect_rl/Household-v0")

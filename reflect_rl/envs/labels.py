@@ -2,21 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from zlib import crc32
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A rule for the labels of legal actions.
+    """A rule for the labels of legal actions."""
 
-    Attributes:
-        of: legal actions -> the numbers of their labels, all different.
-        names: the text of each label; numbers are below their count.
-    """
-
-    of: Callable[[Sequence[str]], tuple[int, ...]]
-    names: tuple[str, ...]
+    of: Callable[[Sequence[str]], tuple[int, ...]]  #: legal actions -> the numbers of their labels, all different
+    names: tuple[str, ...]  #: the text of each label; numbers are below their count
 
     def texts(self, numbers: Sequence[int]) -> list[str]:
         return [self.names[number] for number in numbers]
@@ -41,18 +36,19 @@ def by_name(label_key: Callable[[str], str], most: int) -> Labels:
     Where two legal actions meet, the later one takes the next free label. A small model from scratch learns which label
     a name has much sooner than to look it up in a list of dozens; a pretrained one may not need it.
     """
+    return Labels(partial(_by_name, label_key, most), bracketed(most))
 
-    @cache
-    def hashed(action: str) -> int:
-        return crc32(label_key(action).encode()) % most
 
-    def of(actions: Sequence[str]) -> tuple[int, ...]:
-        taken: dict[int, None] = {}
-        for action in actions:
-            number = hashed(action)
-            while number in taken:
-                number = (number + 1) % most
-            taken[number] = None
-        return tuple(taken)
+def _by_name(label_key: Callable[[str], str], most: int, actions: Sequence[str]) -> tuple[int, ...]:
+    taken: dict[int, None] = {}
+    for action in actions:
+        number = _hashed(label_key, action) % most
+        while number in taken:
+            number = (number + 1) % most
+        taken[number] = None
+    return tuple(taken)
 
-    return Labels(of, bracketed(most))
+
+@cache
+def _hashed(label_key: Callable[[str], str], action: str) -> int:
+    return crc32(label_key(action).encode())

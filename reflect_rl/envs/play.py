@@ -22,19 +22,16 @@ def act(spec: EnvSpec, env: gym.Env, now: Situation, action: int) -> Situation |
     observation, _, terminated, truncated, info = env.step(action)
     if terminated or truncated:
         return None
-    last_action = now.actions[action]
-    return _situation(spec, env, now.task, now.index + 1, observation, info["actions"], last_action, feedback)
+    return _situation(spec, env, now.task, now.index + 1, observation, info["actions"], now.actions[action], feedback)
 
 
 @cache
 def expert_steps(spec: EnvSpec, task: str) -> int:
     """Length in steps of the expert's own episode; an expert that does not finish is cut at ten times the horizon."""
-    env = spec.make(horizon=10 * spec.horizon)
+    env, steps = spec.make(horizon=10 * spec.horizon), 0
     now: Situation | None = begin(spec, env, task)
-    steps = 0
     while now is not None:
-        now = act(spec, env, now, now.actions.index(now.expert_action))
-        steps += 1
+        now, steps = act(spec, env, now, now.actions.index(now.expert_action)), steps + 1
     env.close()
     return steps
 

@@ -23,12 +23,10 @@ AT_A_TIME = 128  # episodes that are played in lockstep
 
 
 def agents(config: Config) -> dict[str, Agent]:
-    """The agent of a variant by decoding, trained where that has not been done yet.
+    """The agents of a variant by decoding (`sampled`, `greedy`), trained where that has not been done yet.
 
-    The untrained variants know one decoding each: `random` samples; `oracle`, `expert` and `follow` are deterministic.
-
-    Raises:
-        ReflectRLError: `oracle` in an environment that has none.
+    `random` only samples; `oracle`, `expert` and `follow` are deterministic. Raises `ReflectRLError` for `oracle` in an
+    environment that has none.
     """
     spec = get(config.env)
     if config.variant == "random":
@@ -42,24 +40,17 @@ def agents(config: Config) -> dict[str, Agent]:
     if config.arm.prompted:
         return prompted.agents(config)
     players = rl.train(config) if config.arm.rl else warmup.warm_up(config)
-    return {
-        "sampled": PlayersAgent(players.policy, players.reflector),
-        "greedy": PlayersAgent(players.policy, players.reflector, greedy=True),
-    }
+    return {name: PlayersAgent(players.policy, players.reflector, name == "greedy") for name in ("sampled", "greedy")}
 
 
 def frames(episode: Episode) -> list[dict]:
     """An episode as `film_strip` draws it: one frame a step, and the last observation."""
-    steps = [
-        {
-            "observation": t.observation,
-            "reflection": t.decision.reflection,
-            "action": t.actions[t.decision.action] if t.decision.action < len(t.actions) else "(no legal action)",
-            "reward": t.reward,
-        }
-        for t in episode.transitions
-    ]
-    return [*steps, {"observation": episode.last_observation, "reflection": "", "action": "", "reward": 0.0}]
+    steps = []
+    for t in episode.transitions:
+        action = t.actions[t.decision.action] if t.decision.action < len(t.actions) else "(no legal action)"
+        steps.append((t.observation, t.decision.reflection, action, t.reward))
+    names = ("observation", "reflection", "action", "reward")
+    return [dict(zip(names, step, strict=True)) for step in [*steps, (episode.last_observation, "", "", 0.0)]]
 
 
 def cut(episode: Episode, horizon: int) -> tuple[bool, float, int, str]:
@@ -70,20 +61,20 @@ def cut(episode: Episode, horizon: int) -> tuple[bool, float, int, str]:
 
 
 def evaluate(config: Config) -> pd.DataFrame:
-    """Raw episodes of one variant and seed on the panels of `config.evaluation`; made once, then read.
+    """Raw episodes of one variant and seed on the panels of `config.evaluation`, columns `EPISODE_COLUMNS`.
 
-    Columns: `EPISODE_COLUMNS`. Every (task, repeat) has its own generator, the same for all variants.
+    Every (task, repeat) has its own generator, the same for all variants.
     """
     with locked_run_dir(config, "evaluation") as folder:
         path, counted = folder / "episodes.csv.gz", folder / "prompts.csv"
         if not (path.exists() and counted.exists()):
             chosen = agents(config)
-            encoders = {id(a.policy.encode): a.policy.encode for a in chosen.values() if isinstance(a, PlayersAgent)}
-            for encode in encoders.values():
+            encoders = [agent.policy.encode for agent in chosen.values() if isinstance(agent, PlayersAgent)]
+            for encode in encoders:
                 encode.forget()  # what training has read is not counted
             episodes = _evaluate(config, chosen)
-            counts = pd.DataFrame([encode.counts() for encode in encoders.values()], columns=PROMPT_COUNTS)
-            files.write_csv(counted, counts)
+            one = encoders[:1]  # of the policy that both decodings share
+            files.write_csv(counted, pd.DataFrame([encode.counts() for encode in one], columns=PROMPT_COUNTS))
             files.write_csv(path, episodes)
     return files.read_csv(path)
 
@@ -91,7 +82,7 @@ def evaluate(config: Config) -> pd.DataFrame:
 def _evaluate(config: Config, chosen: dict[str, Agent]) -> pd.DataFrame:
     spec, panel = get(config.env), config.evaluation
     tasks = {setting: spec.panel(setting, panel.split, panel.tasks) for setting in spec.settings}
-    played = []
+    played = {wanted: [] for wanted in itertools.product(spec.settings, chosen)}
     for decoding, agent in chosen.items():
         repeats = panel.repeats if decoding == "sampled" else 1
         keys = [(s, i, r) for s in spec.settings for r in range(repeats) for i in range(len(tasks[s]))]
@@ -99,13 +90,13 @@ def _evaluate(config: Config, chosen: dict[str, Agent]) -> pd.DataFrame:
             part = keys[first : first + AT_A_TIME]
             rngs = [np.random.default_rng([config.seed, 6, i, r]) for _, i, r in part]
             episodes = play(spec, agent, [tasks[s][i] for s, i, _ in part], rngs, max(panel.horizons))
-            played += [(s, decoding, r, episode) for (s, _, r), episode in zip(part, episodes, strict=True)]
+            for (setting, _, repeat), episode in zip(part, episodes, strict=True):
+                played[setting, decoding].append((repeat, episode))
     rows = []
-    for wanted in itertools.product(spec.settings, chosen, panel.horizons):
-        for setting, decoding, repeat, episode in played:
-            if (setting, decoding) == wanted[:2]:
-                success, total, steps, ended = cut(episode, horizon := wanted[2])
-                key = [config.env, setting, config.variant, config.model_name, config.seed, panel.split]
-                outcome = [int(success), round(total, 4), steps, ended, spec.source_of(episode.task)]
-                rows.append([*key, episode.task, horizon, decoding, repeat, *outcome])
+    for (setting, decoding), horizon in itertools.product(played, panel.horizons):
+        key = [config.env, setting, config.variant, config.model_name, config.seed, panel.split]
+        for repeat, episode in played[setting, decoding]:
+            success, total, steps, ended = cut(episode, horizon)
+            outcome = [int(success), round(total, 4), steps, ended, spec.source_of(episode.task)]
+            rows.append([*key, episode.task, horizon, decoding, repeat, *outcome])
     return pd.DataFrame(rows, columns=EPISODE_COLUMNS)

@@ -17,9 +17,7 @@ from reflect_rl.lm.players import Reflector
 from reflect_rl.lm.prompts import advised_action, reflection_prompt
 from reflect_rl.train import warmup
 
-REFLECTION_COLUMNS = [
-    "env", "variant", "seed", "situation", "phase", "names_best", "judges_right", "names_fatal",
-]  # fmt: skip
+REFLECTION_COLUMNS = ["env", "variant", "seed", "situation", "phase", "names_best", "judges_right", "names_fatal"]
 
 
 def probe(config: Config) -> Iterator[tuple[gym.Env, Situation]]:
@@ -31,29 +29,20 @@ def probe(config: Config) -> Iterator[tuple[gym.Env, Situation]]:
     spec = get(config.env)
     env = spec.make(horizon=10_000)
     rng = np.random.default_rng(7)  # the same probes for every seed and variant
-
-    def walk(task: str, length: int) -> Situation:
-        now = begin(spec, env, task)
-        for _ in range(length):
-            now = act(spec, env, now, spec.expert_action(env))
-        return now
-
     for task in spec.panel(spec.training_setting, config.evaluation.split, config.evaluation.tasks):
         for length in range(expert_steps(spec, task)):
-            now = walk(task, length)
+            now = begin(spec, env, task)
+            for _ in range(length):
+                now = act(spec, env, now, spec.expert_action(env))
             yield env, now
-            slips = spec.slips_of(env, now.actions)
-            if slips:
+            if slips := spec.slips_of(env, now.actions):
                 after = act(spec, env, now, int(rng.choice(slips)))
                 if after is not None and after.action_feedback == "wrong":
                     yield env, after
 
 
 def probes(config: Config) -> list[tuple[Situation, tuple[int, ...], tuple[int, ...]]]:
-    """The probed situations of the panel, each with the indices of its good and its safe actions.
-
-    They are the same for all variants and seeds: made once, then read.
-    """
+    """The probed situations, each with the indices of its good and its safe actions: the same for all variants."""
     with locked_run_dir(config, "probes") as folder:
         path = folder / "probes.json"
         if not path.exists():
@@ -67,11 +56,10 @@ def probes(config: Config) -> list[tuple[Situation, tuple[int, ...], tuple[int, 
 
 
 def judge_reflector(config: Config, reflector: Reflector) -> pd.DataFrame:
-    """What the reflector of a seed says in the probed situations; one row a situation, 0/1 in the last columns.
+    """What a reflector says in the probed situations; one row a situation, 0/1 in the last columns.
 
-    `names_best`: the advice is as good as any that a player can know; `judges_right`: the verdict on the last action
-    ("Starting", "was right", "was wrong") is the true one, empty where the environment's teacher does not speak so;
-    `names_fatal`: the advice would end the episode.
+    `names_best`: the advice is a good action; `judges_right`: it says truly whether the last action was right ("Starting",
+    "was right", "was wrong"), empty where the environment's teacher does not say so; `names_fatal`: the advice is unsafe.
     """
     rows, teacher = probes(config), get(config.env).teacher
     prompts = [reflection_prompt(now.observation, now.last_action) for now, _, _ in rows]
@@ -87,7 +75,7 @@ def judge_reflector(config: Config, reflector: Reflector) -> pd.DataFrame:
 
 
 def reflector_probes(config: Config) -> pd.DataFrame:
-    """`judge_reflector` for the reflector of a variant and seed; made once, then read."""
+    """`judge_reflector` for the reflector of a variant and seed."""
     with locked_run_dir(config, "reflections") as folder:
         path = folder / "reflections.csv.gz"
         if not path.exists():

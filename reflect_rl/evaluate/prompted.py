@@ -9,7 +9,6 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -29,56 +28,51 @@ ACT = "Answer with the label of the action that brings you nearest to the goal, 
 THINK = "Say in one or two short sentences what your last action did, whether it was good, and what to do next."
 
 
-@dataclass(frozen=True)
-class WorkedExample:
-    """A situation with a teacher's words on it."""
+def worked_examples(spec: EnvSpec, count: int) -> list[tuple[Situation, str]]:
+    """Situations with the teacher's reflections: of `count` training tasks, early, midway and late on the expert's way.
 
-    situation: Situation
-    reflection: str
-
-
-def worked_examples(spec: EnvSpec, count: int) -> list[WorkedExample]:
-    """Examples from `count` training tasks, taken early, midway and late on the expert's way; the same at every call."""
+    They are the same at every call.
+    """
     env, found = spec.make(horizon=10_000), []
-    tasks = spec.panel(spec.headline, "train")
-    for i, task in enumerate(str(task) for task in np.random.default_rng(8).permutation(tasks)[:count]):
+    tasks = np.random.default_rng(8).permutation(spec.panel(spec.headline, "train"))[:count]
+    for i, task in enumerate(map(str, tasks)):
         now = begin(spec, env, task)
         for _ in range(i * (expert_steps(spec, task) - 1) // max(count - 1, 1)):
             now = act(spec, env, now, spec.expert_action(env))
-        found.append(WorkedExample(now, spec.teacher(now)))
+        found.append((now, spec.teacher(now)))
     return found
 
 
 class Conversation:
     """What a model that knows nothing of an environment is told: the goal, worked examples, the state."""
 
-    def __init__(self, spec: EnvSpec, shown: Sequence[WorkedExample], labels: Labels):
+    def __init__(self, spec: EnvSpec, shown: Sequence[tuple[Situation, str]], labels: Labels):
         self.rules = f"You play a text game. {spec.goal}\n{spec.legend}"
         self.shown, self.labels = shown, labels
 
     def thought(self, observation: str, last_action: str) -> list[Message]:
         """Asks what to think of the situation."""
-        messages = [_said("system", f"{self.rules}\n{THINK}")]
-        for example in self.shown:
-            s = example.situation
-            messages += [_said("user", _state(s.observation, s.last_action)), _said("assistant", example.reflection)]
-        return [*messages, _said("user", _state(observation, last_action))]
+        shown = [(_state(s.observation, s.last_action), reflection) for s, reflection in self.shown]
+        return self._messages(THINK, shown, _state(observation, last_action))
 
     def action(
         self, observation: str, last_action: str, actions: Sequence[str], thought: str | None, labels: Sequence[str]
     ) -> list[Message]:
         """Asks for the label of an action."""
-        messages = [_said("system", f"{self.rules}\n{ACT}")]
-        for example in self.shown:
-            s, reflection = example.situation, None if thought is None else example.reflection
+        shown = []
+        for s, reflection in self.shown:
             names = self.labels.texts(self.labels.of(s.actions))
-            messages.append(_said("user", _choice(s.observation, s.last_action, s.actions, reflection, names)))
-            messages.append(_said("assistant", f"Answer: {names[s.actions.index(s.expert_action)]}"))
-        return [*messages, _said("user", _choice(observation, last_action, actions, thought, labels))]
+            its_thought = None if thought is None else reflection
+            question = _choice(s.observation, s.last_action, s.actions, its_thought, names)
+            shown.append((question, f"Answer: {names[s.actions.index(s.expert_action)]}"))
+        return self._messages(ACT, shown, _choice(observation, last_action, actions, thought, labels))
 
-
-def _said(role: str, content: str) -> Message:
-    return {"role": role, "content": content}
+    def _messages(self, instruction: str, shown: list[tuple[str, str]], question: str) -> list[Message]:
+        """The rules, worked (question, answer) pairs, and the question."""
+        said = [("system", f"{self.rules}\n{instruction}")]
+        for asked, answer in shown:
+            said += [("user", asked), ("assistant", answer)]
+        return [{"role": role, "content": content} for role, content in [*said, ("user", question)]]
 
 
 def _state(observation: str, last_action: str) -> str:
@@ -94,13 +88,11 @@ def _choice(observation: str, last_action: str, actions: Sequence[str], thought:
 def written(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
     """A conversation as the text that a model on this machine continues, by its chat template where it has one."""
     if tokenizer.chat_template is None:
-        lines = [
-            f"{m['role'].capitalize()}: {m['content']}" if m["role"] != "system" else m["content"] for m in messages
-        ]
-        return "\n\n".join([*lines, "Assistant:"])
+        begins = {"system": "", "user": "User: ", "assistant": "Assistant: "}
+        return "\n\n".join([*(begins[m["role"]] + m["content"] for m in messages), "Assistant:"])
     text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    begins = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("a")["input_ids"] else None
-    return text.removeprefix(begins or "")  # which the tokenizer adds by itself
+    start = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("a")["input_ids"] else None
+    return text.removeprefix(start or "")  # which the tokenizer adds by itself
 
 
 class EndpointAgent:
@@ -119,13 +111,11 @@ class EndpointAgent:
             return list(pool.map(self._decide, active, attempts))
 
     def _decide(self, episode: ActiveEpisode, attempt: int) -> Decision:
-        ask, state = self.endpoint.reply, (episode.observation, episode.last_action)
-        thought = None
+        ask, state, thought = self.endpoint.reply, (episode.observation, episode.last_action), None
         if self.reflecting:
             thought = " ".join(ask(self.talk.thought(*state), self.max_new_tokens, self.temperature, attempt).split())
         names = self.talk.labels.texts(self.talk.labels.of(episode.actions))
-        question = self.talk.action(*state, episode.actions, thought, names)
-        answer = ask(question, 16, self.temperature, attempt)
+        answer = ask(self.talk.action(*state, episode.actions, thought, names), 16, self.temperature, attempt)
         chosen = choice(answer, episode.actions, names)
         return Decision(len(episode.actions) if chosen is None else chosen, reflection=thought or "")
 
@@ -146,39 +136,36 @@ def choice(answer: str, actions: Sequence[str], labels: Sequence[str]) -> int | 
 
 def _common(encode: Encoder, prompt: Callable[..., str], more: tuple) -> list[int]:
     """The tokens that the prompts of all situations begin with."""
-    first, second = encode([prompt(observation, "", *more) for observation in ("+", "x")])
+    pairs = zip(*encode([prompt(observation, "", *more) for observation in ("+", "x")]), strict=False)
     encode.forget()
-    return [a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))]
+    return [a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]
 
 
 def agents(config: Config) -> dict[str, Agent]:
-    """The agent of a prompted variant by decoding."""
+    """The agents of a prompted variant by decoding: `sampled` and `greedy`."""
     spec, settings, reflecting = get(config.env), config.prompted, config.arm.reflection
     shown = worked_examples(spec, settings.examples) if config.arm.few_shot else []
     if settings.endpoint:
         talk = Conversation(spec, shown, in_order(LETTERS))
         endpoint = Endpoint(settings.endpoint, settings.model, config.client)
+        temperatures = {"sampled": 1.0, "greedy": 0.0}
         return {
             name: EndpointAgent(endpoint, talk, reflecting, settings.max_new_tokens, temperature)
-            for name, temperature in (("sampled", 1.0), ("greedy", 0.0))
+            for name, temperature in temperatures.items()
         }
     model = config.prompted_model
     tokenizer = tokenizers.load_tokenizer(model)
-    labels = labels_for(tokenizer, spec.labels)
-    talk = Conversation(spec, shown, labels)
+    talk = Conversation(spec, shown, labels_for(tokenizer, spec.labels))
     base = bases.load_base(model).eval()
-    policy = Policy(base, tokenizer, model.context, labels)
+    policy = Policy(base, tokenizer, model.context, talk.labels)
     reflector = Reflector(base, tokenizer, model.context, model.max_new_tokens) if reflecting else None
     prompts = Format(
         lambda *state: written(talk.thought(*state), tokenizer),
         lambda *state: written(talk.action(*state), tokenizer) + "Answer:",
     )
-    asked = (("move", "stay"), "" if reflecting else None, ("A", "B"))
     if set(getattr(base.config, "layer_types", None) or ["full_attention"]) == {"full_attention"}:
+        asked = (("move", "stay"), "" if reflecting else None, ("A", "B"))
         policy.prefix = Prefix(base, _common(policy.encode, prompts.policy, asked))
         if reflector is not None:
             reflector.prefix = Prefix(base, _common(reflector.encode, prompts.reflection, ()))
-    return {
-        name: PlayersAgent(policy, reflector, greedy=name == "greedy", prompts=prompts)
-        for name in ("sampled", "greedy")
-    }
+    return {name: PlayersAgent(policy, reflector, name == "greedy", prompts) for name in ("sampled", "greedy")}

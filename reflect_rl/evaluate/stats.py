@@ -1,8 +1,7 @@
 """Means, intervals and tests of success over seeds and task panels: pure functions of `(num_seeds, num_tasks)`.
 
-Tasks of one seed share its trained players, so it is seeds that are counted: intervals are Student's over the means of
-seeds, since a bootstrap of five covers too seldom. Where seeds do not differ at all, what is left is how few the tasks
-are: Wilson's.
+Tasks of one seed share its trained players, so it is seeds that are counted, by Student's interval: a bootstrap of five
+covers too seldom. Where seeds do not differ at all, what is left is how few the tasks are: Wilson's.
 """
 
 from collections.abc import Callable
@@ -27,10 +26,7 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval (Wilson 1927, equation 4) of a rate of `successes` in `n` independent trials.
-
-    `successes` need not be whole: a task that was played several times counts with its mean.
-    """
+    """Wilson's score interval (1927, equation 4) of `successes` in `n` trials; a task played often counts by its mean."""
     if n < 1 or not 0 <= successes <= n:
         raise ReflectRLError(f"{successes} successes of {n} episodes; give 0 <= successes <= n and n >= 1")
     rate, z = successes / n, stats.norm.ppf((1 + confidence) / 2)
@@ -42,8 +38,8 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, f
 def rate_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval:
     """Mean success of one arm `(num_seeds, num_tasks)` and its interval.
 
-    Student's over seeds; Wilson's over tasks where there is one seed or where seeds do not differ: episodes of one task
-    are no independent trials, so many repeats of few tasks do not narrow it.
+    Student's over seeds; Wilson's over tasks where there is one seed or where seeds do not differ (repeats of a task are
+    no independent trials, so they do not narrow it).
     """
     scores = _checked(scores)
     mean, by_seed = float(scores.mean()), scores.mean(axis=1)
@@ -64,14 +60,12 @@ def newcombe(a: Interval, b: Interval) -> Interval:
 def paired_difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Interval:
     """Mean of `a - b`, both `(num_seeds, num_tasks)` with the same seeds and tasks, and its interval.
 
-    Student's over the seeds' differences, at most 1 apart from 0; `newcombe` where all seeds differ by the same, which
-    says nothing of their spread. A single seed has none: `(mean, nan, nan)`.
+    Student's over the seeds' differences, cut at -1 and 1; `newcombe` where all seeds differ by the same, which says
+    nothing of their spread. A single seed has none: `(mean, nan, nan)`.
     """
     a, b = _checked(a), _checked(b)
     if a.shape != b.shape:
-        raise ReflectRLError(
-            f"paired scores have shapes {a.shape} and {b.shape}; give both for the same seeds and tasks"
-        )
+        raise ReflectRLError(f"paired scores of shapes {a.shape} and {b.shape}; give both for the same seeds and tasks")
     by_seed = (a - b).mean(axis=1)
     if len(by_seed) > 1 and np.allclose(by_seed, by_seed[0], rtol=0, atol=1e-12):
         return newcombe(rate_interval(a, confidence), rate_interval(b, confidence))
@@ -82,11 +76,8 @@ def paired_difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) ->
 def p_value(interval_at: Callable[[float], Interval]) -> float:
     """Two-sided p of a difference: the `alpha` at which its interval of confidence `1 - alpha` just touches 0.
 
-    So it is below 0.05 where the 95% interval leaves out 0; for Student's interval it is the p of the t-test. Not below
-    1e-12; NaN where the interval is.
-
-    Args:
-        interval_at: confidence -> (difference, lower, upper bound).
+    `interval_at` takes a confidence. For Student's interval it is the p of the t-test. Not below 1e-12; NaN where the
+    interval is.
     """
     difference, low, _ = interval_at(0.95)
     if np.isnan(low):
@@ -94,11 +85,11 @@ def p_value(interval_at: Callable[[float], Interval]) -> float:
     if difference == 0:
         return 1.0
 
-    def nearest(alpha: float) -> float:
+    def nearest_to_0(alpha: float) -> float:
         _, low, high = interval_at(1 - alpha)
         return low if difference > 0 else -high
 
-    return 1e-12 if nearest(1e-12) > 0 else float(brentq(nearest, 1e-12, 1, xtol=1e-13))
+    return 1e-12 if nearest_to_0(1e-12) > 0 else float(brentq(nearest_to_0, 1e-12, 1, xtol=1e-13))
 
 
 def holm(p: np.ndarray) -> np.ndarray:

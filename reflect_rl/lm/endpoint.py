@@ -113,7 +113,7 @@ class Endpoint:
 
     def _place(self, content: dict) -> Path:
         name = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        return paths.replies() / name[:2] / f"{name}.json"
+        return paths.cache("replies") / name[:2] / f"{name}.json"
 
     def _ask(self, request: dict) -> dict:
         import openai

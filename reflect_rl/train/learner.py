@@ -64,7 +64,7 @@ class Success:
 class Learner:
     """The policy with its optimizer, the successes that it replays, and its critic where the baseline is one.
 
-    The critic is a linear head on the policy's last hidden state; its gradient ends there and does not reach the policy.
+    The critic is a linear head on the policy's last hidden state; its gradient does not reach the policy.
     """
 
     def __init__(self, config: Config, players: PlayerPair):

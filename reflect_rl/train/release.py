@@ -9,7 +9,7 @@ from reflect_rl.core.config import Config
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import digest, read_json, verify, write_json
 from reflect_rl.core.identity import stage_code, stage_dir
-from reflect_rl.core.provenance import provenance
+from reflect_rl.core.runtime import provenance
 from reflect_rl.lm.models import PLAYERS, load_weights
 from reflect_rl.train import rl
 from reflect_rl.train.warmup import PlayerPair, players_with

@@ -13,8 +13,7 @@ from reflect_rl.core.config import Config
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import write_csv, write_json
 from reflect_rl.core.identity import locked_run_dir, stage_dir
-from reflect_rl.core.progress import progress
-from reflect_rl.core.provenance import peak_gpu_memory_mb, peak_memory_mb
+from reflect_rl.core.runtime import peak_gpu_memory_mb, peak_memory_mb, progress
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs.registry import get
 from reflect_rl.lm import distributed, models

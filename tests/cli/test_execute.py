@@ -36,7 +36,7 @@ def last_line(capfd) -> str:
 
 def test_bars_leave_no_widgets_in_an_executed_notebook(write, tmp_path):
     # a bar in a notebook sends thousands of messages, more than nbval waits for
-    bar = "from reflect_rl.core.progress import progress\nprint(sum(progress(range(3), 'work')))"
+    bar = "from reflect_rl.core.runtime import progress\nprint(sum(progress(range(3), 'work')))"
     output = tmp_path / "story.ipynb"
     assert main(["execute", str(write("cheese = 'none'", bar)), str(output)]) == 0
     cells = [cell for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "code"]

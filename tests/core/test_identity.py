@@ -345,7 +345,7 @@ def test_a_run_folder_says_what_it_belongs_to(monkeypatch, tmp_path):
         with identity.locked_run_dir(RUN, "rl") as folder:
             assert folder == stage_dir(RUN, "rl")
     found = files.read_json(folder / "config.json")
-    assert found["settings"]["rl"]["clip"] == 0.1 and found["settings"]["variant"] == "reflect_rl"
+    assert found["settings"]["rl"]["clip"] == 0.1 and found["settings"]["group"] == "reflect_rl"
     assert found["threads"] == 1 and found["code"] == identity.stage_code(RUN, "rl")
     assert files.read_json(folder / "provenance.json")["packages"]["torch"]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from reflect_rl.core import paths, provenance, runtime
+from reflect_rl.core import paths, runtime
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.progress import progress
+from reflect_rl.core.runtime import progress
 
 # --- threads ---
 
@@ -32,7 +32,7 @@ def test_an_odd_number_of_threads_is_named(monkeypatch, text):
 def test_every_way_of_starting_computes_with_as_many_threads():
     """In Jupyter torch took all cores, in `make reproduce` one: other digits for the same seed."""
     code = (
-        "import torch\nfrom reflect_rl.core.runtime import set_threads\nset_threads()\nprint(torch.get_num_threads())"
+        "import torch\nfrom reflect_rl.core.runtime import fix_arithmetic\nfix_arithmetic()\nprint(torch.get_num_threads())"
     )
     environment = {k: v for k, v in os.environ.items() if k != "REFLECT_RL_THREADS"} | {"OMP_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -83,7 +83,7 @@ def test_gpu_generators_are_seeded_and_restored_with_the_others(monkeypatch):
 
 
 def test_provenance_is_json_and_names_versions_threads_and_machine():
-    found = json.loads(json.dumps(provenance.provenance()))
+    found = json.loads(json.dumps(runtime.provenance()))
     assert found["packages"]["torch"].startswith("2.")
     assert found["cpu_cores"] >= 1 and found["threads"] >= 1
     assert len(found["git_commit"]) in (0, 40)  # an exported tree has no repository
@@ -91,7 +91,7 @@ def test_provenance_is_json_and_names_versions_threads_and_machine():
 
 def test_without_git_or_a_repository_nothing_is_said_of_either(monkeypatch, tmp_path):
     def said():
-        found = provenance.provenance()
+        found = runtime.provenance()
         return found["git_commit"], found["git_clean"]
 
     with monkeypatch.context() as patch:
@@ -102,12 +102,12 @@ def test_without_git_or_a_repository_nothing_is_said_of_either(monkeypatch, tmp_
 
 
 def test_memory_is_measured(monkeypatch):
-    assert 10 < provenance.peak_memory_mb() < 1e6
+    assert 10 < runtime.peak_memory_mb() < 1e6
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert provenance.peak_gpu_memory_mb() == 0
+    assert runtime.peak_gpu_memory_mb() == 0
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**20)
-    assert provenance.peak_gpu_memory_mb() == 3
+    assert runtime.peak_gpu_memory_mb() == 3
 
 
 # --- paths and progress ---
@@ -116,7 +116,7 @@ def test_memory_is_measured(monkeypatch):
 def test_products_go_below_home_and_caches_are_shared(monkeypatch, tmp_path):
     monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
     assert paths.runs("smoke", "game") == tmp_path / "runs" / "smoke" / "game"
-    assert (paths.cache("game"), paths.models()) == (tmp_path / "data" / "game", tmp_path / "data" / "models")
+    assert paths.cache("game") == tmp_path / "data" / "game"
     assert paths.configs() == paths.project() / "configs" and paths.weights() == paths.project() / "weights"
 
 

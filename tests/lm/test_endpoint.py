@@ -100,7 +100,7 @@ def test_replies_are_kept_by_content_and_outlive_the_process():
 def test_a_damaged_reply_is_asked_for_anew():
     with server() as (url, asked):
         Endpoint(url, "m").reply(HELLO, 8)
-        (kept,) = paths.replies().glob("*/*.json")
+        (kept,) = paths.cache("replies").glob("*/*.json")
         kept.write_text("{")
         assert Endpoint(url, "m").reply(HELLO, 8) == "fine" and len(asked) == 2
 
@@ -267,11 +267,11 @@ def test_replies_are_kept_by_what_was_asked_and_not_by_how():
     refusing = []
     with server(refuses=lambda body: newer(body) if refusing else None) as (url, asked):
         Endpoint(url, "m").reply(HELLO, 8)
-        (kept,) = paths.replies().glob("*/*.json")
+        (kept,) = paths.cache("replies").glob("*/*.json")
         kept.unlink()
         refusing.append(True)
         Endpoint(url, "m").reply(HELLO, 8)
-        assert list(paths.replies().glob("*/*.json")) == [kept]
+        assert list(paths.cache("replies").glob("*/*.json")) == [kept]
         again, before = Endpoint(url, "m"), len(asked)
         again.reply(HELLO, 8)
         assert again.usage.at_default_temperature == 1 and len(asked) == before

@@ -28,7 +28,7 @@ def test_the_published_model_has_a_pinned_revision(env):
 DRY_RUN = """
 import json, sys
 from reflect_rl.core.identity import stage_dir
-from reflect_rl.core.provenance import peak_memory_mb
+from reflect_rl.core.runtime import peak_memory_mb
 from reflect_rl.envs.settings import load
 from reflect_rl.lm import models
 from reflect_rl.train import rl, warmup
@@ -59,10 +59,12 @@ def test_the_papers_settings_at_full_size_take_one_step_of_everything(tmp_path, 
     with torch.device("meta"):
         model = GPT2LMHeadModel(size).to(torch.bfloat16)
     model.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
+    some = 0.02 * torch.randn(1_000_003, generator=torch.Generator().manual_seed(0), dtype=torch.bfloat16)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            weight.fill_(1.0) if "ln_" in name and "weight" in name else weight.normal_(0, 0.02, generator=generator)
+            times = -(-weight.numel() // len(some))
+            fresh = torch.ones_like(weight) if "ln_" in name and "weight" in name else some.repeat(times)
+            weight.copy_(fresh.view(-1)[: weight.numel()].view_as(weight))
     model.save_pretrained(tmp_path / "gpt2-xl")
     del model
     few = "data.trajectories=20 data.negatives=10 data.sft_examples=40"

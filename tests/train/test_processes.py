@@ -35,7 +35,8 @@ def test_two_processes_give_the_parameters_of_one(tmp_path, monkeypatch, kind):
     settings = TINY
     if kind == "lora":
         settings += f" model.base={make_base(tmp_path / 'base')} {ON_BASE}"
-        settings += " rl.episodes_per_update=1 rl.horizon=2 rl.env_steps=8"  # so that a process has nothing to do
+        # so that a process has nothing to do
+        settings += " rl.episodes_per_update=1 rl.horizon=2 rl.env_steps=8 rl.baseline=critic"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     failed = train(two, settings, launcher)
     assert failed.returncode and "warm up in one process first (notebook 02)" in failed.stderr + failed.stdout

@@ -11,11 +11,11 @@ from gymnasium.envs.toy_text.taxi import TaxiEnv
 from reflect_rl.core.errors import ReflectRLError, unknown
 
 ACTIONS = ("move south", "move north", "move east", "move west", "pick up", "drop off")
-PICK_UP, DROP_OFF = 4, 5
-ABOARD = 4
+PICK_UP = 4
+ABOARD = 4  # the passenger's place in Gymnasium's encoding of a state
 LANDMARKS = "RGYB"
 MODES = ("pickup", "dropoff", "full")
-SPLITS = {"train": 140, "validation": 60, "test": 100}
+SPLITS = {"train": slice(0, 140), "validation": slice(140, 200), "test": slice(200, 300)}
 REWARD_SCALE = 20
 
 
@@ -27,29 +27,24 @@ def _gymnasium_taxi() -> TaxiEnv:
 
 @cache
 def starts(split: str) -> tuple[int, ...]:
-    """Initial states of a split, as Gymnasium numbers them.
-
-    The 300 initial states are ordered by the SHA-256 of their number, so the split never changes.
-    """
+    """Initial states of a split, as Gymnasium numbers them, in the order of the SHA-256 of their number."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     initial = [s for s, p in enumerate(_gymnasium_taxi().initial_state_distrib) if p > 0]
     ordered = sorted(initial, key=lambda s: sha256(f"DangerousTaxi {s}".encode()).hexdigest())
-    first = sum(size for name, size in SPLITS.items() if list(SPLITS).index(name) < list(SPLITS).index(split))
-    return tuple(ordered[first : first + SPLITS[split]])
+    return tuple(ordered[SPLITS[split]])
 
 
 @cache
 def tasks(mode: str, split: str) -> tuple[str, ...]:
     """Task ids of a mode and split, such as `full-231`.
 
-    Drop-off tasks put the passenger of each start aboard; starts that then coincide are listed once.
+    `pickup` ends with the pickup, `dropoff` begins with the passenger aboard (equal ones listed once), `full` is both.
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
-    states = starts(split)
+    states, taxi = starts(split), _gymnasium_taxi()
     if mode == "dropoff":
-        taxi = _gymnasium_taxi()
         decoded = (tuple(taxi.decode(s)) for s in states)
         states = dict.fromkeys(int(taxi.encode(row, col, ABOARD, goal)) for row, col, _, goal in decoded)
     return tuple(f"{mode}-{state}" for state in states)
@@ -58,9 +53,7 @@ def tasks(mode: str, split: str) -> tuple[str, ...]:
 def parse_task(task: str) -> tuple[str, int]:
     """`full-231` -> (`full`, 231); raises where the id names no start of that mode."""
     mode, _, number = str(task).partition("-")
-    if mode not in MODES:
-        raise unknown("mode", mode, MODES)
-    if not (number.isdigit() and any(task in tasks(mode, split) for split in SPLITS)):
+    if not any(task in tasks(mode, split) for split in SPLITS):
         raise ReflectRLError(f"unknown taxi task {task!r}; take one from reflect_rl.envs.taxi.env.tasks(mode, split)")
     return mode, int(number)
 
@@ -69,46 +62,31 @@ def parse_task(task: str) -> tuple[str, int]:
 def grid(state: int, was_aboard: bool) -> str:
     """All of the state as five lines of text; see the legend in `spec`.
 
-    `was_aboard` tells a passenger that was set down again from one that has not been picked up yet:
-    only the first pickup is rewarded.
+    `was_aboard` tells a passenger that was set down again, whom to pick up is not rewarded, from one that still waits.
     """
     taxi = _gymnasium_taxi()
     row, col, passenger, goal = taxi.decode(state)
+    occupants = {(row, col): "T" if passenger == ABOARD else "t"}
+    places = dict(zip(taxi.locs, LANDMARKS, strict=True))
+    tags = {taxi.locs[goal]: "d"}
+    if passenger != ABOARD:
+        tags[taxi.locs[passenger]] = "*" if passenger == goal else "s" if was_aboard else "w"
     lines = []
     for i in range(5):
-        line = "|"
-        for j in range(5):
-            here = taxi.locs.index((i, j)) if (i, j) in taxi.locs else None
-            occupant = "." if (i, j) != (row, col) else "T" if passenger == ABOARD else "t"
-            place = "." if here is None else LANDMARKS[here]
-            if here is None:
-                tag = "."
-            elif here == passenger:
-                tag = "*" if here == goal else "s" if was_aboard else "w"
-            else:
-                tag = "d" if here == goal else "."
-            line += occupant + place + tag + taxi.desc[1 + i, 2 * j + 2].decode() + " "
-        lines.append(line.rstrip())
+        cells = ["".join(layer.get((i, j), ".") for layer in (occupants, places, tags)) for j in range(5)]
+        walls = [taxi.desc[1 + i, 2 * j + 2].decode() for j in range(5)]
+        lines.append("|" + " ".join(cell + wall for cell, wall in zip(cells, walls, strict=True)))
     return "\n".join(lines)
 
 
 def describe(observation: str) -> dict:
-    """Read a grid back: taxi (row, column), aboard, passenger's landmark, destination, set_down, delivered."""
-    facts = {"aboard": False, "passenger": None, "destination": None, "set_down": False, "delivered": False}
-    for i, line in enumerate(observation.splitlines()):
-        for j in range(5):
-            occupant, place, tag = line[1 + 5 * j : 4 + 5 * j]
-            if occupant != ".":
-                facts["taxi"] = (i, j)
-                facts["landmark"] = None if place == "." else place
-                facts["aboard"] = occupant == "T"
-            if tag in "ws*":
-                facts["passenger"] = place
-                facts["set_down"] = tag == "s"
-            if tag in "d*":
-                facts["destination"] = place
-                facts["delivered"] = tag == "*"
-    return facts
+    """Read a grid back: the taxi's (row, column), aboard, the passenger's landmark (None if aboard), destination."""
+    cells = {(i, j): row[1 + 5 * j : 4 + 5 * j] for i, row in enumerate(observation.splitlines()) for j in range(5)}
+    taxi = next(at for at, (occupant, _, _) in cells.items() if occupant in "tT")
+    tagged = {tag: place for _, place, tag in cells.values()}
+    passenger = tagged.get("w") or tagged.get("s") or tagged.get("*")
+    destination = tagged.get("d") or tagged.get("*")
+    return {"taxi": taxi, "aboard": cells[taxi][0] == "T", "passenger": passenger, "destination": destination}
 
 
 def _transition(state: int, action: int) -> int:
@@ -125,16 +103,11 @@ def _distances(mode: str) -> dict[int, int]:
     """Least number of steps to success from every state, by breadth-first search backwards from the goals."""
     taxi = _gymnasium_taxi()
     before: dict[int, list[int]] = {}
-    for state in taxi.P:
-        if not _delivered(state):
-            for action in range(len(ACTIONS)):
-                after = _transition(state, action)
-                if after != state:
-                    before.setdefault(after, []).append(state)
-    aboard = [s for s in taxi.P if taxi.decode(s)[2] == ABOARD]
-    goals = aboard if mode == "pickup" else [s for s in taxi.P if _delivered(s)]
-    distance = dict.fromkeys(goals, 0)
-    queue = deque(goals)
+    for state in (s for s in taxi.P if not _delivered(s)):
+        for after in {_transition(state, action) for action in range(len(ACTIONS))} - {state}:
+            before.setdefault(after, []).append(state)
+    goals = [s for s in taxi.P if (taxi.decode(s)[2] == ABOARD if mode == "pickup" else _delivered(s))]
+    distance, queue = dict.fromkeys(goals, 0), deque(goals)
     while queue:
         state = queue.popleft()
         for previous in before.get(state, ()):
@@ -153,42 +126,25 @@ def shortest(task: str) -> int:
 class DangerousTaxi(gym.Env):
     """The taxi environment of the paper, in text.
 
-    Observation: the grid (`spaces.Text`). Action: an index into `info["actions"]`; all six are legal in
-    every state, and knowing which of them are fatal is the task. `reset(options={"task": "full-231"})`
-    starts that very episode; without it the task is drawn from `split` by the environment's own generator.
-
-    Args:
-        mode: of the tasks that are drawn; `pickup` ends with the pickup, `dropoff` begins with the passenger aboard,
-            `full` is both.
-        split: where tasks are drawn from when `reset` names none.
-        horizon: steps after which the episode is truncated.
-        milestone: whether the first pickup is rewarded.
+    Observation: the grid. Action: an index into `info["actions"]`; all six are legal in every state, and knowing which
+    of them are fatal is the task. `reset(options={"task": "full-231"})` starts that very episode; without it, a full
+    one is drawn from the training tasks. Episodes are truncated after `horizon` steps; `milestone` says whether the
+    first pickup is rewarded.
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 4}
+    metadata = {"render_modes": []}
 
-    def __init__(self, mode="full", split="train", horizon=20, milestone=True, render_mode=None):
-        if mode not in MODES:
-            raise unknown("mode", mode, MODES)
-        if split not in SPLITS:
-            raise unknown("split", split, SPLITS)
+    def __init__(self, horizon: int = 20, milestone: bool = True):
         if horizon < 1:
             raise ReflectRLError(f"horizon {horizon} leaves no step; give 1 or more")
-        if render_mode not in (None, "ansi"):
-            raise unknown("render mode", render_mode, ["ansi"])
-        self.drawn_mode, self.split, self.horizon, self.milestone = mode, split, horizon, milestone
-        self.render_mode = render_mode
+        self.horizon, self.milestone = horizon, milestone
         self.action_space = spaces.Discrete(len(ACTIONS))
         self.observation_space = spaces.Text(max_length=129, min_length=129, charset="|:. \ntTwsd*" + LANDMARKS)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        task = (options or {}).get("task")
-        if task is None:
-            choices = tasks(self.drawn_mode, self.split)
-            task = choices[self.np_random.integers(len(choices))]
-        self.mode, self.state = parse_task(task)
-        self.task = task
+        self.task = (options or {}).get("task") or str(self.np_random.choice(tasks("full", "train")))
+        self.mode, self.state = parse_task(self.task)
         self.was_aboard = self.mode == "dropoff"
         self.steps = 0
         return self._observation(), self._info()
@@ -198,12 +154,10 @@ class DangerousTaxi(gym.Env):
         self.steps += 1
         out_of_time = self.steps >= self.horizon
         if not 0 <= action < len(ACTIONS):
-            info = self._info(invalid_action=action)
-            return self._observation(), -1 / REWARD_SCALE, False, out_of_time, info
+            return self._observation(), -1 / REWARD_SCALE, False, out_of_time, self._info(invalid_action=action)
         after = _transition(self.state, action)
-        fatal = after == self.state
-        picked_up = not fatal and action == PICK_UP
-        delivered = _delivered(after)
+        fatal, delivered = after == self.state, _delivered(after)
+        picked_up = action == PICK_UP and not fatal
         success = picked_up if self.mode == "pickup" else delivered
         rewarded = delivered or (picked_up and self.milestone and not self.was_aboard)
         reward = -10 if fatal else 20 if rewarded else -1
@@ -213,17 +167,15 @@ class DangerousTaxi(gym.Env):
         info = self._info(success, ended="danger") if fatal else self._info(success)
         return self._observation(), reward / REWARD_SCALE, terminated, out_of_time and not terminated, info
 
-    def render(self):
-        return self._observation() if self.render_mode == "ansi" else None
-
     def expert_action(self) -> int:
         """Index of the first action on a shortest way to success: the grid shows all, so the oracle's is the same."""
-        return min(range(len(ACTIONS)), key=self._distance_after)
+        return self.good_actions()[0]
 
     def good_actions(self) -> tuple[int, ...]:
         """Indices of the actions that shorten the way to success."""
-        distance = _distances(self.mode)[self.state]
-        return tuple(action for action in range(len(ACTIONS)) if self._distance_after(action) < distance)
+        distances = _distances(self.mode)
+        after = {action: _transition(self.state, action) for action in self.safe_actions()}
+        return tuple(action for action, state in after.items() if distances[state] < distances[self.state])
 
     def safe_actions(self) -> tuple[int, ...]:
         """Indices of the actions that are not fatal."""
@@ -239,10 +191,6 @@ class DangerousTaxi(gym.Env):
         row, col, passenger, goal = _gymnasium_taxi().decode(self.state)
         target, name = (goal, "destination") if passenger == ABOARD else (passenger, "passenger")
         return f"{'at' if (row, col) == _gymnasium_taxi().locs[target] else 'to'} {name}"
-
-    def _distance_after(self, action):
-        after = _transition(self.state, action)
-        return float("inf") if after == self.state else _distances(self.mode)[after]
 
     def _observation(self):
         return grid(self.state, self.was_aboard)

@@ -4,27 +4,6 @@ from reflect_rl.envs.base import EnvSpec, Reported
 from reflect_rl.envs.taxi.env import DangerousTaxi, shortest, tasks
 from reflect_rl.envs.taxi.teacher import reflect
 
-GOAL = (
-    "A taxi fetches the passenger (pick up), drives to the destination and sets the passenger down there (drop off). "
-    "An action that changes nothing, such as driving into a wall or picking up where nobody waits, ends the game."
-)
-LEGEND = (
-    "Each cell shows three characters: the taxi (t empty, T with the passenger aboard), the landmark "
-    "(R, G, Y, B), and what is there (w the passenger waits, s the passenger was set down again, "
-    "d the destination, * the passenger was delivered). Between two cells ':' is open and '|' is a wall."
-)
-
-
-def _source(task: str) -> str:
-    return "Gymnasium's Taxi map"
-
-
-#: The paper's evaluation horizon is not known; its numbers stand beside the one at which every start is solvable.
-REPORTED = (
-    Reported("full", "sft_rl", 0.00, model="GPT-2 XL", horizon=20),
-    Reported("full", "reflect_rl", 0.58, model="GPT-2 XL", horizon=20),
-)
-
 SPEC = EnvSpec(
     name="taxi",
     gym_id="reflect_rl/DangerousTaxi-v0",
@@ -32,8 +11,16 @@ SPEC = EnvSpec(
     tasks=tasks,
     expert_action=DangerousTaxi.expert_action,
     teacher=reflect,
-    goal=GOAL,
-    legend=LEGEND,
+    goal=(
+        "A taxi fetches the passenger (pick up), drives to the destination and sets the passenger down there (drop "
+        "off). An action that changes nothing, such as driving into a wall or picking up where nobody waits, ends the "
+        "game."
+    ),
+    legend=(
+        "Each cell shows three characters: the taxi (t empty, T with the passenger aboard), the landmark (R, G, Y, B), "
+        "and what is there (w the passenger waits, s the passenger was set down again, d the destination, * the "
+        "passenger was delivered). Between two cells ':' is open and '|' is a wall."
+    ),
     settings=("pickup", "full"),
     horizon=20,
     defaults={"rl.horizon": 20, "rl.stage_shares": (0.2, 0.1), "evaluation.horizons": (15, 20)},
@@ -46,8 +33,9 @@ SPEC = EnvSpec(
     oracle_action=DangerousTaxi.expert_action,
     oracle_steps=shortest,
     tokenizer_pattern=r"\|[^\n]*\n?",  # a row of the grid is one word
-    task_source=_source,
+    task_source=lambda task: "Gymnasium's Taxi map",
     draw="reflect_rl.envs.taxi.draw:DRAWING",
-    reported=REPORTED,
+    # the paper does not say its horizon: its numbers stand beside the one at which every start can be solved
+    reported=(Reported("full", "sft_rl", 0.0, "GPT-2 XL", 20), Reported("full", "reflect_rl", 0.58, "GPT-2 XL", 20)),
     reported_on="100 random maps",
 )

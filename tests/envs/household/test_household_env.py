@@ -52,7 +52,15 @@ def test_labels_keep_their_commands_from_room_to_room():
     assert (there[1], there[3], there[2]) == here and len(set(there)) == 4
 
 
-def test_silent_commands_are_not_legal_and_the_order_is_natural():
+def test_every_action_is_good_or_a_slip():
+    env = reset(task_of(example("pick_and_place_simple")))
+    for _ in range(3):
+        good, slips = SPEC.good(env), SPEC.slips_of(env, env.actions)
+        assert sorted((*good, *slips)) == list(range(len(env.actions))) and SPEC.expert_action(env) == good[0] and slips
+        env.step(slips[0])
+
+
+def test_commands_without_effect_are_not_legal_and_the_order_is_natural():
     actions = legal_actions(["look", "inventory", "help", "examine egg 1", "go to cabinet 10", "go to cabinet 2"])
     assert actions == ("go to cabinet 2", "go to cabinet 10")
 

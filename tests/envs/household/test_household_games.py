@@ -13,6 +13,7 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.household import games, store
 from reflect_rl.envs.household.engine.engine import Engine
 from reflect_rl.envs.household.games import PAPER, TASK_TYPES, Recipe
+from reflect_rl.envs.household.spec import SPEC
 
 
 def test_every_task_type_can_be_set_in_its_rooms():
@@ -100,6 +101,16 @@ def test_panels_are_disjoint_and_of_the_stated_size():
     assert len(everything) == len(set(everything))
     # no two games of different splits have the same task and trial number
     assert len({game.partition("/")[2] for game in everything}) == len(everything)
+
+
+def test_training_uses_the_games_of_three_settings():
+    parts = [SPEC.panel(setting, "train") for setting in ("paper", "kitchens", "all_seen")]
+    assert SPEC.panel(SPEC.training_setting, "train") == sum(parts, ())
+    assert SPEC.panel(SPEC.training_setting, "train", 2) == sum((part[:2] for part in parts), ())
+    pickup = SPEC.panel("pickup", "train")
+    assert [task.replace("pickup:", "full:") for task in pickup] == list(sum(parts, ()))
+    with pytest.raises(ReflectRLError, match="unknown setting 'papers'; .*paper"):
+        SPEC.panel("papers", "train")
 
 
 def test_unseen_scenes_are_never_trained_on():
