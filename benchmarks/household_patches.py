@@ -164,7 +164,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     table.insert(5, "ratio", (table.run_s / table.run_s[0]).round(2))
     table.insert(6, "share", ((table.run_s - table.run_s[0]) / RUN_SECONDS).round(2))
-    from reflect_rl.core.runtime import provenance
+    from reflect_rl.core.runtime import provenance  # here: engine processes import this file, and need no torch
 
     here = Path(__file__).parent
     write_csv(here / "household_patches.csv", table)

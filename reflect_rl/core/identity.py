@@ -66,11 +66,13 @@ def _parsed(name: str, path: Path, root: Path, modified: int) -> tuple[str, set[
     return sha256(canonical(tree).encode()).hexdigest(), imported
 
 
-def module_hashes(modules: Iterable[str], root: Path = paths.PACKAGE.parent) -> dict[str, str]:
+def module_hashes(
+    modules: Iterable[str], root: Path = paths.PACKAGE.parent, unused: Iterable[str] = ()
+) -> dict[str, str]:
     """Hashes of modules and of all that they import inside their packages, below `root`: dotted name -> hash, sorted.
 
-    The library's `core` and its `__init__`s, which hold docstrings, decide no numbers and are left out. What this
-    process has loaded counts as it was when first asked for.
+    The library's `core` and its `__init__`s, which hold docstrings, decide no numbers and are left out, as are the
+    `unused` modules and what only they import. What this process has loaded counts as it was when first asked for.
     """
     queue, hashes = [*modules], {}
     for name in queue:  # which grows on the way
@@ -85,13 +87,13 @@ def module_hashes(modules: Iterable[str], root: Path = paths.PACKAGE.parent) -> 
         if known != now:
             warnings.warn(f"{name} was edited after it was loaded; restart Python to run it anew", stacklevel=2)
         hashes[name], imported = known
-        queue += imported.difference(queue)
+        queue += imported.difference(queue, unused)
     return dict(sorted(hashes.items()))
 
 
-def code_hash(modules: Iterable[str], root: Path = paths.PACKAGE.parent) -> str:
+def code_hash(modules: Iterable[str], root: Path = paths.PACKAGE.parent, unused: Iterable[str] = ()) -> str:
     """One hash of all `module_hashes`."""
-    return sha256(repr(module_hashes(modules, root)).encode()).hexdigest()
+    return sha256(repr(module_hashes(modules, root, unused)).encode()).hexdigest()
 
 
 def code_of_objects(objects: Iterable[Callable]) -> str:
@@ -187,9 +189,13 @@ def _identity(config: Config, stage: str) -> dict:
 
 def stage_code(config: Config, stage: str) -> str:
     """Hash of the code that decides a stage: the library's and the environment's."""
-    known = _stage(config, stage)
+    known, arm = _stage(config, stage), config.arm
     teacher = ("reflect_rl.train.lm_teacher",) if config.teacher.model and "data" in known.sections else ()
-    return sha256(f"{code_hash((*known.modules, *teacher))} {config.env_code}".encode()).hexdigest()[:16]
+    unused = [] if arm.rl else ["reflect_rl.train.rl"]  # what an evaluation would call for other variants
+    unused += [] if arm.prompted else ["reflect_rl.evaluate.prompted"]
+    unused = unused if stage == "evaluation" else []
+    code = code_hash((*known.modules, *teacher), unused=unused)
+    return sha256(f"{code} {config.env_code}".encode()).hexdigest()[:16]
 
 
 def stage_key(config: Config, stage: str) -> str:

@@ -15,13 +15,13 @@ A claim says that one arm beats another. Its verdict is that of the first rule t
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.variants import VARIANTS
-from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.stats import Interval, holm, newcombe, p_value, paired_difference, rate_interval
-from reflect_rl.report.tables import HEADLINE, scores
+from reflect_rl.report.tables import HEADLINE, ceiling_of, on_headline, scores
 
 COLUMNS = [
     *("claim", "env", "setting", "comparison", "n_seeds", "n_tasks", "effect", "ci_low", "ci_high"),
@@ -57,107 +57,72 @@ CLAIMS = (
 SENTENCES = "Claims: " + " ".join(f"({claim.number}) {claim.sentence}" for claim in CLAIMS)
 
 
-def on_headline(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table of results that the claims are judged on."""
-    horizons = {env: get(env).claims_horizon for env in frame["env"].unique()}
-    kept = frame["horizon"] == frame["env"].map(horizons)
-    for column, value in HEADLINE.items():
-        kept &= frame[column] == value
-    return frame[kept]
-
-
-def untestable(
-    better: float, worse: float, num_seeds: int, num_tasks: int | None, ceiling: float = 1.0
-) -> tuple[str, str] | None:
-    """(verdict, why) by the first of rules 1 to 3 that applies; None where the difference is to be tested.
-
-    Args:
-        better, worse: success rates of the two arms.
-        num_seeds: seeds that both have (of the trained arm, where the other is prompted).
-        num_tasks: tasks that the prompted arm played; None where both arms are trained.
-        ceiling: success of an optimal player.
-    """
-    if num_seeds < SEEDS:
-        return "undecided", f"{num_seeds} seed{'s' * (num_seeds > 1)}; a verdict needs {SEEDS}"
-    if num_tasks is not None and num_tasks < TASKS:
-        tasks = f"{num_tasks} task{'s' * (num_tasks > 1)}"
+def verdict(row: dict) -> tuple[str, str] | None:
+    """(verdict, why) on a row of `_compared` by the first rule that applies; None where it is to be tested first."""
+    if row["n_seeds"] < SEEDS:
+        return "undecided", f"{row['n_seeds']} seed{'s' * (row['n_seeds'] > 1)}; a verdict needs {SEEDS}"
+    if row["prompted"] and row["n_tasks"] < TASKS:
+        tasks = f"{row['n_tasks']} task{'s' * (row['n_tasks'] > 1)}"
         return "undecided", f"{tasks} of the prompted model; a verdict needs {TASKS}"
-    if max(better, worse) < FLOOR:
+    if max(row["better"], row["worse"]) < FLOOR:
         return "undecided", f"both succeed in less than {FLOOR:.0%}"
-    if min(better, worse) >= CEILING * ceiling:
+    if min(row["better"], row["worse"]) >= CEILING * row["best"]:
         return "at the ceiling", ""
-    return None
-
-
-def decision(effect: float, low: float, high: float, p_holm: float) -> tuple[str, str]:
-    """(verdict, why) on a tested difference with its 95% interval and adjusted p, by rules 4 to 6."""
-    if p_holm < ALPHA:
-        return ("reproduced" if effect > 0 else "not reproduced"), ""
-    if -MARGIN <= low and high <= MARGIN:
+    if np.isnan(row["p_holm"]):
+        return None
+    if row["p_holm"] < ALPHA:
+        return ("reproduced" if row["effect"] > 0 else "not reproduced"), ""
+    if -MARGIN <= row["ci_low"] and row["ci_high"] <= MARGIN:
         return "equivalent", ""
-    if low > 0 or high < 0:
-        return "undecided", f"among this many comparisons p is {p_holm:.2f}"
+    if row["ci_low"] > 0 or row["ci_high"] < 0:
+        return "undecided", f"among this many comparisons p is {row['p_holm']:.2f}"
     return "undecided", f"the interval holds 0 and more than {100 * MARGIN:.0f} points"
 
 
 def claims_table(episodes: pd.DataFrame, ceilings: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The claims that compare two variants found here, judged on `HEADLINE`; columns `COLUMNS`.
+    """The claims that compare two variants found here, judged on the rows of `tables.on_headline`; columns `COLUMNS`.
 
-    `effect` is the success of the first variant of `comparison` minus that of the second, with its 95% interval: of
-    `paired_difference`, since the seeds are the same. A prompted model has one seed; it may have played a part of the
-    tasks, and is compared on these with `newcombe`, so that what its episodes leave open counts. `p` is the `p_value` of
-    that interval; `p_holm` adjusts it for the comparisons of the environment that are tested, and is empty for others.
-    With `ceilings` (env, setting, split, horizon, ceiling) the best possible success is known, else it is 1.
-
-    Seeds that only one of two trained variants has are left out.
+    `effect` is the difference of the two success rates, with the 95% interval of `paired_difference` over the seeds that
+    both have. A prompted model has one seed, and is compared on the tasks that it played with `newcombe`, so that what
+    its episodes leave open counts. `p` is the `p_value` of that interval, and `p_holm` that after Holm's adjustment.
+    Without `ceilings` (`results.ceilings`) the best possible success is 1.
 
     Raises:
         ReflectRLError: two variants have no seeds or tasks in common.
     """
-    table = []
+    rows = []
     for (env, setting), found in on_headline(episodes).groupby(["env", "setting"]):
-        best = _ceiling(ceilings, env, setting)
-        for claim in CLAIMS:
-            if {claim.better, claim.worse} <= set(found["variant"]):
-                table.append({"claim": claim.number, "env": env, "setting": setting} | _compared(claim, found, best))
-    table = pd.DataFrame(table, columns=COLUMNS).sort_values(["claim", "env", "setting"], ignore_index=True)
-    for _, rows in table[table["verdict"].isna()].groupby("env"):
-        table.loc[rows.index, "p_holm"] = holm(rows["p"].to_numpy())
-    for row in table[table["verdict"].isna()].itertuples():
-        table.loc[row.Index, ["verdict", "note"]] = decision(row.effect, row.ci_low, row.ci_high, row.p_holm)
-    return table
+        best = None if ceilings is None else ceiling_of(ceilings, env, setting, HEADLINE["split"])
+        pairs = [claim for claim in CLAIMS if {claim.better, claim.worse} <= set(found["variant"])]
+        rows += [_compared(claim, found) | {"best": 1.0 if best is None else best} for claim in pairs]
+    rows.sort(key=lambda row: (row["claim"], row["env"], row["setting"]))
+    for env in {row["env"] for row in rows}:
+        tested = [row for row in rows if row["env"] == env and verdict(row) is None]
+        for row, p_holm in zip(tested, holm([row["p"] for row in tested]), strict=True):
+            row["p_holm"] = p_holm
+    for row in rows:
+        row["verdict"], row["note"] = verdict(row)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _compared(claim: Claim, found: pd.DataFrame, ceiling: float) -> dict:
-    """A row of the claims from the episodes of one setting; without a verdict where it is to be tested."""
+def _compared(claim: Claim, found: pd.DataFrame) -> dict:
+    """A row of the claims, not yet judged, from the episodes of one setting; with both success rates, and `prompted`."""
     better, worse = (found[found["variant"] == name] for name in (claim.better, claim.worse))
-    comparison = f"{claim.better} vs {claim.worse}"
     prompted = VARIANTS[claim.worse].prompted
-    common = set(better["seed"]) if prompted else set(better["seed"]) & set(worse["seed"])
     if prompted:
         better = better[better["task"].isin(worse["task"])]
-    if not common or set(better["task"]) != set(worse["task"]):
-        env, setting = found["env"].iloc[0], found["setting"].iloc[0]
+    else:
+        better, worse = better[better["seed"].isin(worse["seed"])], worse[worse["seed"].isin(better["seed"])]
+    env, setting, comparison = *found[["env", "setting"]].iloc[0], f"{claim.better} vs {claim.worse}"
+    if better.empty or set(better["task"]) != set(worse["task"]):
         raise ReflectRLError(f"{env} {setting} {comparison}: no common seeds and tasks; evaluate both alike")
-    if not prompted:
-        worse = worse[worse["seed"].isin(common)]
-    a, b = scores(better[better["seed"].isin(common)]), scores(worse)
+    a, b = scores(better), scores(worse)
 
     def difference(confidence: float) -> Interval:
         if prompted:
             return newcombe(rate_interval(a, confidence), rate_interval(b, confidence))
         return paired_difference(a, b, confidence)
 
-    num_seeds, num_tasks = a.shape
-    judged = untestable(a.mean(), b.mean(), num_seeds, num_tasks if prompted else None, ceiling) or (None, None)
-    values = (comparison, num_seeds, num_tasks, *difference(0.95), p_value(difference), float("nan"), *judged)
-    return dict(zip(COLUMNS[3:], values, strict=True))
-
-
-def _ceiling(ceilings: pd.DataFrame | None, env: str, setting: str) -> float:
-    """Success of an optimal player where the claims are judged; 1 where it is not known."""
-    if ceilings is None:
-        return 1.0
-    wanted = {"env": env, "setting": setting, "split": HEADLINE["split"], "horizon": get(env).claims_horizon}
-    rows = ceilings[(ceilings[list(wanted)] == pd.Series(wanted)).all(axis=1)]["ceiling"].dropna()
-    return float(rows.iloc[0]) if len(rows) else 1.0
+    values = (claim.number, env, setting, comparison, *a.shape, *difference(0.95), p_value(difference), np.nan)
+    rates = {"better": a.mean(), "worse": b.mean(), "prompted": prompted}
+    return dict(zip(COLUMNS[: len(values)], values, strict=True)) | rates

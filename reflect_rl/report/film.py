@@ -20,9 +20,7 @@ def draw_text(axis: Axes, observation: str) -> None:
     if len(lines) > CARD_LINES:
         lines = [*lines[: CARD_LINES - 1], "..."]
     axis.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
-    axis.grid(visible=False)
-    for spine in axis.spines.values():
-        spine.set(visible=True, color=FAINT)
+    axis.spines[:].set(visible=True, color=FAINT)
     for i, line in enumerate(lines):  # each for itself, or lines with descenders stand farther apart
         axis.text(0.03, 0.94 - i * 0.9 / (CARD_LINES - 1), line, va="baseline", fontsize=6, color=INK)
 
@@ -34,11 +32,8 @@ CARDS = Drawing(draw_text, width=2.2, per_row=5, caption_width=38)
 def film_strip(frames: list[dict], title: str, drawing: Drawing | None = None) -> Figure:
     """An episode as a strip of scenes, each with the reflection on it and the action then taken.
 
-    `frames` hold `observation`, `reflection`, `action` (empty at the end) and `reward`. `drawing` is the environment's
-    (`EnvSpec.load_draw`); without one observations are set as text.
-
-    Raises:
-        ReflectRLError: there are no frames.
+    `frames` hold `observation`, `reflection`, `action` (empty at the end) and `reward`; `drawing` is the environment's
+    (`EnvSpec.load_draw`), without one observations are set as text. Raises `ReflectRLError` where there are no frames.
     """
     if not frames:
         raise ReflectRLError("no frames to draw; give at least the first observation of an episode")
@@ -48,11 +43,10 @@ def film_strip(frames: list[dict], title: str, drawing: Drawing | None = None) -
     num_columns = -(-len(frames) // num_rows)
     said = [textwrap.wrap(frame["reflection"], letters) for frame in frames]
     done = [textwrap.wrap(_action(frame), letters - 4, subsequent_indent="    ") for frame in frames]
-    rows = [range(start, min(start + num_columns, len(frames))) for start in range(0, len(frames), num_columns)]
+    rows = [range(len(frames))[start : start + num_columns] for start in range(0, len(frames), num_columns)]
     heights = [width + 0.4 + LINE * max(len(said[i]) + len(done[i]) for i in row) for row in rows]
     figure_width = max(num_columns * (width + GAP) + GAP, 6.9)
-    below = 0.42 if drawing.draw_legend is not None else 0.0
-    figure_height = 0.4 + sum(heights) + below
+    figure_height = 0.4 + sum(heights) + (0.42 if drawing.draw_legend else 0.0)
     figure = Figure(figsize=(figure_width, figure_height))
 
     def write(x: float, y: float, text: str, **style) -> None:
@@ -72,7 +66,7 @@ def film_strip(frames: list[dict], title: str, drawing: Drawing | None = None) -
             write(left, bottom - 0.06, "\n".join(said[i]), fontsize=6.3, fontstyle="italic")
             write(left, bottom - 0.1 - LINE * len(said[i]), "\n".join(done[i]), fontsize=7, fontweight="bold")
         top -= height
-    if drawing.draw_legend is not None:
+    if drawing.draw_legend:
         drawing.draw_legend(panel(GAP, 0.06, 6.5, 0.3))
     return figure
 

@@ -9,32 +9,28 @@ from reflect_rl.core.profiles import parse
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate import panels
-from reflect_rl.report.results import places
+from reflect_rl.report.results import found_file
 
 LEVEL = 0.01  # difference in validation success of two points of a tuning grid that is none
 
 
 def tuning_results(profile_name: str) -> pd.DataFrame | None:
     """What `collect_tuning` wrote, here or as committed; None where the profile was never tuned."""
-    found = [folder / "tuning.csv" for folder in places(profile_name)]
-    return next((read_csv(path) for path in found if path.exists()), None)
+    path = found_file(profile_name, "tuning.csv")
+    return path and read_csv(path)
 
 
 def collect_tuning(profile_name: str, env: str = "") -> pd.DataFrame:
-    """Success of every point of the tuning grids on *validation* tasks; `results/<profile>/tuning.csv`.
-
-    With `env`, of that environment's grid; what the file has of others stays.
+    """Success of every point of the tuning grids (of `env`) on *validation* tasks; `results/<profile>/tuning.csv`.
 
     Columns: env, variant, seed, overrides, success (sampled, longest horizon, mean over the environment's
-    `selection_settings`), and chosen: 1 for the point that `choose` names.
+    `selection_settings`), and chosen: 1 for the point that `choose` names. What the file has of others stays.
     """
     rows = []
     for job_env, variant, seed, overrides, _ in settings.tuning(profile_name, env):
         run = settings.load(profile_name, job_env, variant, seed, overrides)
         if run.evaluation.split != "validation":
-            raise ReflectRLError(
-                "tuning needs evaluation.split=validation in its grid; test tasks are never for a choice"
-            )
+            raise ReflectRLError("tuning needs evaluation.split=validation in its grid: test tasks decide no choice")
         found = panels.evaluate(run)
         judged = found[(found["horizon"] == found["horizon"].max()) & (found["decoding"] == "sampled")]
         success = judged.groupby("setting")["success"].mean()[list(get(job_env).selection_settings)].mean()
@@ -52,14 +48,13 @@ def collect_tuning(profile_name: str, env: str = "") -> pd.DataFrame:
 def choose(table: pd.DataFrame) -> list[int]:
     """For each row of a tuning table 1 where its point is chosen: the highest mean over the tuning seeds.
 
-    A lead of less than `LEVEL` decides nothing, since points differ by as much between seeds: of such points the
-    smallest learning rate of RL, which is the safest, and of several with that the highest mean, then the first.
+    A lead of less than `LEVEL` decides nothing: of such points the smallest learning rate of RL, which is the safest, and
+    of several with that the highest mean, then the first.
     """
-    best = set()
-    points = table.groupby(["env", "variant", "overrides"], sort=False)["success"].mean()
-    for _, means in points.groupby(level=["env", "variant"]):
-        level = means[means > means.max() - LEVEL]
-        rates = [float(dict(parse(point)).get("rl.learning_rate", 0)) for *_, point in level.index]
-        safest = min(zip(rates, -level, level.index, strict=True), key=lambda entry: entry[:2])  # the first of equals
-        best.add(safest[2])
-    return [int(key in best) for key in zip(table["env"], table["variant"], table["overrides"], strict=True)]
+    point = ["env", "variant", "overrides"]
+    means, best = table.groupby(point, sort=False)["success"].mean(), set()
+    for _, of_variant in means.groupby(level=["env", "variant"]):
+        level = of_variant[of_variant > of_variant.max() - LEVEL]
+        rate = {key: float(dict(parse(key[-1])).get("rl.learning_rate", 0)) for key in level.index}
+        best.add(min(level.index, key=lambda key: (rate[key], -level[key])))  # the first of equals
+    return [int(key in best) for key in table[point].itertuples(index=False, name=None)]

@@ -74,7 +74,7 @@ WARMUP = {"reflect_rl seed 0: warm-up", "reflect_rl seed 0: online RL"}
         ("configs/laptop.yaml", "policy: {steps: 40}", "policy: {steps: 50}", REPORT | WARMUP),
         ("configs/laptop.yaml", "env_steps: 1000", "env_steps: 900", RL | REPORT),
         ("reflect_rl/train/objectives.py", "\n    return ", "\n    # a comment\n    return ", set()),
-        ("reflect_rl/train/objectives.py", "\n    return ", "\n    return 2 * ", RL | REPORT | WARMUP),
+        ("reflect_rl/train/objectives.py", "\n    return ", "\n    return 2 * ", RL | REPORT),
         ("reflect_rl/report/tables.py", "import", "import math\nimport", REPORT - {"taxi: quickstart"}),
         ("reflect_rl/cli/main.py", "import", "import math\nimport", set()),
         (

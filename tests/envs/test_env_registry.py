@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
@@ -9,6 +10,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 import gymnasium as gym
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from small_corridor import BARE, SPEC, Corridor, changed, tasks, teach
 
 from reflect_rl import envs
@@ -98,36 +100,46 @@ def test_the_name_or_gymnasium_id_of_a_built_in_environment_is_taken():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"make": None}, "make should be a function"),
-        ({"teacher": "rules"}, "teacher should be a function"),
-        ({"phase": "far"}, "phase should be a function or None"),
-        ({"name": "my env"}, "name 'my env' should be letters, digits, _ and -"),
-        ({"settings": ()}, "settings should name at least one family of tasks"),
-        ({"settings": "full"}, "settings='full' should be a tuple of names, each once, such as ('full',)"),
-        ({"stages": ("near", "near")}, "stages=('near', 'near') should be a tuple of names, each once"),
-        ({"headline": "fall"}, "headline and selection_settings should be among the settings, ['fall'] are not"),
-        ({"horizon": 0}, "horizons (0, 6) should be whole numbers from 1 on"),
-        ({"defaults": {"horizon": 3}}, "defaults ['horizon'] should have keys such as 'rl.horizon'"),
-        ({"labels": ("[1]", "[2]")}, "labels should be a `Labels`, such as labels.IN_ORDER"),
-        ({"tokenizer_pattern": "("}, "tokenizer_pattern '(' is no regular expression"),
-        ({"draw": "small_corridor"}, "draw should be a Drawing, or 'package.module:object'"),
-        ({"reported": (Reported("full", "reflect_rl", 58, "GPT-2 XL"),)}, "rates between 0 and 1"),
+        ({"make": None}, "Input should be callable"),
+        ({"teacher": "rules"}, "Input should be callable"),
+        ({"phase": "far"}, "Input should be callable"),
+        ({"name": "my env"}, "String should match pattern"),
+        ({"settings": ()}, "Value should have at least 1 item"),
+        ({"settings": "full"}, "Input should be a valid tuple"),
+        ({"horizon": 0}, "Input should be greater than 0"),
+        ({"defaults": {"horizon": 3}}, "String should match pattern"),
+        ({"labels": ("[1]", "[2]")}, "Input should be a dictionary or an instance of Labels"),
+        ({"draw": "small_corridor"}, "String should match pattern"),
+        ({"reported": ("58%",)}, "Input should be a dictionary or an instance of Reported"),
     ],
 )
 def test_a_wrong_field_is_named(fields, said):
-    with pytest.raises(ReflectRLError) as error:
-        registry.register(changed(**fields))
-    assert said in str(error.value)
-    assert "corridor" not in registry.names()
+    (name,) = fields
+    with pytest.raises(ValidationError, match=rf"for EnvSpec\n{name}\b[^\n]*\n  {said}"):
+        changed(**fields)
 
 
 def test_all_wrong_fields_are_named():
-    with pytest.raises(ReflectRLError, match="make should be a function; tasks should be a function"):
-        registry.register(changed(make=None, tasks=None))
+    with pytest.raises(ValidationError) as error:
+        EnvSpec("corridor", make=None, tasks=tasks, expert_action="right")
+    assert [wrong["loc"] for wrong in error.value.errors()] == [("make",), ("expert_action",), ("teacher",)]
+
+
+def test_other_wrong_values_are_refused():
+    with pytest.raises(ReflectRLError, match=r"should be among \('full',\), {'fall'} are not"):
+        changed(headline="fall")
+    with pytest.raises(re.error, match="unterminated subpattern"):
+        changed(tokenizer_pattern="(")
+    with pytest.raises(ValidationError, match="Input should be less than or equal to 1"):
+        Reported("full", "reflect_rl", 58, "GPT-2 XL")
+
+
+def test_names_are_kept_as_a_tuple_each_once():
+    assert changed(stages=["near", "near", "full"]).stages == ("near", "full")
 
 
 def test_something_else_than_a_spec_is_refused():
-    with pytest.raises(ReflectRLError, match=r"Corridor'> is no EnvSpec; give EnvSpec\(name=..., make=..."):
+    with pytest.raises(ReflectRLError, match=r"Corridor'> is no EnvSpec; see reflect_rl.envs.EnvSpec"):
         registry.register(Corridor)
 
 
@@ -151,8 +163,8 @@ def test_an_entry_point_may_be_a_function_that_gives_a_spec(monkeypatch):
     ("points", "said"),
     [
         ([("corridor", "not_installed:SPEC")], "environment 'corridor' cannot be imported from not_installed:SPEC"),
-        ([("corridor", "small_corridor:TASKS")], "of small_corridor:TASKS is not as it should be"),
-        ([("hall", "small_corridor:SPEC")], "it is listed as 'hall' and calls itself 'corridor'"),
+        ([("corridor", "small_corridor:TASKS")], "cannot be imported from small_corridor:TASKS: ReflectRLError("),
+        ([("hall", "small_corridor:SPEC")], "is listed as 'hall' and calls itself 'corridor'"),
         ([("corridor", "small_corridor:SPEC"), ("corridor", "other:SPEC")], "offered more than once: by"),
         ([("taxi", "small_corridor:SPEC")], "environment 'taxi' is offered more than once: by"),
     ],

@@ -86,13 +86,13 @@ def test_a_default_that_is_no_setting_is_named():
         ({"env": "plain", "variant": "oracle"}, "environment 'plain' has no variant 'oracle': it has no oracle"),
         (
             {"env": "plain", "overrides": "rl.stage_shares=[0.2]"},
-            "setting rl.stage_shares=[0.2] has 1 shares, environment 'plain' has 0 easier stages (none)",
+            "setting rl.stage_shares=[0.2], but environment 'plain' has 0 easier stages (none)",
         ),
         (
             {"env": "taxi", "overrides": "rl.stage_shares=[0.2]"},
-            "has 1 shares, environment 'taxi' has 2 easier stages (pickup, dropoff); give one share each, or []",
+            "environment 'taxi' has 2 easier stages (pickup, dropoff); give one share each, or []",
         ),
-        ({"env": "plain", "overrides": "rl.milestone=true"}, "rl.milestone=True, but environment 'plain' has no"),
+        ({"env": "plain", "overrides": "rl.milestone=true"}, "rl.milestone=True, but environment 'plain' has none"),
     ],
 )
 def test_what_an_environment_does_not_have_is_refused_in_words(given, said):
@@ -127,15 +127,13 @@ def test_a_profile_leaves_out_what_an_environment_has_no_use_for(write):
 
 def test_unknown_environments_of_a_profile_are_named(write):
     write("envs: [taxy]\nseeds: [0]\nvariants: [reflect_rl]\ntaxy:\n  policy: {steps: 5}\n")
-    for ask in (settings.profile, settings.tuning, settings.load):
+    for ask in (settings.profile, settings.load):
         with pytest.raises(ReflectRLError, match="unknown environment 'taxy'; choose one of: taxi, alfworld"):
             ask("mine")
 
 
 def test_an_environment_is_chosen_among_those_of_the_profile():
     smoke = settings.profile("smoke")
-    with pytest.raises(ReflectRLError, match="unknown environment 'taxy'; choose one of: taxi, alfworld"):
-        settings.chosen(smoke, "taxy")
     with pytest.raises(ReflectRLError, match="unknown environment 'corridor'; choose one of: taxi$"):
         settings.chosen(smoke, "corridor")
 

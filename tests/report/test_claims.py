@@ -39,22 +39,26 @@ def test_seven_claims_compare_known_variants():
     assert (claims.CLAIMS[6].better, claims.CLAIMS[6].worse) == (None, None)
 
 
+TESTED = {"n_seeds": 5, "n_tasks": 100, "prompted": False, "better": 0.9, "worse": 0.1, "best": 1.0, "p_holm": np.nan}
+
+
 @pytest.mark.parametrize(
-    ("better", "worse", "num_seeds", "num_tasks", "ceiling", "judged"),
+    ("changes", "judged"),
     [
-        (0.9, 0.1, 4, None, 1.0, "undecided"),
-        (0.9, 0.1, 1, 100, 1.0, "undecided"),
-        (0.9, 0.1, 5, 19, 1.0, "undecided"),
-        (0.04, 0.0, 5, None, 1.0, "undecided"),
-        (0.06, 0.0, 5, None, 1.0, None),
-        (0.96, 0.95, 5, None, 1.0, "at the ceiling"),
-        (0.96, 0.94, 5, None, 1.0, None),
-        (0.74, 0.71, 5, None, 0.74, "at the ceiling"),
-        (0.9, 0.1, 5, 20, 1.0, None),
+        ({"n_seeds": 4}, "undecided"),
+        ({"n_seeds": 1, "prompted": True}, "undecided"),
+        ({"n_tasks": 19, "prompted": True}, "undecided"),
+        ({"n_tasks": 19}, None),
+        ({"n_tasks": 20, "prompted": True}, None),
+        ({"better": 0.04, "worse": 0.0}, "undecided"),
+        ({"better": 0.06, "worse": 0.0}, None),
+        ({"better": 0.96, "worse": 0.95}, "at the ceiling"),
+        ({"better": 0.96, "worse": 0.94}, None),
+        ({"better": 0.74, "worse": 0.71, "best": 0.74}, "at the ceiling"),
     ],
 )
-def test_what_is_not_tested(better, worse, num_seeds, num_tasks, ceiling, judged):
-    found = claims.untestable(better, worse, num_seeds, num_tasks, ceiling)
+def test_what_is_not_tested(changes, judged):
+    found = claims.verdict(TESTED | changes)
     assert (None if found is None else found[0]) == judged
     assert found is None or (judged == "undecided") == bool(found[1])
 
@@ -72,7 +76,7 @@ def test_what_is_not_tested(better, worse, num_seeds, num_tasks, ceiling, judged
     ],
 )
 def test_what_a_tested_difference_decides(effect, low, high, p_holm, judged):
-    found, why = claims.decision(effect, low, high, p_holm)
+    found, why = claims.verdict(TESTED | {"effect": effect, "ci_low": low, "ci_high": high, "p_holm": p_holm})
     assert found == judged and (judged == "undecided") == bool(why)
 
 

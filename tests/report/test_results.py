@@ -29,7 +29,7 @@ def test_results_of_one_environment_leave_those_of_another(home):
     profile = settings.profile("laptop")
     folder = paths.results("laptop")
     for env, value in (("alfworld", 1), ("taxi", 2), ("alfworld", 3)):
-        results._merge(folder, profile, env, part(env, value), {"value": value})
+        results._merge(profile, env, part(env, value), {"value": value})
     for name in results.FILES:
         found = getattr(results.results("laptop", "taxi"), name)  # in the order of the profile, whichever came first
         assert found[["env", "value"]].values.tolist() == [["taxi", 2], ["alfworld", 3]]
@@ -41,7 +41,7 @@ def test_results_of_one_environment_leave_those_of_another(home):
 def test_committed_results_are_read_until_others_were_collected_here(home):
     committed = results.results("laptop", "taxi")
     assert set(committed.episodes.env) == {"taxi", "alfworld"} and not list(home.iterdir())
-    results._merge(paths.results("laptop"), settings.profile("laptop"), "taxi", part("taxi", 1), {})
+    results._merge(settings.profile("laptop"), "taxi", part("taxi", 1), {})
     assert results.results("laptop", "taxi").runs.value.tolist() == [1]
     assert len(results.results("laptop", "alfworld").episodes) == len(committed.episodes)
 

@@ -166,9 +166,9 @@ def test_online_rl_is_from_the_first_to_the_last_measurement():
     assert table.loc[1].tolist()[1:] == pytest.approx([0.1, 0.1, 0.1, 0.95, 0.9, 1.0])
 
 
-def test_run_table_follows_the_order_of_variants_and_seeds():
+def test_rows_are_in_the_order_of_the_study():
     raw = pd.DataFrame({"env": "taxi", "variant": ["sft_rl", "rl_only", "sft_rl"], "seed": [1, 0, 0]})
-    table = tables.run_table(raw)
+    table = tables.ordered(raw, ["env", "variant", "seed"])
     assert table[["variant", "seed"]].values.tolist() == [["rl_only", 0], ["sft_rl", 0], ["sft_rl", 1]]
 
 

@@ -3,7 +3,7 @@
 It is the ceiling under partial observability, and the source of demonstrations and reflections.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -28,11 +28,10 @@ class Advice:
 @cache
 def likely(wanted: str) -> frozenset[str]:
     """Kinds of receptacles that may hold a kind of object: common sense from ALFWorld's constants."""
-    allowed = constants().VAL_RECEPTACLE_OBJECTS
-    names = {thing.lower(): thing for things in allowed.values() for thing in things}
     if wanted == LAMP.lower():
         return frozenset(("desk", "sidetable", "dresser"))
-    return frozenset(place.lower() for place, things in allowed.items() if names.get(wanted) in things)
+    allowed = constants().VAL_RECEPTACLE_OBJECTS
+    return frozenset(place.lower() for place, things in allowed.items() if wanted in {t.lower() for t in things})
 
 
 def explore(notes: Notes, goal: Goal, legal: Sequence[str]) -> Advice:
@@ -41,64 +40,57 @@ def explore(notes: Notes, goal: Goal, legal: Sequence[str]) -> Advice:
     Looks first where such an object may be, in and on what needs no opening before what does; fetches what it has
     seen; treats and places what it carries.
     """
-    if notes.held and kind(notes.held) == goal.object:
-        if goal.treatment and notes.treated.get(notes.held) != ADJECTIVES[goal.treatment]:
-            places = [place for k in goal.places for place in notes.of_kind(k)]
-            return _at("treat", [(f"{goal.treatment} {notes.held} with {place}", place) for place in places], legal)
-        if goal.light:
-            return _light(notes, legal)
-        return _place(notes, goal, legal)
-    if notes.held:
+    held, lamp = notes.held, LAMP.lower()
+    begun = [place for _, place in notes.known(goal.object) if kind(place) == goal.target][:1]  # holds one already
+    if not held:
+        seen = [(f"take {t} from {p}", p) for t, p in notes.known(goal.object) if goal.treatment or p not in begun]
+        return _at("fetch", seen, legal) if seen else _search("search", notes, goal.object, goal.target, legal)
+    if kind(held) != goal.object:
         return _put_down(notes, legal)
-    begun = () if goal.treatment else _begun(notes, goal)
-    wanted = [(thing, place) for thing, place in notes.known(goal.object) if place not in begun]
-    if wanted:
-        return _at("fetch", [(f"take {thing} from {place}", place) for thing, place in wanted], legal)
-    return _search(notes, goal.object, goal.target, legal)
+    if goal.treatment and notes.treated.get(held) != ADJECTIVES[goal.treatment]:
+        return _at("treat", [(f"{goal.treatment} {held} with {p}", p) for p in notes.of_kind(goal.place)], legal)
+    if goal.light:
+        lamps = [(f"use {name}", place) for name, place in notes.known(lamp)]
+        return _at("light", lamps, legal) if lamps else _search("seek light", notes, lamp, "", legal)
+    targets = (goal.count > 1 and begun) or notes.of_kind(goal.target)  # both have to end up in the same one
+    return _at("place", [(f"move {held} to {place}", place) for place in targets], legal)
 
 
-def _advice(phase: str, commands: Iterable[str], legal: Sequence[str]) -> Advice:
-    possible = tuple(dict.fromkeys(command for command in commands if command in legal))
-    return Advice(phase, possible or tuple(legal[:1]))
+def _advise(phase: str, legal: Sequence[str], options: Iterable[tuple[str, Iterable[str]]]) -> Advice:
+    """The first of the options (phase, commands) that has legal commands; else whatever is legal."""
+    for name, commands in options:
+        possible = tuple(dict.fromkeys(command for command in commands if command in legal))
+        if possible:
+            return Advice(name, possible)
+    return Advice(phase, tuple(legal[:1]))
 
 
-def _at(phase: str, options: Sequence[tuple[str, str]], legal: Sequence[str]) -> Advice:
+def _at(phase: str, ways: Sequence[tuple[str, str]], legal: Sequence[str]) -> Advice:
     """One of these (command, place) where it is legal; else a place is opened, or gone to."""
-    for name, ways in (
-        (phase, [command for command, _ in options]),
-        (phase, [f"open {place}" for _, place in options]),
-        ("fetch" if phase == "fetch" else "carry", [f"go to {place}" for _, place in options]),
-    ):
-        if not set(ways).isdisjoint(legal):
-            return _advice(name, ways, legal)
-    return _advice(phase, (), legal)
-
-
-def _light(notes: Notes, legal: Sequence[str]) -> Advice:
-    lamps = notes.known(LAMP.lower())
-    if lamps:
-        return _at("light", [(f"use {lamp}", place) for lamp, place in lamps], legal)
-    return _search(notes, LAMP.lower(), "", legal, "seek light")
-
-
-def _begun(notes: Notes, goal: Goal) -> list[str]:
-    """The target that holds a first object already: where both are wanted, both have to end up in it."""
-    return [place for _, place in notes.known(goal.object) if kind(place) == goal.target][:1]
-
-
-def _place(notes: Notes, goal: Goal, legal: Sequence[str]) -> Advice:
-    targets = (goal.count > 1 and _begun(notes, goal)) or notes.of_kind(goal.target)
-    return _at("place", [(f"move {notes.held} to {place}", place) for place in targets], legal)
+    going = ("fetch" if phase == "fetch" else "carry", [f"go to {place}" for _, place in ways])
+    acting, opening = [command for command, _ in ways], [f"open {place}" for _, place in ways]
+    return _advise(phase, legal, [(phase, acting), (phase, opening), going])
 
 
 def _put_down(notes: Notes, legal: Sequence[str]) -> Advice:
-    here = [command for command in legal if command.startswith(f"move {notes.held} to ")]
-    if here:
-        return _advice("put down", here, legal)
-    if notes.here in notes.closed and kind(notes.here) in likely(kind(notes.held)):
-        return _advice("put down", [f"open {notes.here}"], legal)
     fits = [name for name in notes.receptacles if kind(name) in likely(kind(notes.held))]
-    return _advice("put down", [f"go to {name}" for name in sorted(fits, key=_effort)], legal)
+    here = [command for command in legal if command.startswith(f"move {notes.held} to ")]
+    opening = [f"open {name}" for name in fits if name == notes.here and name in notes.closed]
+    going = [f"go to {name}" for name in sorted(fits, key=_effort)]
+    return _advise("put down", legal, [("put down", commands) for commands in (here, opening, going)])
+
+
+def _search(phase: str, notes: Notes, wanted: str, target: str, legal: Sequence[str]) -> Advice:
+    unsearched = [name for name in notes.receptacles if name not in notes.contents]
+
+    def options() -> Iterator[tuple[str, list[str]]]:
+        promising = [name for name in unsearched if kind(name) in likely(wanted) and kind(name) != target]
+        for rank in (promising, unsearched, notes.receptacles):
+            if notes.here in rank and notes.here in notes.closed:
+                yield phase, [f"open {notes.here}"]
+            yield phase, [way for name in sorted(rank, key=_effort) for way in (f"go to {name}", f"open {name}")]
+
+    return _advise(phase, legal, options())
 
 
 def _effort(name: str) -> tuple:
@@ -109,18 +101,3 @@ def _effort(name: str) -> tuple:
 @cache
 def _openable() -> frozenset[str]:
     return frozenset(name.lower() for name in constants().OPENABLE_CLASS_SET)
-
-
-def _search(notes: Notes, wanted: str, target: str, legal: Sequence[str], phase: str = "search") -> Advice:
-    unsearched = [name for name in notes.receptacles if name not in notes.contents]
-    for rank in (
-        [name for name in unsearched if kind(name) in likely(wanted) and kind(name) != target],
-        unsearched,
-        list(notes.receptacles),
-    ):
-        if notes.here in rank and notes.here in notes.closed:
-            return _advice(phase, [f"open {notes.here}"], legal)
-        ways = [way for name in sorted(rank, key=_effort) for way in (f"go to {name}", f"open {name}") if way in legal]
-        if ways:
-            return _advice(phase, ways, legal)
-    return _advice(phase, (), legal)

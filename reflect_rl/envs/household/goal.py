@@ -6,7 +6,6 @@ from functools import cache
 
 from reflect_rl.envs.household.games import TREATMENTS, Recipe
 
-VERBS = {"Cleanable": "clean", "Heatable": "heat", "Coolable": "cool"}
 ADJECTIVES = {"clean": "clean", "heat": "hot", "cool": "cold"}
 
 
@@ -27,26 +26,21 @@ class Goal:
 
     Attributes:
         object, target: kinds in lower case; target is empty where the object is to be looked at.
-        treatment: `clean`, `heat`, `cool` or empty; places: kinds of receptacles where that is done.
+        treatment, place: `clean`, `heat` or `cool`, and the kind of receptacle where that is done; or both empty.
         count: how many objects. light: whether they are to be looked at under the lamp.
     """
 
     object: str
     target: str
     treatment: str
-    places: tuple[str, ...]
+    place: str
     count: int
     light: bool
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Goal":
-        ability, places = TREATMENTS.get(recipe.task_type, ("", ()))
+        treatment, _, place = TREATMENTS.get(recipe.task_type, ("", "", ""))
         light = recipe.task_type == "look_at_obj_in_light"
-        return cls(
-            recipe.object.lower(),
-            "" if light else recipe.target.lower(),
-            VERBS.get(ability, ""),
-            tuple(place.lower() for place in places),
-            2 if recipe.task_type == "pick_two_obj_and_place" else 1,
-            light,
-        )
+        target = "" if light else recipe.target.lower()
+        count = 2 if recipe.task_type == "pick_two_obj_and_place" else 1
+        return cls(recipe.object.lower(), target, treatment, place.lower(), count, light)

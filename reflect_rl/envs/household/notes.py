@@ -92,32 +92,29 @@ class Notes:
     def text(self) -> str:
         """The observation: all of it that the players need, in compact form.
 
-        Things of the kinds that the task names are listed once more, those here and those elsewhere; what else stood in
-        a searched receptacle is left out, and of the receptacles those are named that are still to be searched.
+        Things of the kinds that the task names are listed, those here and those elsewhere; what else stood in a searched
+        receptacle is left out.
         """
-        if not self.here:
-            at = "the middle of the room"
-        elif self.here in self.closed:
-            at = f"{self.here}, closed"
-        else:
-            at = f"{self.here}: {', '.join(self.contents[self.here]) or 'nothing'}"
         named = self.known(*re.findall(r"[a-z]+", self.task.lower()))
         here = [thing for thing, place in named if place == self.here and place not in self.closed]
-        elsewhere = [f"{thing} in {place}" for thing, place in named if thing not in here]
-        treated = f", {self.treated[self.held]}" if self.held in self.treated else ""
-        lines = [f"Task: {self.task}", f"At: {at}"]
-        if here:
-            lines.append(f"Here: {', '.join(here)}")
-        lines.append(f"Hand: {self.held}{treated}" if self.held else "Hand: nothing")
-        if self.near:
-            lines.append(f"Near: {', '.join(self.near)}")
-        if elsewhere:
-            lines.append(f"Seen: {', '.join(elsewhere)}")
-        unsearched = " ".join(name for name in self.receptacles if name not in self.contents)
-        lines.append(f"Not searched: {unsearched or 'nothing'}")
-        if self.light:
-            lines.append(f"On: {self.light}")
-        return "\n".join(lines)
+        lines = {
+            "Task": self.task,
+            "At": self._place(),
+            "Here": ", ".join(here),
+            "Hand": ", ".join(filter(None, (self.held, self.treated.get(self.held)))) or "nothing",
+            "Near": ", ".join(self.near),
+            "Seen": ", ".join(f"{thing} in {place}" for thing, place in named if thing not in here),
+            "Not searched": " ".join(name for name in self.receptacles if name not in self.contents) or "nothing",
+            "On": self.light,
+        }
+        return "\n".join(f"{label}: {text}" for label, text in lines.items() if text)
+
+    def _place(self) -> str:
+        if not self.here:
+            return "the middle of the room"
+        if self.here in self.closed:
+            return f"{self.here}, closed"
+        return f"{self.here}: {', '.join(self.contents[self.here]) or 'nothing'}"
 
 
 def _listed(text: str) -> list[str]:

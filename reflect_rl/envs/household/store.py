@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,9 @@ import numpy as np
 from reflect_rl.core import files, paths
 from reflect_rl.core.errors import ReflectRLError, unknown
 from reflect_rl.envs.household.engine.engine import Engine
-from reflect_rl.envs.household.games import PAPER, ROOMS, SPLITS, TASK_TYPES, UNSEEN, Recipe, generate, recipes
+from reflect_rl.envs.household.games import (
+    PAPER, ROOMS, SPLITS, TASK_TYPES, UNSEEN, Recipe, generate, origin, recipes, trial_name
+)  # fmt: skip
 from reflect_rl.envs.household.goal import Goal
 from reflect_rl.envs.household.oracle import shortest_plan
 
@@ -26,7 +28,7 @@ SIZES = {  # setting -> games of each split
     "paper": {"train": 60, "validation": 12, "test": 25},
     "kitchens": {"train": 144, "validation": 12, "test": 25},
     "all_seen": {"train": 540, "validation": 24, "test": 30},
-    "all_unseen": {"test": 30},
+    "all_unseen": {"train": 0, "validation": 0, "test": 30},
 }
 
 
@@ -43,27 +45,11 @@ def real_root() -> Path | None:
 @cache
 def _with_games(named: str) -> Path:
     """The folder, checked once: every task and every row of results needs it."""
-    root = Path(named)
-    if not any(root.glob(f"{LAYOUT}/*/*/*/game.tw-pddl")):
+    if not any(Path(named).glob(f"{LAYOUT}/*/*/*/game.tw-pddl")):
         raise ReflectRLError(
             f"ALFWORLD_DATA={named} holds no {LAYOUT}/<split>/<task>/<trial>/game.tw-pddl; unset it to play generated games"
         )
-    return root
-
-
-def task_source(task: str) -> str:
-    """Where a game comes from, in a few words."""
-    if real_root() is not None:
-        return "ALFWorld 2.1.1 archive"
-    _, game, recipe = parse_task(task)
-    return f"generated from floor plan {recipe.scene}, seed {trial_number(game)}"
-
-
-def folder_of(split: str, setting: str) -> str:
-    """ALFWorld's split in which the games of one of the project's splits lie."""
-    if split != "test":
-        return "train"
-    return "valid_unseen" if setting in ("kitchens", "all_unseen") else "valid_seen"
+    return Path(named)
 
 
 @cache
@@ -78,48 +64,43 @@ def games(setting: str, split: str) -> tuple[str, ...]:
         raise unknown("setting", setting, SETTINGS)
     if split not in FIRST_TRIAL:
         raise unknown("split", split, FIRST_TRIAL)
-    size = SIZES[setting].get(split, 0)
-    return tuple(_generated(setting, split, size) if real_root() is None else _real(setting, split))
+    tested_in = "valid_unseen" if setting in ("kitchens", "all_unseen") else "valid_seen"
+    folder = tested_in if split == "test" else "train"
+    found = _generated(setting, split) if real_root() is None else _real(setting, split, folder)
+    return tuple(f"{folder}/{recipe.name}/{trial}" for recipe, trial in found)
 
 
-def _generated(setting: str, split: str, size: int) -> list[str]:
-    folder, first = folder_of(split, setting), FIRST_TRIAL[split]
-    if setting == "paper":
-        return [f"{folder}/{PAPER.name}/{trial_name(first + i)}" for i in range(size)]
-    if setting == "kitchens":
-        scenes = [s for s in ROOMS["kitchen"] if (s in UNSEEN) == (split == "test")]
-        recipe = {s: Recipe(PAPER.task_type, PAPER.object, PAPER.target, s) for s in scenes}
-        # scene 13 has the paper's games; other numbers keep the two panels apart
-        in_turn = [(scenes[i % len(scenes)], i // len(scenes)) for i in range(size)]
-        return [f"{folder}/{recipe[s].name}/{trial_name(first + 500 + i)}" for s, i in in_turn]
+def _generated(setting: str, split: str) -> Iterator[tuple[Recipe, str]]:
+    size, first = SIZES[setting][split], FIRST_TRIAL[split]
+    if setting in ("paper", "kitchens"):
+        scenes, start = [PAPER.scene], first
+        if setting == "kitchens":  # among them the paper's; other numbers keep the two panels apart
+            scenes, start = [s for s in ROOMS["kitchen"] if (s in UNSEEN) == (split == "test")], first + 500
+        for i in range(size):
+            yield PAPER.in_scene(scenes[i % len(scenes)]), trial_name(start + i // len(scenes))
+        return
     rng = np.random.default_rng([SETTINGS.index(setting), list(FIRST_TRIAL).index(split)])
     scenes = [s for rooms in ROOMS.values() for s in rooms if (s in UNSEEN) == (setting == "all_unseen")]
-    of_type = {t: {s: [r for r in recipes(s) if r.task_type == t] for s in scenes} for t in TASK_TYPES}
-    chosen = []
+    of_type = {t: [[r for r in recipes(s) if r.task_type == t] for s in scenes] for t in TASK_TYPES}
     for i in range(size):  # types in turn, so that the first ones of a panel are of all types
-        possible = {s: found for s, found in of_type[TASK_TYPES[i % len(TASK_TYPES)]].items() if found}
-        scene = list(possible)[rng.integers(len(possible))]
-        recipe = possible[scene][rng.integers(len(possible[scene]))]
-        chosen.append(f"{folder}/{recipe.name}/{trial_name(first + 700 + i // len(TASK_TYPES))}")
-    return chosen
+        possible = [found for found in of_type[TASK_TYPES[i % len(TASK_TYPES)]] if found]  # of each scene
+        in_scene = possible[rng.integers(len(possible))]
+        yield in_scene[rng.integers(len(in_scene))], trial_name(first + 700 + i // len(TASK_TYPES))
 
 
-def _real(setting: str, split: str) -> list[str]:
-    """The games of a panel in the real archives; training and validation share a folder and are told apart by checksum."""
-    found = []
-    for path in sorted(real_root().glob(f"{LAYOUT}/{folder_of(split, setting)}/*/*/game.tw-pddl")):
+def _real(setting: str, split: str, folder: str) -> Iterator[tuple[Recipe, str]]:
+    """From the real archives; training and validation share a folder and are told apart by checksum."""
+    for path in sorted(real_root().glob(f"{LAYOUT}/{folder}/*/*/game.tw-pddl")):
         name, trial = path.parts[-3:-1]
         try:
             recipe = Recipe.parse(name)
         except ReflectRLError:
             continue  # sliced and movable tasks, which ALFWorld leaves out too
-        tomato = (recipe.task_type, recipe.object, recipe.target) == (PAPER.task_type, PAPER.object, PAPER.target)
-        if setting in ("paper", "kitchens") and not tomato or setting == "paper" and recipe.scene != PAPER.scene:
-            continue
+        task = recipe.in_scene(PAPER.scene) if setting == "kitchens" else recipe
         held_out = sha256(f"{name}/{trial}".encode()).digest()[0] < 32  # one in eight
-        if split == "test" or held_out == (split == "validation"):
-            found.append(f"{folder_of(split, setting)}/{name}/{trial}")
-    return found
+        of_setting = setting.startswith("all") or task == PAPER
+        if of_setting and (split == "test" or held_out == (split == "validation")):
+            yield recipe, trial
 
 
 def tasks(name: str, split: str, most: int = 0) -> tuple[str, ...]:
@@ -127,12 +108,10 @@ def tasks(name: str, split: str, most: int = 0) -> tuple[str, ...]:
 
     With `most`, the first ones of each setting.
     """
-    last = most or None
-    if name in SETTINGS:
-        return tuple(f"full:{game}" for game in games(name, split)[:last])
-    if name not in STAGES:
+    if name not in (*SETTINGS, *STAGES):
         raise unknown("setting", name, (*SETTINGS, *STAGES))
-    return tuple(f"{name}:{game}" for setting in SETTINGS[:3] for game in games(setting, split)[:last])
+    stage, settings = ("full", [name]) if name in SETTINGS else (name, SETTINGS[:3])
+    return tuple(f"{stage}:{game}" for setting in settings for game in games(setting, split)[: most or None])
 
 
 def parse_task(task: str) -> tuple[str, str, Recipe]:
@@ -145,14 +124,16 @@ def parse_task(task: str) -> tuple[str, str, Recipe]:
     return stage, game, Recipe.parse(parts[1])
 
 
-def trial_name(number: int) -> str:
-    """`trial_G00007`; the G tells a generated game from a real one wherever its name stands."""
-    return f"trial_G{number:05d}"
-
-
-def trial_number(game: str) -> int:
-    """The number in the name of a generated game's trial."""
+def _trial_number(game: str) -> int:
     return int(game.rpartition("trial_G")[2])
+
+
+def task_source(task: str) -> str:
+    """Where a game comes from, in a few words."""
+    if real_root() is not None:
+        return "ALFWorld 2.1.1 archive"
+    _, game, recipe = parse_task(task)
+    return origin(recipe, _trial_number(game))
 
 
 def path_of(game: str) -> Path:
@@ -171,17 +152,16 @@ def make(game: str) -> str:
         return str(path)
     if real_root() is not None:
         raise ReflectRLError(f"no game at {path}; check ALFWORLD_DATA, or unset it to play generated games")
-    recipe = Recipe.parse(game.split("/")[1])
-    engine = _verifier()
+    recipe, engine = Recipe.parse(game.split("/")[1]), _verifier()
     for attempt in range(20):
-        made, trajectory = generate(recipe, trial_number(game), attempt)
+        made, trajectory = generate(recipe, _trial_number(game), attempt)
         draft = path.with_name(f"draft{attempt}-{os.getpid()}.tw-pddl")  # other processes may be making the same game
         files.write_bytes(draft, json.dumps(made).encode())
         try:
             engine.reset(draft)
         finally:
             draft.unlink()
-        walkthrough = [] if engine.won else shortest_plan(engine, Goal.of(recipe))
+        walkthrough = shortest_plan(engine, Goal.of(recipe))
         for command in walkthrough:
             engine.step(command)
         if walkthrough and engine.won:
@@ -204,20 +184,21 @@ def manifest(panel: Iterable[str]) -> dict:
     Raises:
         ReflectRLError: two games are the same.
     """
-    listed = {}
+    listed, games_of = {}, defaultdict(list)
     for game in sorted({task.partition(":")[2] for task in panel}):
         if not path_of(game).is_file():
             continue
         text = path_of(game).read_text()
         content = json.loads(text)
+        problem = sha256(content["pddl_problem"].encode()).hexdigest()
+        games_of[problem].append(game)
         listed[game] = {
             "provenance": task_source(f"full:{game}"),
-            "problem_sha256": sha256(content["pddl_problem"].encode()).hexdigest(),
+            "problem_sha256": problem,
             "sha256": sha256(text.encode()).hexdigest(),
             "steps": len(content.get("walkthrough") or ()),
         }
-    copies = [key for key, n in Counter(entry["problem_sha256"] for entry in listed.values()).items() if n > 1]
-    if copies:
-        same = [game for game, entry in listed.items() if entry["problem_sha256"] == copies[0]]
-        raise ReflectRLError(f"equal games: {', '.join(same)}; leave all but one out")
+    for same in games_of.values():
+        if len(same) > 1:
+            raise ReflectRLError(f"equal games: {', '.join(same)}; leave all but one out")
     return listed

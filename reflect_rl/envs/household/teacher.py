@@ -3,19 +3,6 @@
 from reflect_rl.envs.base import Situation
 from reflect_rl.envs.household.store import parse_task
 
-GERUNDS = {
-    "go": "Going",
-    "open": "Opening",
-    "close": "Closing",
-    "take": "Taking",
-    "move": "Moving",
-    "put": "Putting",
-    "clean": "Cleaning",
-    "heat": "Heating",
-    "cool": "Cooling",
-    "use": "Using",
-    "slice": "Slicing",
-}
 SUBGOALS = {  # phase -> subgoal; the object is named last, just before the advice
     "search": "looking for {}",
     "fetch": "fetching {}",
@@ -28,6 +15,11 @@ SUBGOALS = {  # phase -> subgoal; the object is named last, just before the advi
 }
 
 
+def gerund(verb: str) -> str:
+    """`move` -> `Moving`."""
+    return "Putting" if verb == "put" else f"{verb.removesuffix('e').capitalize()}ing"
+
+
 def reflect(situation: Situation) -> str:
     """What the last action was worth, the subgoal, and the explorer's next action, on one line."""
     _, _, recipe = parse_task(situation.task)
@@ -36,4 +28,4 @@ def reflect(situation: Situation) -> str:
     if situation.action_feedback == "start":
         return f"Starting: {subgoal}. {advice}"
     verb, _, rest = situation.last_action.partition(" ")
-    return f"{GERUNDS[verb]} {rest} was {situation.action_feedback}: {subgoal}. {advice}"
+    return f"{gerund(verb)} {rest} was {situation.action_feedback}: {subgoal}. {advice}"

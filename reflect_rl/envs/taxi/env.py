@@ -145,8 +145,7 @@ class DangerousTaxi(gym.Env):
         super().reset(seed=seed)
         self.task = (options or {}).get("task") or str(self.np_random.choice(tasks("full", "train")))
         self.mode, self.state = parse_task(self.task)
-        self.was_aboard = self.mode == "dropoff"
-        self.steps = 0
+        self.was_aboard, self.steps = self.mode == "dropoff", 0
         return self._observation(), self._info()
 
     def step(self, action):
@@ -161,8 +160,7 @@ class DangerousTaxi(gym.Env):
         success = picked_up if self.mode == "pickup" else delivered
         rewarded = delivered or (picked_up and self.milestone and not self.was_aboard)
         reward = -10 if fatal else 20 if rewarded else -1
-        self.state = after
-        self.was_aboard = self.was_aboard or picked_up
+        self.state, self.was_aboard = after, self.was_aboard or picked_up
         terminated = fatal or success
         info = self._info(success, ended="danger") if fatal else self._info(success)
         return self._observation(), reward / REWARD_SCALE, terminated, out_of_time and not terminated, info
