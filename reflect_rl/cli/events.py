@@ -1,6 +1,6 @@
-"""Snakemake with its events as lines of JSON: `python -m reflect_rl.cli.events ARGUMENTS-OF-SNAKEMAKE`.
+"""Snakemake that tells of its jobs in lines of JSON: `python -m reflect_rl.cli.events ARGUMENTS-OF-SNAKEMAKE`.
 
-They go to the file descriptor that `$REFLECT_RL_EVENTS` names; what Snakemake prints for people stays as it is.
+The lines go to standard output; all that Snakemake and its jobs print goes to standard error.
 """
 
 import json
@@ -14,34 +14,31 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
-DESCRIPTOR = "REFLECT_RL_EVENTS"
-
 
 class LogHandler(LogHandlerBase):
     """A logger plugin for Snakemake: jobs that are planned or start, end, or fail."""
 
-    writes_to_stream = False
-    writes_to_file = False
-    has_filter = True
-    has_formatter = True
-    needs_rulegraph = False
+    writes_to_stream = writes_to_file = needs_rulegraph = False
+    has_filter = has_formatter = True
+    output: int  # a file descriptor
 
     def emit(self, record: LogRecord) -> None:
-        event = getattr(record, "event", None)
-        if event == LogEvent.JOB_INFO:
-            message = {"name": record.rule_msg or record.rule_name, "rule": record.rule_name, "log": list(record.log)}
-            message |= {"job": record.jobid, "wildcards": dict(record.wildcards)}
-        elif event == LogEvent.JOB_FINISHED:
-            message = {"job": record.job_id}
-        elif event == LogEvent.JOB_ERROR:
-            message = {"job": record.jobid}
-        else:
-            return
-        line = json.dumps({"event": str(event), "time": record.created} | message) + "\n"
+        match getattr(record, "event", None):
+            case LogEvent.JOB_INFO if record.log:  # a job without a log only gathers others
+                job = [record.rule_name, record.rule_msg or record.rule_name, record.log[0]]
+                message = {"id": record.jobid, "job": job}
+            case LogEvent.JOB_FINISHED:
+                message = {"id": record.job_id}
+            case LogEvent.JOB_ERROR:
+                message = {"id": record.jobid}
+            case _:
+                return
         with suppress(BrokenPipeError):  # who listened was killed
-            os.write(int(os.environ[DESCRIPTOR]), line.encode())
+            os.write(self.output, (json.dumps({"event": record.event} | message) + "\n").encode())
 
 
 if __name__ == "__main__":
+    LogHandler.output = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     LoggerPluginRegistry().register_plugin("snakemake_logger_plugin_reflect_rl", sys.modules[__name__])
     cli.main([*sys.argv[1:], "--logger", "reflect-rl"])

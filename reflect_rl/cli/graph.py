@@ -10,10 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from signal import SIGINT, SIGKILL, SIGTERM
+from typing import IO
 
-from reflect_rl.cli.jobs import Job, JobsFailed, Progress, keep_seconds
+from reflect_rl.cli.jobs import Job, JobsFailed, Progress
 from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import writing
@@ -28,12 +31,9 @@ JOB_DEFAULTS = {
     "MALLOC_TOP_PAD_": str(2**26),
 }
 OPTIONS = ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "--resources", "results=1"]
-OPTIONS += [
-    "--scheduler",
-    "greedy",
-    "--nocolor",
-    "--nolock",
-]  # `single_run` is our lock, and never outlives its holders
+OPTIONS += ["--scheduler", "greedy", "--nocolor"]
+OPTIONS += ["--nolock"]  # `single_run` is our lock, and never outlives its holders
+PLAN_ONLY = ["--dry-run", "--quiet", "host", "rules", "reason", "progress"]
 
 
 def cells_hash(notebook: Path) -> str:
@@ -49,37 +49,25 @@ def single_run(home: Path) -> Iterator[int]:
     path = home / ".snakemake" / "reflect_rl.lock"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            raise ReflectRLError(
-                f"another run is at work in {home} (process {file.read()}); wait for it, or end it first"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+            raise ReflectRLError(f"another run is at work in {home}; wait for it, or end it first") from None
         yield file.fileno()
 
 
-class Interrupts:
-    """Ctrl-C and SIGTERM while Snakemake works: the first raises KeyboardInterrupt, later ones are only counted."""
-
-    def __enter__(self) -> "Interrupts":
-        self.count = 0
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_) -> None:
-        if not self.count:  # else this process is about to end, and one more Ctrl-C should not disturb that
-            for number, handler in self._before.items():
+@contextmanager
+def noted_interrupts() -> Iterator[list[int]]:
+    """Let Ctrl-C and SIGTERM do no more than add their number to the list."""
+    noted: list[int] = []
+    before = {each: signal.signal(each, lambda number, _: noted.append(number)) for each in (SIGINT, SIGTERM)}
+    try:
+        yield noted
+    finally:
+        if not noted:  # else this process is about to end, and one more Ctrl-C should not disturb that
+            for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def _note(self, *_) -> None:
-        self.count += 1
-        if self.count == 1:
-            raise KeyboardInterrupt
 
 
 def run_graph(
@@ -101,110 +89,82 @@ def run_graph(
     Raises:
         ReflectRLError: unknown profile or environment, or another run is at work.
         JobsFailed: Snakemake did not succeed; the message has a line for each failed job.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; Snakemake and its jobs have ended.
     """
     settings.chosen(settings.profile(profile), env)
     home = paths.home().resolve()
     log_path = home / "runs" / profile / "snakemake.log"
     with writing(log_path):
         log_path.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "reflect_rl.cli.events", target, *OPTIONS, "--directory", str(home)]
-    command += ["--snakefile", str(snakefile or paths.project() / "Snakefile"), "--cores", str(cores)]
-    command += [] if forcerun is None else ["--forcerun", *forcerun] if forcerun else ["--forceall"]
+    command = [target, *OPTIONS, "--directory", str(home), "--cores", str(cores)]
+    command += ["--snakefile", str(snakefile or paths.project() / "Snakefile")]
+    if forcerun is not None:
+        command += ["--forcerun", *forcerun] if forcerun else ["--forceall"]
     command += ["--config", f"profile={profile}", f"env={env}"]
-    with single_run(home) as lock, Interrupts() as interrupts:
-        begun = log_path.stat().st_size if log_path.exists() else 0
-        planned: set[Job] = set()
-        quiet = ["--dry-run", "--quiet", "host", "rules", "reason", "progress"]
-        failed = snakemake([*command, *quiet], home, log_path, lock, interrupts, lambda e: _plan(planned, e))
-        failures: list[Job] = []
+    planned: set[Job] = set()
+    failures: list[Job] = []
+    with single_run(home) as lock, noted_interrupts() as interrupts, log_path.open("w") as log:
+        run = partial(snakemake, home=home, log=log, lock=lock, interrupts=interrupts)
+        failed = run([*command, *PLAN_ONLY], lambda event: event and planned.add(Job(*event["job"])))
         if not failed:
             with closing(Progress(profile, planned, cores)) as progress:
-                failed = snakemake(command, home, log_path, lock, interrupts, lambda e: _follow(progress, e))
+                failed = run(command, lambda event: progress.follow(event, time.time()))
                 failures = progress.failures
     if failed:
         lines = [f"{job.name}: {_last_line(home / job.log)}" for job in failures]
-        lines = lines or log_path.read_bytes()[begun:].decode(errors="replace").strip().splitlines()[-8:]
+        lines = lines or log_path.read_text(errors="replace").strip().splitlines()[-8:]
         raise JobsFailed("\n".join([*lines, f"the whole log: {log_path}"]))
-    if profile != "smoke":
-        keep_seconds(profile)
-
-
-def _job(event: dict) -> Job:
-    of = event["wildcards"]
-    kind = (event["rule"], of.get("env", ""), of.get("variant") or of.get("group", ""))
-    return Job(event["name"], kind, of.get("seed", ""), event["log"][0])
-
-
-def _plan(planned: set[Job], event: dict | None) -> None:
-    if event and event.get("log"):  # a job without a log only gathers others
-        planned.add(_job(event))
-
-
-def _follow(progress: Progress, event: dict | None) -> None:
-    match event:
-        case {"event": "job_info", "log": [_, *_]}:
-            progress.started(event["job"], _job(event), event["time"])
-        case {"event": "job_finished"}:
-            progress.finished(event["job"], event["time"])
-        case {"event": "job_error"}:
-            progress.failed(event["job"])
-    progress.show(time.time())
 
 
 def snakemake(
-    command: list[str], home: Path, log: Path, lock: int, interrupts: Interrupts, tell: Callable[[dict | None], None]
+    options: list[str], tell: Callable[[dict | None], None], home: Path, log: IO, lock: int, interrupts: list[int]
 ) -> int:
     """Run Snakemake in a session of its own and hand on its events, and None for each second without one.
 
-    Returns its exit status. Where `tell` or an interrupt raises, it is stopped with its jobs.
+    Returns its exit status. After an interrupt, or where `tell` raises, it is stopped with its jobs.
     """
-    reading, writing_end = os.pipe()
-    variables = {"REFLECT_RL_HOME": str(home), "PYTHONUNBUFFERED": "1", "REFLECT_RL_EVENTS": str(writing_end)}
-    with log.open("a") as file:
-        process = subprocess.Popen(
-            command,
-            env=JOB_DEFAULTS | os.environ | variables,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=(writing_end, lock),  # Snakemake may outlive us, and the lock with it
-        )
-    os.close(writing_end)
-    try:
-        for event in _events(reading):
-            tell(event)
-        return process.wait()
-    except BaseException:
-        _stop(process, interrupts)
-        raise
-    finally:
-        os.close(reading)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reflect_rl.cli.events", *options],
+        env=JOB_DEFAULTS | os.environ | {"REFLECT_RL_HOME": str(home), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=log,
+        bufsize=0,  # what `select` does not see would be left in a buffer
+        start_new_session=True,
+        pass_fds=[lock],  # Snakemake may outlive us, and the lock with it
+    )
+    with process:
+        try:
+            for event in _events(process.stdout):
+                if interrupts:
+                    raise KeyboardInterrupt
+                tell(event)
+            return process.wait()
+        except BaseException:
+            _stop(process, interrupts)
+            raise
 
 
-def _stop(process: subprocess.Popen, interrupts: Interrupts) -> None:
+def _stop(process: subprocess.Popen, interrupts: list[int]) -> None:
     """End Snakemake and its jobs, gently first; each further Ctrl-C takes the next step at once."""
-    for stop, patience in ((signal.SIGINT, 15), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-        before, deadline = interrupts.count, time.monotonic() + patience
+    for stop, patience in ((SIGINT, 15), (SIGTERM, 5), (SIGKILL, 5)):
+        before, deadline = len(interrupts), time.monotonic() + patience
         with suppress(ProcessLookupError):  # nobody is left of the session
             os.killpg(process.pid, stop)
-            while interrupts.count == before and time.monotonic() < deadline:
+            while len(interrupts) == before and time.monotonic() < deadline:
                 process.poll()
                 os.killpg(process.pid, 0)
                 time.sleep(0.05)
 
 
-def _events(pipe: int) -> Iterator[dict | None]:
-    """The lines of JSON that come through a pipe until it is closed; None for each second without one."""
-    rest = b""
+def _events(pipe: IO) -> Iterator[dict | None]:
+    """The lines of JSON that come through an unbuffered pipe; None for each second without one."""
     while True:
         if not select.select([pipe], [], [], 1)[0]:
             yield None
-            continue
-        chunk = os.read(pipe, 2**16)
-        if not chunk:
+        elif line := pipe.readline():
+            yield json.loads(line)
+        else:
             return
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from map(json.loads, lines)
 
 
 def _last_line(log: Path) -> str:

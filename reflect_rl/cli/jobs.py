@@ -1,93 +1,67 @@
 """The jobs of a run as one sees them while it goes on: finished ones, the current ones, and the time that is left."""
 
 import sys
-import time
-from collections import defaultdict
-from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
-import pandas as pd
 from tqdm import tqdm
 
-from reflect_rl.core import files, paths
+from reflect_rl.core import paths
+from reflect_rl.core.files import read_json, write_json
 
-FILE = "seconds.csv"
-KIND = ["rule", "env", "variant"]
-Kind = tuple[str, str, str]  # rule, environment, variant: jobs that take about as long as each other
+FILE = "seconds.json"
 
 
 class JobsFailed(Exception):
     """A notebook or job failed for a reason other than the user's input; the message says where to look."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A job of Snakemake: what people call it, its kind, its seed and its log (relative to the run's home)."""
+class Job(NamedTuple):
+    """A job of Snakemake: its rule, what people call it, and its log (relative to the run's home)."""
 
+    rule: str
     name: str
-    kind: Kind
-    seed: str = ""
-    log: str = ""
-
-
-def known_seconds(profile: str) -> dict[Kind, float]:
-    """Mean seconds of each kind of job: what this machine has seen, else what is committed with the results.
-
-    Of several tries of one job the longest counts: the others went on from what was there.
-    """
-    known: dict[Kind, float] = {}
-    for folder in (paths.project() / "results" / profile, paths.home() / "runs" / profile):
-        if (folder / FILE).is_file():
-            rows = pd.read_csv(folder / FILE, dtype=str, keep_default_na=False)
-            rows["seconds"] = pd.to_numeric(rows["seconds"], errors="coerce")  # a killed run may leave half a line
-            longest = rows.groupby([*KIND, "seed"])["seconds"].max()
-            known |= longest.groupby(KIND).mean().dropna().to_dict()
-    return known
-
-
-def record_seconds(profile: str, job: Job, seconds: float) -> None:
-    """Add a line on a finished job to `runs/<profile>/seconds.csv`."""
-    path = paths.home() / "runs" / profile / FILE
-    row = pd.DataFrame([[*job.kind, job.seed, f"{seconds:.1f}"]], columns=[*KIND, "seed", "seconds"])
-    with files.writing(path):
-        row.to_csv(path, mode="a", index=False, header=not path.exists(), lineterminator="\n")
-
-
-def keep_seconds(profile: str) -> None:
-    """Write the known means to `results/<profile>/seconds.csv`, where the next machine looks for them."""
-    rows = [[*kind, "", f"{seconds:.1f}"] for kind, seconds in sorted(known_seconds(profile).items())]
-    files.write_csv(paths.results(profile) / FILE, pd.DataFrame(rows, columns=[*KIND, "seed", "seconds"]))
+    log: str
 
 
 class Estimate:
-    """How long jobs take: as known from earlier runs, scaled by what this run has shown."""
+    """How long jobs take: as known from earlier runs, times the pace of this run compared with them.
 
-    def __init__(self, known: dict[Kind, float]):
-        self._known = known
-        self._seen: dict[Kind, list[float]] = defaultdict(list)
+    The seconds of jobs are kept in `results/<profile>/seconds.json`, by rule and name: those of this home, else those
+    that are committed. Of several tries of a job the longest counts, as the others only went on from it.
+    """
 
-    def observe(self, kind: Kind, seconds: float) -> None:
-        self._seen[kind].append(seconds)
+    def __init__(self, profile: str):
+        self._path = paths.results(profile) / FILE
+        found = [path for path in (self._path, paths.project() / "results" / profile / FILE) if path.is_file()]
+        self._known: dict[str, dict[str, float]] = read_json(found[0]) if found else {}
+        self._took = self._expected = 0.0  # by the finished jobs that were known
 
-    def seconds(self, kind: Kind) -> float | None:
-        """Of a job of this kind; of an unknown kind the mean of its rule, else of all; None where nothing is known."""
-        both = [(took, self._known[k]) for k, times in self._seen.items() for took in times if k in self._known]
-        scale = sum(took for took, _ in both) / (sum(known for _, known in both) or 1.0) if both else 1.0
-        expected = {k: scale * known for k, known in self._known.items()}
-        expected |= {k: fmean(times) for k, times in self._seen.items()}
-        if kind in expected:
-            return expected[kind]
-        of_rule = [value for (rule, *_), value in expected.items() if rule == kind[0]]
-        return fmean(of_rule or expected.values()) if expected else None
+    def observe(self, job: Job, seconds: float) -> None:
+        """Take in how long a finished job took."""
+        of_rule = self._known.setdefault(job.rule, {})
+        if before := of_rule.get(job.name, 0.0):
+            self._took += seconds
+            self._expected += before
+        of_rule[job.name] = max(round(seconds, 1), before)
 
-    def left(self, waiting: list[Kind], running: list[tuple[Kind, float]], cores: int) -> float | None:
+    def keep(self) -> None:
+        write_json(self._path, self._known)
+
+    def seconds(self, job: Job) -> float | None:
+        """Of a job; of an unknown one the mean of its rule, else of all; None where nothing is known."""
+        of_rule = self._known.get(job.rule, {})
+        alike = of_rule.values() or [seconds for jobs in self._known.values() for seconds in jobs.values()]
+        pace = self._took / self._expected if self._expected else 1.0
+        return pace * of_rule.get(job.name, fmean(alike)) if alike else None
+
+    def left(self, waiting: list[Job], running: list[tuple[Job, float]], cores: int) -> float | None:
         """Seconds until all is done, given the waiting jobs and the running ones with the seconds they have run."""
-        expected = [self.seconds(kind) for kind in (*waiting, *(kind for kind, _ in running))]
-        if None in expected:
+        jobs = [(self.seconds(job), ran) for job, ran in [*((job, 0.0) for job in waiting), *running]]
+        if any(expected is None for expected, _ in jobs):
             return None
-        ran = [0.0] * len(waiting) + [seconds for _, seconds in running]
         # one that takes longer than expected is taken to need a tenth more
-        ahead = [max(whole - part, 0.1 * part) for whole, part in zip(expected, ran, strict=True)]
+        ahead = [max(expected - ran, 0.1 * ran) for expected, ran in jobs]
         return max(sum(ahead) / cores, max(ahead, default=0.0))
 
 
@@ -99,7 +73,7 @@ def in_words(seconds: float) -> str:
 
 
 class Progress:
-    """A bar on a terminal, else a line for each finished job.
+    """A line for each finished job, and on a terminal a bar below them with the current job and the time left.
 
     Attributes:
         failures: the jobs that failed.
@@ -107,48 +81,45 @@ class Progress:
 
     def __init__(self, profile: str, jobs: set[Job], cores: int):
         self.failures: list[Job] = []
-        self._profile, self._cores, self._total = profile, cores, len(jobs)
-        self._waiting, self._running = set(jobs), {}
-        self._estimate = Estimate(known_seconds(profile))
-        self._terminal = sys.stderr.isatty()
+        self._profile, self._cores, self._total, self._finished = profile, cores, len(jobs), 0
+        self._waiting, self._running = set(jobs), {}  # the running ones, by number, with the time of their start
+        self._estimate = Estimate(profile)
         form = "{desc} {n_fmt}/{total_fmt} |{bar:10}| {elapsed}{postfix}"
-        self._bar = tqdm(total=len(jobs), desc=profile, bar_format=form, dynamic_ncols=True, disable=not self._terminal)
-        self._say(f"{len(jobs)} jobs on {cores} cores, {self._left(time.time())}")
+        disable = not sys.stderr.isatty()
+        self._bar = tqdm(total=len(jobs), desc=profile, bar_format=form, dynamic_ncols=True, disable=disable)
+        self._say(f"{len(jobs)} jobs on {cores} cores, {self._left(now=0.0)}")
 
-    def started(self, number: int, job: Job, now: float) -> None:
-        self._waiting.discard(job)
-        self._running[number] = (job, now)
-
-    def finished(self, number: int, now: float) -> None:
-        if number in self._running:
-            job, since = self._running.pop(number)
-            self._estimate.observe(job.kind, now - since)
-            record_seconds(self._profile, job, now - since)
-            self._bar.update()
-            self._say(f"{job.name}, {in_words(now - since)}; {self._left(now)}")
-
-    def failed(self, number: int) -> None:
-        if number in self._running:
-            job, _ = self._running.pop(number)
-            self.failures.append(job)
-            self._say(f"{job.name}: failed")
-
-    def show(self, now: float) -> None:
-        """Bring the bar up to date: failures, the time left, and the job that has been at work for longest."""
-        failed = f"{len(self.failures)} failed, " if self.failures else ""
-        names = [job.name for job, _ in self._running.values()]
+    def follow(self, event: dict | None, now: float) -> None:
+        """Take in an event of Snakemake, or None where there was none; `now` is in seconds."""
+        match event:
+            case {"event": "job_info", "id": number}:
+                job = Job(*event["job"])
+                self._waiting.discard(job)
+                self._running[number] = (job, now)
+            case {"event": "job_finished", "id": number} if number in self._running:
+                job, since = self._running.pop(number)
+                self._finished += 1
+                self._estimate.observe(job, now - since)
+                self._bar.update()
+                self._say(f"{job.name}, {in_words(now - since)}; {self._left(now)}")
+            case {"event": "job_error", "id": number} if number in self._running:
+                job, _ = self._running.pop(number)
+                self.failures.append(job)
+                self._say(f"{job.name}: failed")
+        names = [job.name for job, _ in self._running.values()]  # the first has been at work for longest
         more = f" (+{len(names) - 1})" if names[1:] else ""
+        failed = f"{len(self.failures)} failed, " if self.failures else ""
         self._bar.set_postfix_str(f"{failed}{self._left(now)}: {''.join(names[:1])}{more}")
 
     def close(self) -> None:
+        """Remove the bar, and keep the seconds of the finished jobs for the next run."""
         self._bar.close()
+        self._estimate.keep()
 
     def _left(self, now: float) -> str:
-        running = [(job.kind, now - since) for job, since in self._running.values()]
-        left = self._estimate.left([job.kind for job in self._waiting], running, self._cores)
+        running = [(job, now - since) for job, since in self._running.values()]
+        left = self._estimate.left(list(self._waiting), running, self._cores)
         return "time left unknown" if left is None else f"{in_words(left)} left"
 
     def _say(self, text: str) -> None:
-        if not self._terminal:
-            done = self._total - len(self._waiting) - len(self._running) - len(self.failures)
-            print(f"{self._profile} {done}/{self._total}: {text}", file=sys.stderr, flush=True)
+        tqdm.write(f"{self._profile} {self._finished}/{self._total}: {text}", file=sys.stderr)

@@ -19,12 +19,11 @@ import papermill
 import yaml
 from ipykernel.kernelspec import write_kernel_spec
 from papermill.engines import NBClientEngine, papermill_engines
-from papermill.exceptions import PapermillExecutionError
 
 from reflect_rl.cli.jobs import JobsFailed
 from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError, unknown
-from reflect_rl.core.files import writing
+from reflect_rl.core.files import write_text, writing
 from reflect_rl.envs import settings
 
 CONFIG_PARAMETERS = ("profile", "env", "variant", "seed", "overrides")
@@ -34,22 +33,21 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:home|mnt|opt|private|root|srv|tmp|u
 
 @contextmanager
 def own_kernel() -> Iterator[None]:
-    """Make Jupyter's `python3` this very interpreter.
+    """Make Jupyter's `python3` this very interpreter, without progress bars, which would fill the notebook.
 
     A kernel of that name in the user's home may belong to another environment and would win in some set-ups;
     $JUPYTER_PATH comes before every other place.
     """
-    before = os.environ.get("JUPYTER_PATH")
+    before = os.environ.get("JUPYTER_PATH", "")
     with tempfile.TemporaryDirectory() as folder:
         # stderr is for our own lines; the kernel would tell there of its loopback connection and its end
-        write_kernel_spec(Path(folder, "kernels", "python3"), extra_arguments=["--log-level=CRITICAL"])
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, (folder, before)))
+        quiet = ["--log-level=CRITICAL"]
+        write_kernel_spec(Path(folder, "kernels", "python3"), {"env": {"TQDM_DISABLE": "1"}}, quiet)
+        os.environ["JUPYTER_PATH"] = f"{folder}{os.pathsep}{before}".rstrip(os.pathsep)
         try:
             yield
         finally:
-            os.environ.pop("JUPYTER_PATH")
-            if before is not None:
-                os.environ["JUPYTER_PATH"] = before
+            os.environ["JUPYTER_PATH"] = before
 
 
 def parse_value(name: str, text: str) -> str | int | float | bool:
@@ -113,8 +111,7 @@ papermill_engines.register("ticking", TickingEngine)
 def execute(notebook: Path, output: Path, parameters: dict) -> None:
     """Execute a notebook with papermill from the project's folder; `output` appears only when it is complete.
 
-    While it runs the notebook so far is in `OUTPUT.running.ipynb`; when it fails it stays as
-    `OUTPUT.failed.ipynb`.
+    Until then, and when it fails, the notebook so far is in `OUTPUT.partial.ipynb`.
 
     Raises:
         ReflectRLError: bad parameters, or a cell raised it.
@@ -122,31 +119,22 @@ def execute(notebook: Path, output: Path, parameters: dict) -> None:
     """
     notebook, output = notebook.resolve(), output.resolve()
     check_parameters(notebook, parameters)
-    running, failed = output.with_suffix(".running.ipynb"), output.with_suffix(".failed.ipynb")
+    partial = output.with_suffix(".partial.ipynb")
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of a kernel that nobody watches would fill the notebook
-    text = f"{notebook.stem}: cell {{n_fmt}}/{{total_fmt}}, {{elapsed}}"
-    bar = {"bar_format": text, "leave": False, "mininterval": 0}
+    form = f"{notebook.stem}: cell {{n_fmt}}/{{total_fmt}}, {{elapsed}}"
+    bar = {"bar_format": form, "leave": False, "mininterval": 0}
     how = {"engine_name": "ticking", "kernel_name": "python3", "cwd": paths.project(), "progress_bar": bar}
     try:
         with own_kernel():
-            papermill.execute_notebook(notebook, running, parameters, **how)
+            papermill.execute_notebook(notebook, partial, parameters, **how)
     except Exception as error:
-        if running.exists():
-            running.replace(failed)
-        if isinstance(error, PapermillExecutionError):
-            if error.ename == ReflectRLError.__name__:
-                raise ReflectRLError(error.evalue) from error
-            problem = first_line(f"{error.ename}: {error.evalue}")
-        else:
-            problem = f"{type(error).__name__}: {first_line(error)}"
-        raise JobsFailed(f"{problem} (the notebook so far: {failed})") from error
-    except KeyboardInterrupt:
-        running.unlink(missing_ok=True)
-        raise
-    running.replace(output)
-    failed.unlink(missing_ok=True)
+        # papermill says what a cell raised; other errors, such as that of a dead kernel, stand for themselves
+        name, message = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+        if name == ReflectRLError.__name__:
+            raise ReflectRLError(message) from error
+        raise JobsFailed(f"{name}: {first_line(message)} (the notebook so far: {partial})") from error
+    partial.replace(output)
 
 
 def first_line(message: object) -> str:
@@ -171,54 +159,41 @@ def tidy(document: nbformat.NotebookNode) -> None:
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
 
 
-def refresh_notebook(notebook: Path) -> str:
-    """Execute a notebook with its own defaults and put the result in its place."""
-    output = paths.home() / notebook.name
+def run_notebook(notebook: Path, compare: bool) -> str:
+    """Execute a notebook with its own defaults and below an empty home of its own, and put the result in its place.
+
+    Args:
+        compare: compare with the committed outputs (nbval) instead, and write nothing.
+
+    Returns what was done, in words.
+
+    Raises:
+        JobsFailed: it did not run, or differs; its home stays in `build/` for a look.
+    """
+    notebook, build = notebook.resolve(), paths.project() / "build"
+    check_parameters(notebook, {})
+    with writing(build):
+        build.mkdir(exist_ok=True)
+    os.environ["REFLECT_RL_HOME"] = home = tempfile.mkdtemp(prefix=f"{notebook.stem}-", dir=build)
+    done = _compare(notebook) if compare else _refresh(notebook, Path(home, notebook.name))
+    shutil.rmtree(home)
+    return done
+
+
+def _refresh(notebook: Path, output: Path) -> str:
     execute(notebook, output, {})
     document = nbformat.read(output, as_version=4)
     tidy(document)
     if found := absolute_paths(document):
-        raise JobsFailed(f"an output names a path of this machine ({found[0]}); print a relative one")
-    temporary = notebook.with_name(f".{notebook.name}")
-    nbformat.write(document, temporary)
-    temporary.replace(notebook)
+        raise JobsFailed(f"an output of {output} names a path of this machine ({found[0]}); print a relative one")
+    write_text(notebook, nbformat.writes(document) + "\n")
     return "executed in place"
 
 
-def compare_notebook(notebook: Path) -> str:
-    """Execute a notebook with its own defaults and compare with its committed outputs (nbval)."""
+def _compare(notebook: Path) -> str:
     command = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider", str(notebook)]
     with own_kernel():
         done = subprocess.run(command, cwd=paths.project(), capture_output=True, text=True)
     if done.returncode:
         raise JobsFailed((done.stdout + done.stderr).strip())
     return done.stdout.strip().splitlines()[-1]
-
-
-def run_notebooks(notebooks: list[Path], check: bool) -> None:
-    """Execute notebooks with their own defaults, one after the other, each below an empty home of its own.
-
-    Args:
-        notebooks: which; all of the project where empty.
-        check: compare with the committed outputs and write nothing, instead of replacing them.
-
-    Raises:
-        JobsFailed: some did not run or differ; their homes stay in `build/` for a look.
-    """
-    notebooks = [notebook.resolve() for notebook in notebooks or sorted(paths.notebooks().glob("*.ipynb"))]
-    for notebook in notebooks:
-        check_parameters(notebook, {})
-    build, failed = paths.project() / "build", []
-    with writing(build):
-        build.mkdir(exist_ok=True)
-    os.environ["TQDM_DISABLE"] = "1"  # bars of a kernel that nobody watches would fill the notebook
-    for notebook in notebooks:
-        os.environ["REFLECT_RL_HOME"] = home = tempfile.mkdtemp(prefix=f"{notebook.stem}-", dir=build)
-        try:
-            print(f"{notebook.name}: {(compare_notebook if check else refresh_notebook)(notebook)}", flush=True)
-            shutil.rmtree(home)
-        except (JobsFailed, ReflectRLError) as error:
-            print(f"error: {notebook.name}: {error}", file=sys.stderr)
-            failed.append(notebook.name)
-    if failed:
-        raise JobsFailed(f"failed: {', '.join(failed)} (products are kept in {build})")

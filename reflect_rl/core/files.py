@@ -8,10 +8,12 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from reflect_rl.core.errors import ReflectRLError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RUN_MARK = "config.json"  # a folder that holds one is a run folder: its files are made together
 
@@ -46,7 +48,7 @@ def write_json(path: Path, value) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
-def write_csv(path: Path, frame: pd.DataFrame) -> None:
+def write_csv(path: Path, frame: "pd.DataFrame") -> None:
     """CSV, compressed where the name ends in .gz; equal frames give equal bytes."""
     content = frame.to_csv(index=False, lineterminator="\n").encode()
     write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
@@ -62,9 +64,11 @@ def way_out(path: Path) -> str:
     return f"restore it, or delete {path.parent} and run again to make all of it anew"
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path) -> "pd.DataFrame":
     """What `write_csv` wrote, with empty cells as missing values; raises ReflectRLError where it cannot be read."""
     try:
+        import pandas as pd  # here: the processes of an engine, which read no tables, start in half the time
+
         return pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (OSError, EOFError, ValueError) as error:
         raise ReflectRLError(f"{path} cannot be read ({error}); {way_out(path)}") from error

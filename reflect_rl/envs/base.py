@@ -1,5 +1,6 @@
 """What the library knows of an environment (`EnvSpec`), and a step of play as a teacher sees it (`Situation`)."""
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 import gymnasium as gym
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from reflect_rl.core.errors import ReflectRLError
@@ -62,10 +63,36 @@ class Drawing:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")]
 Names = Annotated[tuple[str, ...], AfterValidator(lambda names: tuple(dict.fromkeys(names)))]  # each once
 Dotted = Annotated[str, Field(pattern=r"^[a-z_]+\.[a-z_]+$")]
-Pattern = Annotated[str, AfterValidator(lambda pattern: re.compile(pattern).pattern)]  # or `re.error` is raised
+
+
+def _compiled(pattern: str) -> str:
+    try:
+        return re.compile(pattern).pattern
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+
+
+Pattern = Annotated[str, AfterValidator(_compiled)]
 ObjectPath = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
 
 
+def _in_one_line(cls: type) -> type:
+    """Let a dataclass of pydantic raise a `ReflectRLError` that lists all its fields that are missing or wrong."""
+    init = cls.__init__
+
+    @functools.wraps(init)
+    def __init__(self, *values, **fields):
+        try:
+            init(self, *values, **fields)
+        except ValidationError as error:
+            wrong = [f"{'.'.join(map(str, e['loc']))} ({e['msg']})" for e in error.errors()]
+            raise ReflectRLError(f"{cls.__name__} with missing or wrong fields: {', '.join(wrong)}") from None
+
+    cls.__init__ = __init__
+    return cls
+
+
+@_in_one_line
 @validated(frozen=True, eq=False)
 class EnvSpec:
     """All that the library needs to know of an environment; only the first five fields are required.
@@ -77,7 +104,7 @@ class EnvSpec:
     whether an environment is so.
 
     Raises:
-        pydantic.ValidationError: fields are missing or not of their type; the message lists all of them.
+        ReflectRLError: fields are missing or not of their type; the message lists all of them.
     """
 
     name: Name  #: in results, profiles and on the command line

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
@@ -115,20 +114,19 @@ def test_the_name_or_gymnasium_id_of_a_built_in_environment_is_taken():
 )
 def test_a_wrong_field_is_named(fields, said):
     (name,) = fields
-    with pytest.raises(ValidationError, match=rf"for EnvSpec\n{name}\b[^\n]*\n  {said}"):
+    with pytest.raises(ReflectRLError, match=rf"EnvSpec with missing or wrong fields: {name}\b.*\({said}"):
         changed(**fields)
 
 
 def test_all_wrong_fields_are_named():
-    with pytest.raises(ValidationError) as error:
+    with pytest.raises(ReflectRLError, match=r"make \(.*expert_action \(.*teacher \(Field required\)"):
         EnvSpec("corridor", make=None, tasks=tasks, expert_action="right")
-    assert [wrong["loc"] for wrong in error.value.errors()] == [("make",), ("expert_action",), ("teacher",)]
 
 
 def test_other_wrong_values_are_refused():
     with pytest.raises(ReflectRLError, match=r"should be among \('full',\), {'fall'} are not"):
         changed(headline="fall")
-    with pytest.raises(re.error, match="unterminated subpattern"):
+    with pytest.raises(ReflectRLError, match="tokenizer_pattern .*unterminated subpattern"):
         changed(tokenizer_pattern="(")
     with pytest.raises(ValidationError, match="Input should be less than or equal to 1"):
         Reported("full", "reflect_rl", 58, "GPT-2 XL")

@@ -1,8 +1,7 @@
 """The environment: a household task in text.
 
-Observation: what the player knows from what it has read, in compact form (`notes.Notes`). Legal actions: the engine's
-admissible commands but for `look`, `inventory`, `help` and `examine ...`, which change nothing; what they tell, the
-observation says (where two receptacles share a place, once the player has gone to each). Success is the engine's `won`.
+Observation: what the player knows from what it has read (`notes.Notes`). Legal actions: the engine's admissible commands
+but for those that change nothing (`NO_EFFECT`) and whose answer the observation holds. Success is the engine's `won`.
 """
 
 import itertools
@@ -35,9 +34,7 @@ def legal_actions(commands: Iterable[str]) -> tuple[str, ...]:
 
 
 def label_key(command: str) -> str:
-    """What tells a command from most others of a state, in every room: the place to go to, the thing to take, or
-    else the verb alone, since one thing is in hand and, but for rooms where two share a place, one receptacle is near.
-    """
+    """What tells a command from most others, in every room: the place to go to, the thing to take, or the verb alone."""
     verb = command.split(" ")[0]
     return command.partition(" from ")[0] if verb in ("go", "take") else verb
 
@@ -45,33 +42,26 @@ def label_key(command: str) -> str:
 class Household(gym.Env):
     """A household task in text.
 
-    `reset(options={"task": "full:train/<task>/<trial>"})` starts that very episode; without it the task is drawn from
-    `split` by the environment's own generator. A generated game is made at its first use.
-
-    Args:
-        setting: of the tasks that are drawn; `pickup` ends with the object in hand, `dropoff` begins there, `full` is
-            the game.
-        split: where tasks are drawn from when `reset` names none.
-        horizon: steps after which the episode is truncated.
-        milestone: whether it is rewarded to take the task's object and to treat it, each once.
-
-    Raises:
-        ReflectRLError: an argument has no such value, or the games cannot be played (see `games.package`).
+    `reset(options={"task": "full:train/<task>/<trial>"})` starts that very episode; without it the environment's own
+    generator draws a task of `setting` and `split`. `setting` is one of `store.SETTINGS`, or a stage: `pickup` ends with
+    the object in hand, `dropoff` begins there, `full` is the game. A generated game is made at its first use.
+    With `milestone`, it is rewarded to take the task's object and to treat it, each once. An argument without such a
+    value, or a game that cannot be played, is a ReflectRLError.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 4}
 
     def __init__(self, setting="full", split="train", horizon=15, milestone=True, render_mode=None):
-        if setting not in (*store.STAGES, *store.SETTINGS):
-            raise unknown("setting", setting, (*store.STAGES, *store.SETTINGS))
-        if horizon < 1:
-            raise ReflectRLError(f"horizon {horizon} leaves no step; give 1 or more")
+        settings = (*store.STAGES, *store.SETTINGS)
+        for name, value, choices in (("setting", setting, settings), ("split", split, store.FIRST_TRIAL)):
+            if value not in choices:
+                raise unknown(name, value, choices)
         if render_mode not in (None, "ansi"):
             raise unknown("render mode", render_mode, ["ansi"])
-        if split not in store.FIRST_TRIAL:
-            raise unknown("split", split, store.FIRST_TRIAL)
-        self.setting, self.split, self.horizon, self.milestone = setting, split, horizon, milestone
-        self.render_mode = render_mode
+        if horizon < 1:
+            raise ReflectRLError(f"horizon {horizon} leaves no step; give 1 or more")
+        self.setting, self.split, self.horizon = setting, split, horizon
+        self.milestone, self.render_mode = milestone, render_mode
         self.action_space = spaces.Discrete(256)
         self.observation_space = spaces.Text(max_length=4096, charset=CHARACTERS)
         self._worker: Worker | None = None
@@ -91,12 +81,11 @@ class Household(gym.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        task = (options or {}).get("task")
-        if task is None:
+        self.task = (options or {}).get("task")
+        if self.task is None:
             choices = store.tasks(self.setting, self.split)
-            task = choices[self.np_random.integers(len(choices))]
-        self.task = task
-        self.stage, game, self.recipe = store.parse_task(task)
+            self.task = choices[self.np_random.integers(len(choices))]
+        self.stage, game, self.recipe = store.parse_task(self.task)
         self.goal = Goal.of(self.recipe)
         engine, path = self._engine(), store.path_of(game)
         if not path.is_file():
@@ -105,16 +94,11 @@ class Household(gym.Env):
         self.notes = Notes.start(scene.text, sentence)
         self.actions, self.steps, self._advice = legal_actions(scene.commands), 0, None
         self._rewarded, self._plan = set(), []
-        if self.stage == "dropoff":
-            self._fetch()
-        return self.notes.text(), self._info()
-
-    def _fetch(self) -> None:
-        """Play, before the episode begins, until the task's object is in hand."""
-        for command in self.plan():
-            if kind(self.notes.held) == self.goal.object:
-                return
+        for command in self.plan() if self.stage == "dropoff" else ():  # the episode begins with the object in hand
+            if self._milestones():
+                break
             self._execute(command)
+        return self.notes.text(), self._info()
 
     def _execute(self, command: str) -> bool:
         """Play a command; whether the game is won."""
@@ -156,20 +140,19 @@ class Household(gym.Env):
 
     def expert_action(self) -> int:
         """Index of the explorer's choice."""
-        return self.actions.index(self.advice().commands[0])
+        return self.good_actions()[0]
 
     def good_actions(self) -> tuple[int, ...]:
-        """Indices of all actions that are as good as the explorer's choice, as far as the player can know."""
+        """Indices of the explorer's choice and all that is as good, as far as the player can know."""
         return tuple(self.actions.index(command) for command in self.advice().commands)
 
     def phase(self) -> str:
-        """The explorer's subgoal: `search`, `fetch`, `carry`, `treat`, `place`, `seek light`, `light` or `put down`."""
+        """The explorer's subgoal, a phase of `Advice`."""
         return self.advice().phase
 
     def oracle_action(self) -> int:
         """Index of the oracle's next command; it knows where everything is."""
-        if not self._plan:
-            self._plan = self.plan()
+        self._plan = self._plan or self.plan()
         return self.actions.index(self._plan[0])
 
     def plan(self) -> list[str]:
@@ -193,9 +176,9 @@ def _slot():
 @cache
 def oracle_steps(task: str) -> int:
     """Length in steps of the oracle's plan, which is a shortest one."""
-    env = Household(horizon=10_000)
+    env = Household()
     env.reset(options={"task": task})
-    stage, plan = env.stage, env.plan()
-    if stage == "pickup":
+    plan = env.plan()
+    if env.stage == "pickup":
         return 1 + next(i for i, command in enumerate(plan) if command.startswith(f"take {env.goal.object} "))
     return len(plan)

@@ -1,28 +1,20 @@
-"""The explorer: an expert that knows what it has seen, and common sense about what is kept where.
-
-It is the ceiling under partial observability, and the source of demonstrations and reflections.
-"""
+"""The explorer, an expert that knows what it has seen and what is kept where: it demonstrates, and is a ceiling."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from reflect_rl.envs.household.games import LAMP, constants
-from reflect_rl.envs.household.goal import ADJECTIVES, Goal, kind, natural
+from reflect_rl.envs.household.goal import ADJECTIVES, Goal, kind, natural, of_kind
 from reflect_rl.envs.household.notes import Notes
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What the explorer would do now.
+    """What the explorer would do now."""
 
-    Attributes:
-        phase: `search`, `fetch`, `carry`, `treat`, `place`, `seek light`, `light` or `put down`.
-        commands: all that are equally good as far as is known; the first is its choice.
-    """
-
-    phase: str
-    commands: tuple[str, ...]
+    phase: str  # `search`, `fetch`, `carry`, `treat`, `place`, `seek light`, `light` or `put down`
+    commands: tuple[str, ...]  # all that are equally good as far as is known; the first is its choice
 
 
 @cache
@@ -35,11 +27,7 @@ def likely(wanted: str) -> frozenset[str]:
 
 
 def explore(notes: Notes, goal: Goal, legal: Sequence[str]) -> Advice:
-    """What to do next for one who knows `notes` and common sense.
-
-    Looks first where such an object may be, in and on what needs no opening before what does; fetches what it has
-    seen; treats and places what it carries.
-    """
+    """What to do next: fetch what was seen, or look where it may be; treat and place what is carried."""
     held, lamp = notes.held, LAMP.lower()
     begun = [place for _, place in notes.known(goal.object) if kind(place) == goal.target][:1]  # holds one already
     if not held:
@@ -48,11 +36,13 @@ def explore(notes: Notes, goal: Goal, legal: Sequence[str]) -> Advice:
     if kind(held) != goal.object:
         return _put_down(notes, legal)
     if goal.treatment and notes.treated.get(held) != ADJECTIVES[goal.treatment]:
-        return _at("treat", [(f"{goal.treatment} {held} with {p}", p) for p in notes.of_kind(goal.place)], legal)
+        places = of_kind(goal.place, notes.receptacles)
+        return _at("treat", [(f"{goal.treatment} {held} with {place}", place) for place in places], legal)
     if goal.light:
         lamps = [(f"use {name}", place) for name, place in notes.known(lamp)]
         return _at("light", lamps, legal) if lamps else _search("seek light", notes, lamp, "", legal)
-    targets = (goal.count > 1 and begun) or notes.of_kind(goal.target)  # both have to end up in the same one
+    # two objects have to end up in the same receptacle
+    targets = begun if goal.count > 1 and begun else of_kind(goal.target, notes.receptacles)
     return _at("place", [(f"move {held} to {place}", place) for place in targets], legal)
 
 
@@ -93,11 +83,7 @@ def _search(phase: str, notes: Notes, wanted: str, target: str, legal: Sequence[
     return _advise(phase, legal, options())
 
 
+@cache
 def _effort(name: str) -> tuple:
     """Sort key: what needs no opening first."""
-    return kind(name) in _openable(), natural(name)
-
-
-@cache
-def _openable() -> frozenset[str]:
-    return frozenset(name.lower() for name in constants().OPENABLE_CLASS_SET)
+    return kind(name) in {openable.lower() for openable in constants().OPENABLE_CLASS_SET}, natural(name)

@@ -1,6 +1,7 @@
 """What a household task asks for, in the words of the game's texts."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,22 +21,21 @@ def kind(name: str) -> str:
     return name.split(" ")[0]
 
 
+def of_kind(wanted: str, names: Iterable[str]) -> list[str]:
+    """The names of a kind, in natural order."""
+    return sorted((name for name in names if kind(name) == wanted), key=natural)
+
+
 @dataclass(frozen=True)
 class Goal:
-    """A recipe in the words of the texts.
-
-    Attributes:
-        object, target: kinds in lower case; target is empty where the object is to be looked at.
-        treatment, place: `clean`, `heat` or `cool`, and the kind of receptacle where that is done; or both empty.
-        count: how many objects. light: whether they are to be looked at under the lamp.
-    """
+    """A recipe in the words of the texts: kinds in lower case, empty where there is none."""
 
     object: str
-    target: str
-    treatment: str
-    place: str
-    count: int
-    light: bool
+    target: str  # empty where the object is to be looked at
+    treatment: str  # `clean`, `heat` or `cool`
+    place: str  # where that is done
+    count: int  # how many objects
+    light: bool  # whether they are to be looked at under the lamp
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Goal":

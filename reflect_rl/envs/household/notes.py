@@ -9,29 +9,17 @@ from reflect_rl.envs.household.goal import ADJECTIVES, kind, natural
 
 @dataclass
 class Notes:
-    """What a player knows.
+    """What a player knows."""
 
-    Attributes:
-        task: the sentence that sets the task.
-        receptacles: all of the room, in natural order.
-        here: where the player stands, empty at the start.
-        held: what is in hand, empty where nothing is.
-        contents: receptacle -> what was seen in or on it; closed ones that were never open are missing.
-        closed: receptacles that are known to be closed.
-        treated: object -> what was done to it (`clean`, `hot`, `cold`).
-        light: the lamp that was turned on last.
-        near: other receptacles within reach: in some rooms two share a place, and one cannot go from one to the other.
-    """
-
-    task: str
-    receptacles: tuple[str, ...]
-    here: str = ""
-    held: str = ""
-    contents: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    closed: set[str] = field(default_factory=set)
-    treated: dict[str, str] = field(default_factory=dict)
-    light: str = ""
-    near: tuple[str, ...] = ()
+    task: str  # the sentence that sets the task
+    receptacles: tuple[str, ...]  # all of the room, in natural order
+    here: str = ""  # where the player stands, empty at the start
+    held: str = ""  # what is in hand, empty where nothing is
+    contents: dict[str, tuple[str, ...]] = field(default_factory=dict)  # receptacle -> what was seen in or on it
+    closed: set[str] = field(default_factory=set)  # receptacles that are known to be closed
+    treated: dict[str, str] = field(default_factory=dict)  # object -> what was done to it: `clean`, `hot`, `cold`
+    light: str = ""  # the lamp that was turned on last
+    near: tuple[str, ...] = ()  # other receptacles within reach: in some rooms two share a place
 
     @classmethod
     def start(cls, intro: str, task: str) -> "Notes":
@@ -45,8 +33,16 @@ class Notes:
             return
         verb, _, rest = command.partition(" ")
         match verb:
-            case "go":
-                self.here = rest.removeprefix("to ")
+            case "go" | "open":
+                place = rest.removeprefix("to ")
+                self.here = place if verb == "go" else self.here
+                if f"The {place} is closed" in feedback:
+                    self.closed.add(place)
+                else:
+                    self.closed.discard(place)
+                    self._set(place, _listed(feedback.partition("you see ")[2]))
+            case "close":
+                self.closed.add(rest)
             case "take":
                 self.held, _, source = rest.partition(" from ")
                 self._set(source, [thing for thing in self.contents.get(source, ()) if thing != self.held])
@@ -58,15 +54,6 @@ class Notes:
                 self.treated[rest.partition(" with ")[0]] = ADJECTIVES[verb]
             case "use":
                 self.light = rest
-            case "close":
-                self.closed.add(rest)
-        if verb in ("go", "open"):
-            seen = self.here if verb == "go" else rest
-            if f"The {seen} is closed" in feedback:
-                self.closed.add(seen)
-            else:
-                self.closed.discard(seen)
-                self._set(seen, _listed(feedback.partition("you see ")[2]))
 
     def look(self, legal: Sequence[str]) -> None:
         """Take note of what is within reach: the receptacles that no legal command goes to."""
@@ -78,23 +65,11 @@ class Notes:
 
     def known(self, *kinds: str) -> list[tuple[str, str]]:
         """(thing, receptacle) of every thing of these kinds that was seen and not taken since."""
-        return [
-            (thing, place)
-            for place, things in sorted(self.contents.items(), key=lambda item: natural(item[0]))
-            for thing in things
-            if kind(thing) in kinds
-        ]
-
-    def of_kind(self, wanted: str) -> list[str]:
-        """The receptacles of a kind."""
-        return [name for name in self.receptacles if kind(name) == wanted]
+        places = sorted(self.contents, key=natural)
+        return [(thing, place) for place in places for thing in self.contents[place] if kind(thing) in kinds]
 
     def text(self) -> str:
-        """The observation: all of it that the players need, in compact form.
-
-        Things of the kinds that the task names are listed, those here and those elsewhere; what else stood in a searched
-        receptacle is left out.
-        """
+        """The observation: of what was seen elsewhere, only things of the kinds that the task names."""
         named = self.known(*re.findall(r"[a-z]+", self.task.lower()))
         here = [thing for thing, place in named if place == self.here and place not in self.closed]
         lines = {

@@ -2,23 +2,17 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from reflect_rl.envs.household.engine.engine import Engine
 from reflect_rl.envs.household.games import LAMP
-from reflect_rl.envs.household.goal import Goal, kind, natural
+from reflect_rl.envs.household.goal import Goal, natural, of_kind
 
 DONE = {"clean": "isclean", "heat": "ishot", "cool": "iscool"}  # treatment -> the predicate that it makes true
 
 
 class _World:
-    """The engine's facts by the names in texts.
-
-    Attributes:
-        where: receptacle -> its location. inside: thing -> its receptacle. here: where the player stands.
-        held: what is in hand, empty where nothing is. kinds: thing or receptacle -> its PDDL type.
-        allowed: (type of receptacle, type of thing). true: (predicate, name) of what is true of one.
-    """
+    """The engine's facts by the names in texts; locations and types by their ids."""
 
     def __init__(self, engine: Engine):
         names, facts = engine.game.names, defaultdict(list)
@@ -31,9 +25,6 @@ class _World:
         self.here = facts["atlocation"][0][1]
         self.held = names[facts["holds"][0][1]] if facts["holds"] else ""
         self.true = {(predicate, names[a[0]]) for predicate in facts for a in facts[predicate] if len(a) == 1}
-
-    def of_kind(self, wanted: str, names: Iterable[str]) -> list[str]:
-        return sorted((name for name in names if kind(name) == wanted), key=natural)
 
     def ready(self, goal: Goal, thing: str) -> bool:
         """Whether a thing is treated as the goal asks."""
@@ -48,12 +39,12 @@ def shortest_plan(engine: Engine, goal: Goal) -> list[str]:
     if engine.won:
         return []
     world = _World(engine)
-    ends = world.of_kind(LAMP.lower(), world.inside) if goal.light else world.of_kind(goal.target, world.where)
+    ends = of_kind(LAMP.lower(), world.inside) if goal.light else of_kind(goal.target, world.where)
     plans = (
         _plan(world, goal, chosen, end, place, first)
         for end in ends
         for chosen in _choices(world, goal, end)
-        for place in world.of_kind(goal.place, world.where) or [""]
+        for place in of_kind(goal.place, world.where) or [""]
         for first in _put_downs(world, chosen)
     )
     return min(plans, key=len, default=[])
@@ -61,7 +52,7 @@ def shortest_plan(engine: Engine, goal: Goal) -> list[str]:
 
 def _choices(world: _World, goal: Goal, end: str) -> Iterator[tuple[str, ...]]:
     """The things that may be brought to an end, in every order; what is in hand cannot wait for another."""
-    things = world.of_kind(goal.object, {*world.inside, world.held})
+    things = of_kind(goal.object, {*world.inside, world.held})
     there = [t for t in things if not goal.light and world.inside.get(t) == end and world.ready(goal, t)]
     for chosen in itertools.permutations([t for t in things if t not in there], goal.count - len(there)):
         if world.held not in chosen[1:]:

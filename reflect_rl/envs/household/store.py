@@ -13,17 +13,15 @@ import numpy as np
 from reflect_rl.core import files, paths
 from reflect_rl.core.errors import ReflectRLError, unknown
 from reflect_rl.envs.household.engine.engine import Engine
-from reflect_rl.envs.household.games import (
-    PAPER, ROOMS, SPLITS, TASK_TYPES, UNSEEN, Recipe, generate, origin, recipes, trial_name
-)  # fmt: skip
+from reflect_rl.envs.household.games import PAPER, ROOMS, TASK_TYPES, UNSEEN, Recipe, generate, recipes, trial_name
 from reflect_rl.envs.household.goal import Goal
 from reflect_rl.envs.household.oracle import shortest_plan
 
 LAYOUT = "json_2.1.1"
+SPLITS = ("train", "valid_seen", "valid_unseen")  # ALFWorld's
 SETTINGS = ("paper", "kitchens", "all_seen", "all_unseen")
 STAGES = ("pickup", "dropoff", "full")  # of a game, as a task id begins
-# Of generated games: where the numbers of each split begin. No number is in two of them.
-FIRST_TRIAL = {"train": 0, "validation": 1000, "test": 4000}
+FIRST_TRIAL = {"train": 0, "validation": 1000, "test": 4000}  # of generated games: no number is in two splits
 SIZES = {  # setting -> games of each split
     "paper": {"train": 60, "validation": 12, "test": 25},
     "kitchens": {"train": 144, "validation": 12, "test": 25},
@@ -33,11 +31,7 @@ SIZES = {  # setting -> games of each split
 
 
 def real_root() -> Path | None:
-    """`$ALFWORLD_DATA`, the folder of the real archives; None where the variable is not set.
-
-    Raises:
-        ReflectRLError: it is set and holds no games.
-    """
+    """`$ALFWORLD_DATA`, the folder of the real archives, or None; raises ReflectRLError where it holds no games."""
     named = os.environ.get("ALFWORLD_DATA")
     return _with_games(named) if named else None
 
@@ -104,10 +98,7 @@ def _real(setting: str, split: str, folder: str) -> Iterator[tuple[Recipe, str]]
 
 
 def tasks(name: str, split: str, most: int = 0) -> tuple[str, ...]:
-    """Task ids: of a setting, or for a stage those of the games of `paper`, `kitchens` and `all_seen` together.
-
-    With `most`, the first ones of each setting.
-    """
+    """Task ids of a setting, or for a stage of `paper`, `kitchens` and `all_seen`; the first `most` of each setting."""
     if name not in (*SETTINGS, *STAGES):
         raise unknown("setting", name, (*SETTINGS, *STAGES))
     stage, settings = ("full", [name]) if name in SETTINGS else (name, SETTINGS[:3])
@@ -119,13 +110,8 @@ def parse_task(task: str) -> tuple[str, str, Recipe]:
     stage, _, game = str(task).partition(":")
     parts = game.split("/")
     if stage not in STAGES or len(parts) != 3 or parts[0] not in SPLITS:
-        example = tasks("paper", "train")[0]
-        raise ReflectRLError(f"{task!r} is no ALFWorld task; an example: {example!r}")
+        raise ReflectRLError(f"{task!r} is no ALFWorld task; an example: {tasks('paper', 'train')[0]!r}")
     return stage, game, Recipe.parse(parts[1])
-
-
-def _trial_number(game: str) -> int:
-    return int(game.rpartition("trial_G")[2])
 
 
 def task_source(task: str) -> str:
@@ -133,7 +119,7 @@ def task_source(task: str) -> str:
     if real_root() is not None:
         return "ALFWorld 2.1.1 archive"
     _, game, recipe = parse_task(task)
-    return origin(recipe, _trial_number(game))
+    return recipe.origin(int(game.rpartition("trial_G")[2]))
 
 
 def path_of(game: str) -> Path:
@@ -141,20 +127,22 @@ def path_of(game: str) -> Path:
     return (real_root() or paths.cache("household")) / LAYOUT / game / "game.tw-pddl"
 
 
+_verifier = cache(Engine)  # one for all games that a process makes
+
+
 def make(game: str) -> str:
     """Generate a game unless it is there; returns its path. To be called in an engine process.
 
-    A game is kept once the oracle has won it; where it cannot, or where the game is won at the start, the next draw of
-    the same trial is taken.
+    The first draw of the trial is kept that the oracle wins and that is not won at the start.
     """
     path = path_of(game)
     if path.is_file():
         return str(path)
     if real_root() is not None:
         raise ReflectRLError(f"no game at {path}; check ALFWORLD_DATA, or unset it to play generated games")
-    recipe, engine = Recipe.parse(game.split("/")[1]), _verifier()
+    recipe, trial, engine = Recipe.parse(game.split("/")[1]), int(game.rpartition("trial_G")[2]), _verifier()
     for attempt in range(20):
-        made, trajectory = generate(recipe, _trial_number(game), attempt)
+        made, trajectory = generate(recipe, trial, attempt)
         draft = path.with_name(f"draft{attempt}-{os.getpid()}.tw-pddl")  # other processes may be making the same game
         files.write_bytes(draft, json.dumps(made).encode())
         try:
@@ -173,17 +161,8 @@ def make(game: str) -> str:
     raise ReflectRLError(f"no solvable game found for {game} in 20 draws; name another trial")
 
 
-@cache
-def _verifier() -> Engine:
-    return Engine()
-
-
 def manifest(panel: Iterable[str]) -> dict:
-    """The games of these tasks that have been made: origin, checksums and length of the walkthrough of each.
-
-    Raises:
-        ReflectRLError: two games are the same.
-    """
+    """Origin, checksums and length of the walkthrough of the games that have been made; no two may be the same."""
     listed, games_of = {}, defaultdict(list)
     for game in sorted({task.partition(":")[2] for task in panel}):
         if not path_of(game).is_file():

@@ -15,11 +15,6 @@ SUBGOALS = {  # phase -> subgoal; the object is named last, just before the advi
 }
 
 
-def gerund(verb: str) -> str:
-    """`move` -> `Moving`."""
-    return "Putting" if verb == "put" else f"{verb.removesuffix('e').capitalize()}ing"
-
-
 def reflect(situation: Situation) -> str:
     """What the last action was worth, the subgoal, and the explorer's next action, on one line."""
     _, _, recipe = parse_task(situation.task)
@@ -28,4 +23,5 @@ def reflect(situation: Situation) -> str:
     if situation.action_feedback == "start":
         return f"Starting: {subgoal}. {advice}"
     verb, _, rest = situation.last_action.partition(" ")
-    return f"{gerund(verb)} {rest} was {situation.action_feedback}: {subgoal}. {advice}"
+    gerund = "Putting" if verb == "put" else f"{verb.removesuffix('e').capitalize()}ing"
+    return f"{gerund} {rest} was {situation.action_feedback}: {subgoal}. {advice}"

@@ -53,7 +53,7 @@ def test_reflections_name_the_object_and_every_phase_is_met(task_type):
 def test_a_lamp_that_is_not_known_is_searched_for():
     notes = Notes("look at cup under the desklamp", ("desk 1", "shelf 1"), here="shelf 1", held="cup 1")
     notes.contents["shelf 1"] = ()
-    advice = explore(notes, Goal("cup", "", "", (), 1, True), ["go to desk 1", "move cup 1 to shelf 1"])
+    advice = explore(notes, Goal("cup", "", "", "", 1, True), ["go to desk 1", "move cup 1 to shelf 1"])
     assert (advice.phase, advice.commands) == ("seek light", ("go to desk 1",))
 
 
@@ -209,7 +209,7 @@ def test_notes_read_the_texts():
 def test_the_explorer_prefers_what_needs_no_opening():
     notes = Notes("put some egg on countertop", ("cabinet 1", "countertop 1", "fridge 1", "microwave 1", "sinkbasin 1"))
     actions = [f"go to {name}" for name in notes.receptacles]
-    advice = explore(notes, Goal("egg", "countertop", "", (), 1, False), actions)
+    advice = explore(notes, Goal("egg", "countertop", "", "", 1, False), actions)
     assert advice.phase == "search" and advice.commands[0] == "go to sinkbasin 1"
     assert set(advice.commands) == {"go to sinkbasin 1", "go to fridge 1", "go to microwave 1"}
 
@@ -219,7 +219,7 @@ def test_what_is_within_reach_is_used_without_going_there():
         "look at cup under the desklamp", ("desk 1", "shelf 1"), here="shelf 1", held="cup 1", near=("desk 1",)
     )
     notes.contents["desk 1"] = ("desklamp 1",)
-    goal = Goal("cup", "", "", (), 1, True)
+    goal = Goal("cup", "", "", "", 1, True)
     assert explore(notes, goal, ["move cup 1 to shelf 1", "use desklamp 1"]).commands == ("use desklamp 1",)
     notes.held, notes.contents["desk 1"] = "", ("cup 2", "cup 3")
     takes = ["take cup 2 from desk 1", "take cup 3 from desk 1"]  # either is as good
