@@ -10,8 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 from typing import IO
@@ -22,62 +20,24 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import writing
 from reflect_rl.envs import settings
 
-# Jobs run side by side, so the libraries below torch take one thread each (torch's own are core.runtime's). And glibc
-# keeps the memory of freed tensors instead of handing it back at every layer, which saves a job about 7% of its time.
-JOB_DEFAULTS = {
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
 OPTIONS = ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "--resources", "results=1"]
 OPTIONS += ["--scheduler", "greedy", "--nocolor"]
 OPTIONS += ["--nolock"]  # `single_run` is our lock, and never outlives its holders
 PLAN_ONLY = ["--dry-run", "--quiet", "host", "rules", "reason", "progress"]
 
 
-def cells_hash(notebook: Path) -> str:
-    """A hash of a notebook's code cells: what an executed copy depends on beside settings and library."""
-    cells = json.loads(notebook.read_text())["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return sha256(json.dumps(sources).encode()).hexdigest()[:10]
-
-
 @contextmanager
-def single_run(home: Path) -> Iterator[int]:
-    """Hold the operating system's lock of the runs below `home`; yields its file descriptor."""
-    path = home / ".snakemake" / "reflect_rl.lock"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+def single_run(path: Path) -> Iterator[int]:
+    """Hold the operating system's lock of a file that says that a run is at work; yields its file descriptor."""
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ReflectRLError(f"another run is at work in {home}; wait for it, or end it first") from None
+            raise ReflectRLError(f"another run is at work in {path.parent}; wait for it, or end it first") from None
         yield file.fileno()
 
 
-@contextmanager
-def noted_interrupts() -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM do no more than add their number to the list."""
-    noted: list[int] = []
-    before = {each: signal.signal(each, lambda number, _: noted.append(number)) for each in (SIGINT, SIGTERM)}
-    try:
-        yield noted
-    finally:
-        if not noted:  # else this process is about to end, and one more Ctrl-C should not disturb that
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def run_graph(
-    profile: str,
-    target: str = "all",
-    env: str = "",
-    cores: int = 2,
-    forcerun: list[str] | None = None,
-    snakefile: Path | None = None,
-) -> None:
+def run(profile: str, target: str = "all", env: str = "", cores: int = 2, forcerun: list[str] | None = None) -> None:
     """Run a target of the Snakefile to its end: progress on the terminal, everything else in a log file.
 
     Running again continues where a failed, interrupted or killed run stopped.
@@ -97,18 +57,17 @@ def run_graph(
     with writing(log_path):
         log_path.parent.mkdir(parents=True, exist_ok=True)
     command = [target, *OPTIONS, "--directory", str(home), "--cores", str(cores)]
-    command += ["--snakefile", str(snakefile or paths.project() / "Snakefile")]
+    command += ["--snakefile", str(paths.project() / "Snakefile")]
     if forcerun is not None:
         command += ["--forcerun", *forcerun] if forcerun else ["--forceall"]
     command += ["--config", f"profile={profile}", f"env={env}"]
     planned: set[Job] = set()
     failures: list[Job] = []
-    with single_run(home) as lock, noted_interrupts() as interrupts, log_path.open("w") as log:
-        run = partial(snakemake, home=home, log=log, lock=lock, interrupts=interrupts)
-        failed = run([*command, *PLAN_ONLY], lambda event: event and planned.add(Job(*event["job"])))
+    with single_run(home / "runs" / "reflect_rl.lock") as lock, log_path.open("w") as log:
+        failed = snakemake([*command, *PLAN_ONLY], log, lock, lambda event: event and planned.add(Job(*event["job"])))
         if not failed:
             with closing(Progress(profile, planned, cores)) as progress:
-                failed = run(command, lambda event: progress.follow(event, time.time()))
+                failed = snakemake(command, log, lock, lambda event: progress.follow(event, time.time()))
                 failures = progress.failures
     if failed:
         lines = [f"{job.name}: {_last_line(home / job.log)}" for job in failures]
@@ -116,16 +75,17 @@ def run_graph(
         raise JobsFailed("\n".join([*lines, f"the whole log: {log_path}"]))
 
 
-def snakemake(
-    options: list[str], tell: Callable[[dict | None], None], home: Path, log: IO, lock: int, interrupts: list[int]
-) -> int:
+def snakemake(options: list[str], log: IO, lock: int, tell: Callable[[dict | None], None]) -> int:
     """Run Snakemake in a session of its own and hand on its events, and None for each second without one.
 
-    Returns its exit status. After an interrupt, or where `tell` raises, it is stopped with its jobs.
+    Returns its exit status. Ctrl-C and SIGTERM are only noted, and heeded between two events: then, or where `tell`
+    raises, Snakemake is stopped with its jobs. After that they stay without effect, as this process is about to end.
     """
+    noted: list[int] = []
+    before = {each: signal.signal(each, lambda number, _: noted.append(number)) for each in (SIGINT, SIGTERM)}
     process = subprocess.Popen(
         [sys.executable, "-m", "reflect_rl.cli.events", *options],
-        env=JOB_DEFAULTS | os.environ | {"REFLECT_RL_HOME": str(home), "PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"REFLECT_RL_HOME": str(paths.home().resolve())},
         stdout=subprocess.PIPE,
         stderr=log,
         bufsize=0,  # what `select` does not see would be left in a buffer
@@ -135,36 +95,36 @@ def snakemake(
     with process:
         try:
             for event in _events(process.stdout):
-                if interrupts:
-                    raise KeyboardInterrupt
                 tell(event)
-            return process.wait()
+                if noted:
+                    raise KeyboardInterrupt
         except BaseException:
-            _stop(process, interrupts)
+            _stop(process, noted)
             raise
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return process.returncode
 
 
-def _stop(process: subprocess.Popen, interrupts: list[int]) -> None:
+def _stop(process: subprocess.Popen, noted: list[int]) -> None:
     """End Snakemake and its jobs, gently first; each further Ctrl-C takes the next step at once."""
     for stop, patience in ((SIGINT, 15), (SIGTERM, 5), (SIGKILL, 5)):
-        before, deadline = len(interrupts), time.monotonic() + patience
+        before, deadline = len(noted), time.monotonic() + patience
         with suppress(ProcessLookupError):  # nobody is left of the session
             os.killpg(process.pid, stop)
-            while len(interrupts) == before and time.monotonic() < deadline:
+            while len(noted) == before and time.monotonic() < deadline:
                 process.poll()
                 os.killpg(process.pid, 0)
                 time.sleep(0.05)
 
 
 def _events(pipe: IO) -> Iterator[dict | None]:
-    """The lines of JSON that come through an unbuffered pipe; None for each second without one."""
-    while True:
-        if not select.select([pipe], [], [], 1)[0]:
-            yield None
-        elif line := pipe.readline():
-            yield json.loads(line)
-        else:
-            return
+    """The lines of JSON that come through an unbuffered pipe; None for each second without one, and at the end."""
+    line = b"null"
+    while line:
+        yield json.loads(line)
+        line = pipe.readline() if select.select([pipe], [], [], 1)[0] else b"null"
+    yield None
 
 
 def _last_line(log: Path) -> str:

@@ -9,8 +9,6 @@ from tqdm import tqdm
 from reflect_rl.core import paths
 from reflect_rl.core.files import read_json, write_json
 
-FILE = "seconds.json"
-
 
 class JobsFailed(Exception):
     """A notebook or job failed for a reason other than the user's input; the message says where to look."""
@@ -32,8 +30,9 @@ class Estimate:
     """
 
     def __init__(self, profile: str):
-        self._path = paths.results(profile) / FILE
-        found = [path for path in (self._path, paths.project() / "results" / profile / FILE) if path.is_file()]
+        self._path = paths.results(profile) / "seconds.json"
+        committed = paths.project() / "results" / profile / "seconds.json"
+        found = [path for path in (self._path, committed) if path.is_file()]
         self._known: dict[str, dict[str, float]] = read_json(found[0]) if found else {}
         self._took = self._expected = 0.0  # by the finished jobs that were known
 
@@ -55,21 +54,14 @@ class Estimate:
         pace = self._took / self._expected if self._expected else 1.0
         return pace * of_rule.get(job.name, fmean(alike)) if alike else None
 
-    def left(self, waiting: list[Job], running: list[tuple[Job, float]], cores: int) -> float | None:
-        """Seconds until all is done, given the waiting jobs and the running ones with the seconds they have run."""
-        jobs = [(self.seconds(job), ran) for job, ran in [*((job, 0.0) for job in waiting), *running]]
-        if any(expected is None for expected, _ in jobs):
+    def left(self, jobs: list[tuple[Job, float]], cores: int) -> float | None:
+        """Seconds until unfinished jobs are done, given with the seconds that they have run."""
+        expected = [self.seconds(job) for job, _ in jobs]
+        if None in expected:
             return None
         # one that takes longer than expected is taken to need a tenth more
-        ahead = [max(expected - ran, 0.1 * ran) for expected, ran in jobs]
+        ahead = [max(whole - ran, 0.1 * ran) for whole, (_, ran) in zip(expected, jobs, strict=True)]
         return max(sum(ahead) / cores, max(ahead, default=0.0))
-
-
-def in_words(seconds: float) -> str:
-    """A time in words: `40 s`, `12 min` or `2.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 class Progress:
@@ -101,7 +93,7 @@ class Progress:
                 self._finished += 1
                 self._estimate.observe(job, now - since)
                 self._bar.update()
-                self._say(f"{job.name}, {in_words(now - since)}; {self._left(now)}")
+                self._say(f"{job.name}, {tqdm.format_interval(now - since)}; {self._left(now)}")
             case {"event": "job_error", "id": number} if number in self._running:
                 job, _ = self._running.pop(number)
                 self.failures.append(job)
@@ -117,9 +109,9 @@ class Progress:
         self._estimate.keep()
 
     def _left(self, now: float) -> str:
-        running = [(job, now - since) for job, since in self._running.values()]
-        left = self._estimate.left(list(self._waiting), running, self._cores)
-        return "time left unknown" if left is None else f"{in_words(left)} left"
+        started = [(job, now - since) for job, since in self._running.values()]
+        left = self._estimate.left([*started, *((job, 0.0) for job in self._waiting)], self._cores)
+        return "time left unknown" if left is None else f"{tqdm.format_interval(left)} left"
 
     def _say(self, text: str) -> None:
         tqdm.write(f"{self._profile} {self._finished}/{self._total}: {text}", file=sys.stderr)

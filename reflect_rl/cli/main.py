@@ -1,7 +1,6 @@
 """The commands: `python -m reflect_rl --help`.
 
-Each function of `COMMANDS` is a command: its docstring is the help, its parameters are entries of `OPTIONS`. What needs
-torch is imported by the command that needs it.
+A command is a function: its docstring is the help, its parameters are `OPTIONS`. It imports what needs torch itself.
 """
 
 import argparse
@@ -12,122 +11,113 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from reflect_rl.cli.graph import run_graph
+from reflect_rl.cli import graph, notebooks
 from reflect_rl.cli.jobs import JobsFailed
-from reflect_rl.cli.notebooks import execute as execute_notebook
-from reflect_rl.cli.notebooks import parse_value, run_notebook
-from reflect_rl.core import paths
+from reflect_rl.core import identity, paths, profiles
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.identity import stage_dir
-from reflect_rl.core.profiles import describe
-from reflect_rl.envs.check import check as check_spec
-from reflect_rl.envs.registry import get
-from reflect_rl.envs.settings import chosen, load, tuning
-from reflect_rl.envs.settings import profile as profile_of
+from reflect_rl.envs import registry, settings
+from reflect_rl.envs.check import check
 
 
-def reproduce(profile: str, env: str, cores: int, forcerun: list[str] | None) -> None:
+def _reproduce(profile: str, env: str, cores: int, forcerun: list[str] | None) -> None:
     """run all notebooks of a profile; continues a stopped run"""
-    run_graph(profile, env=env, cores=cores, forcerun=forcerun)
+    graph.run(profile, env=env, cores=cores, forcerun=forcerun)
     print(f"tables:  {paths.tables(profile)}\nfigures: {paths.figures(profile)}")
 
 
-def tune(profile: str, env: str, cores: int) -> None:
+def _tune(profile: str, env: str, cores: int) -> None:
     """run the tuning grid of a profile and tabulate it; continues a stopped run"""
-    tuning(profile, env)  # a profile without a grid is refused before anything starts
-    run_graph(profile, env=env, target="tune", cores=cores)
+    settings.tuning(profile, env)  # a profile without a grid is refused before anything starts
+    graph.run(profile, env=env, target="tune", cores=cores)
+
     from reflect_rl.report.tuning import collect_tuning
 
     collect_tuning(profile, env)
     print(f"tables:  {paths.tables(profile)}")
 
 
-def report(profile: str, env: str) -> None:
+def _report(profile: str, env: str) -> None:
     """make tables and figures anew from the raw results; nothing is run"""
     from reflect_rl.report.write import write_all
 
-    for name in chosen(profile_of(profile), env):
+    for name in settings.chosen(settings.profile(profile), env):
         write_all(profile, name)
     print(f"tables:  {paths.tables(profile)}\nfigures: {paths.figures(profile)}")
 
 
-def stale(profile: str) -> None:
+def _stale(profile: str) -> None:
     """list the committed results whose code has changed since"""
-    from reflect_rl.report import verify
+    from reflect_rl.report.verify import stale
 
-    found = verify.stale(profile)
+    found = stale(profile)
     old = found[found["stale"]].drop(columns="stale")
     print(f"{len(old)} of {len(found)} stages of profile {profile} were made by other code than today's")
     if len(old):
         print(old.to_string(index=False))
 
 
-def train(profile: str, env: str, variant: str, seed: int, overrides: str) -> None:
+def _train(profile: str, env: str, variant: str, seed: int, overrides: str) -> None:
     """online RL of one variant and seed; on several GPUs: torchrun --nproc-per-node 4 -m reflect_rl train ..."""
     from reflect_rl.train import rl
 
-    config = load(profile, env, variant, seed, overrides)
+    config = settings.load(profile, env, variant, seed, overrides)
     rl.train(config)
-    print(f"trained: {stage_dir(config, 'rl')}")
+    print(f"trained: {identity.stage_dir(config, 'rl')}")
 
 
-def release(profile: str, env: str, variant: str, seed: int) -> None:
+def _release(profile: str, env: str, variant: str, seed: int) -> None:
     """copy the small weights of one variant and seed, trained now if need be, to weights/, to be committed"""
-    from reflect_rl.train import release as releases
+    from reflect_rl.train.release import release
 
-    print(f"released: {releases.release(load(profile, env, variant, seed))}")
+    print(f"released: {release(settings.load(profile, env, variant, seed))}")
 
 
-def settings(profile: str, env: str, variant: str, seed: int, overrides: str) -> None:
+def _settings(profile: str, env: str, variant: str, seed: int, overrides: str) -> None:
     """what is in force for one variant and seed, and where each value comes from"""
-    rows = describe(load(profile, env, variant, seed, overrides))
+    rows = profiles.describe(settings.load(profile, env, variant, seed, overrides))
     print(tabulate(rows, ("setting", "value", "from"), "simple", disable_numparse=True))
 
 
-def execute(notebook: Path, output: Path, parameters: list[tuple[str, str]]) -> None:
+def _execute(notebook: Path, output: Path, given: list[tuple[str, str]]) -> None:
     """execute one notebook with checked parameters"""
-    execute_notebook(notebook, output, {name: parse_value(name, text) for name, text in parameters})
+    notebooks.execute(notebook, output, {name: notebooks.parse_value(name, text) for name, text in given})
     print(f"executed: {output}")
 
 
-def notebooks(notebooks: list[Path], check: bool) -> None:
+def _notebooks(chosen: list[Path], compare: bool) -> None:
     """execute notebooks in place with their own defaults; ends at the first that fails"""
-    for notebook in notebooks or sorted(paths.notebooks().glob("*.ipynb")):
-        print(f"{notebook.name}: {run_notebook(notebook, check)}", flush=True)
+    for notebook in chosen or sorted(paths.notebooks().glob("*.ipynb")):
+        print(f"{notebook.name}: {notebooks.run_notebook(notebook, compare)}", flush=True)
 
 
-def check(name: str) -> None:
+def _check(name: str) -> None:
     """play a registered environment and say in words what is missing or wrong"""
-    check_spec(get(name))
+    check(registry.get(name))
     print(f"{name}: nothing to complain about")
 
 
-def positive(text: str) -> int:
-    """A count from the command line."""
+def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
 
 
-COMMANDS = (reproduce, tune, report, stale, train, release, settings, execute, notebooks, check)
+COMMANDS = (_reproduce, _tune, _report, _stale, _train, _release, _settings, _execute, _notebooks, _check)
 AGAIN = "execute notebooks again, all or those of these rules; finished training is not repeated"
-GIVEN = "name and value of a parameter of the notebook, such as -p seed 1; repeatable"
+GIVEN = "a parameter of the notebook, such as -p seed 1; repeatable"
 OPTIONS = {  # what `add_argument` takes for each parameter
     "profile": ("--profile", dict(default="laptop", help="a file name in configs/ (default: laptop)")),
     "env": ("--env", dict(default="", help="an environment (default: all of the profile, or its first for one run)")),
     "variant": ("--variant", dict(default="reflect_rl", help="as in the notebooks (default: reflect_rl)")),
     "seed": ("--seed", dict(default=0, type=int, help="as in the notebooks (default: 0)")),
     "overrides": ("--overrides", dict(default="", help='such as "rl.learning_rate=1e-3 rl.entropy=0"')),
-    "cores": ("--cores", dict(default=2, type=positive, help="jobs at a time (default: 2)")),
+    "cores": ("--cores", dict(default=2, type=_positive, help="jobs at a time (default: 2)")),
     "forcerun": ("--forcerun", dict(nargs="*", metavar="RULE", help=AGAIN)),
     "notebook": ("notebook", dict(type=Path, help="such as notebooks/00_quickstart.ipynb")),
     "output": ("output", dict(type=Path, help="where the executed copy goes, such as build/my_quickstart.ipynb")),
-    "parameters": (
-        "-p",
-        dict(dest="parameters", nargs=2, metavar=("NAME", "VALUE"), action="append", default=[], help=GIVEN),
-    ),
-    "notebooks": ("notebooks", dict(nargs="*", type=Path, metavar="NOTEBOOK", help="default: all")),
-    "check": ("--check", dict(action="store_true", help="compare with the outputs that are there instead")),
+    "given": ("-p", dict(dest="given", nargs=2, metavar=("NAME", "VALUE"), action="append", default=[], help=GIVEN)),
+    "chosen": ("chosen", dict(nargs="*", type=Path, metavar="NOTEBOOK", help="default: all")),
+    "compare": ("--check", dict(dest="compare", action="store_true", help="compare with the outputs that are there")),
     "name": ("name", dict(help="the name that the environment is registered by")),
 }
 
@@ -137,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m reflect_rl", description="Reproduce Reflect-RL.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for run in COMMANDS:
-        command = commands.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)
+        command = commands.add_parser(run.__name__.strip("_"), help=run.__doc__, description=run.__doc__)
         command.set_defaults(run=run)
         for name in inspect.signature(run).parameters:
             flag, how = OPTIONS[name]
