@@ -215,7 +215,7 @@ rule prompted_models:
     threads: 1
     priority: 3
     shell:
-        execute + "06_prompted_models.ipynb" + variant_given + to_log
+        execute + "06_prompted_models.ipynb" + variant_given + " -p collect true" + to_log
 
 
 rule quickstart:

@@ -35,15 +35,15 @@ class Checkpoints:
 
     def load(self) -> tuple[dict[str, dict[str, torch.Tensor]], dict] | None:
         """The newest checkpoint as it was saved, None where there is none; raises ReflectRLError on a damaged one."""
-        path = max(self.folder.glob("step*"), key=lambda path: int(path.name[4:]), default=None)
+        path = max(self.folder.glob("step[0-9]*"), key=lambda path: int(path.name[4:]), default=None)
         if path is None:
             return None
         try:
             saved = json.loads((path / "state.json").read_text())
             tensors = {name: load_file(path / f"{name}.safetensors") for name in saved["tensors"]}
-        except (SafetensorError, OSError, ValueError) as error:
+            return tensors, saved["state"]
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise ReflectRLError(f"{path} is damaged ({error}); delete {self.folder} to train anew") from error
-        return tensors, saved["state"]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

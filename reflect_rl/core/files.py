@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,12 +64,18 @@ def way_out(path: Path) -> str:
     return f"restore it, or delete {path.parent} and run again to make all of it anew"
 
 
-def read_csv(path: Path) -> "pd.DataFrame":
-    """What `write_csv` wrote, with empty cells as missing values; raises ReflectRLError where it cannot be read."""
+def read_csv(path: Path, columns: Iterable[str] = ()) -> "pd.DataFrame":
+    """What `write_csv` wrote, with empty cells as missing values.
+
+    Raises ReflectRLError where it cannot be read, or lacks one of the `columns`.
+    """
     try:
         import pandas as pd  # here: the processes of an engine, which read no tables, start in half the time
 
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        if lacking := [name for name in columns if name not in frame]:
+            raise ValueError(f"no column {lacking[0]!r} in it")
+        return frame
     except (OSError, EOFError, ValueError) as error:
         raise ReflectRLError(f"{path} cannot be read ({error}); {way_out(path)}") from error
 

@@ -2,17 +2,19 @@
 
 import ast
 import contextlib
+import dis
 import functools
 import inspect
 import json
 import linecache
 import sys
+import sysconfig
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from importlib.util import resolve_name
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CellType, CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 from filelock import FileLock
@@ -47,9 +49,15 @@ def _find(name: str, root: Path) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
+def _is_users(path: Path) -> bool:
+    """Whether a file holds the user's own code, and not the library's, Python's or that of an installed package."""
+    others = any(path.is_relative_to(folder) for folder in (paths.PACKAGE, sysconfig.get_path("stdlib")))
+    return path.suffix == ".py" and not others and {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+
+
 @functools.cache
 def _parsed(name: str, path: Path, root: Path, modified: int) -> tuple[str, set[str]]:
-    """Hash of a file, and the modules of its package that it imports, at its top or in a function."""
+    """Hash of a file, and the modules that it imports, at its top or in a function, from its package or from beside it."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError) as error:
@@ -62,14 +70,15 @@ def _parsed(name: str, path: Path, root: Path, modified: int) -> tuple[str, set[
         elif isinstance(node, ast.ImportFrom):
             base = resolve_name("." * node.level + (node.module or ""), package)
             imported |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    imported = {other for other in imported if other.split(".")[0] == name.split(".")[0] and _find(other, root)}
-    return sha256(canonical(tree).encode()).hexdigest(), imported
+    near = {other: file for other in imported if (file := _find(other, root))}
+    own = {other for other, file in near.items() if other.split(".")[0] == name.split(".")[0] or _is_users(file)}
+    return sha256(canonical(tree).encode()).hexdigest(), own
 
 
 def module_hashes(
     modules: Iterable[str], root: Path = paths.PACKAGE.parent, unused: Iterable[str] = ()
 ) -> dict[str, str]:
-    """Hashes of modules and of all that they import inside their packages, below `root`: dotted name -> hash, sorted.
+    """Hashes of modules and of all that they import of their packages, and of the user's own, below `root`: sorted.
 
     The library's `core` and its `__init__`s, which hold docstrings, decide no numbers and are left out, as are the
     `unused` modules and what only they import. What this process has loaded counts as it was when first asked for.
@@ -99,8 +108,9 @@ def code_hash(modules: Iterable[str], root: Path = paths.PACKAGE.parent, unused:
 def code_of_objects(objects: Iterable[Callable]) -> str:
     """Hash of the code behind functions and classes, wherever they were defined.
 
-    Of one from a module: its `module_hashes`. Of one from a notebook: its cell, the cells of the functions and classes
-    that it names, and the numbers, texts and tuples that it names.
+    Of one from a module: its `module_hashes`. Of one from a notebook: its cell, and all that it names, as it is now: texts,
+    numbers and collections of them, and what is defined in the notebook or in modules that are not installed. Of either:
+    what it encloses, or the attributes that an object has.
     """
     found: set[str] = set()
     queue = [*objects]
@@ -110,38 +120,88 @@ def code_of_objects(objects: Iterable[Callable]) -> str:
             found.add(f"arguments {[value for value in given if isinstance(value, PLAIN)]}")
             queue += [thing.func, *filter(callable, given)]
             continue
+        used: list[tuple[str, Any]] = [("self", thing.__self__)] if inspect.ismethod(thing) else []
         thing = inspect.unwrap(getattr(thing, "__func__", thing))
-        thing = thing if isinstance(thing, FunctionType | type) else type(thing)
-        module = sys.modules.get(thing.__module__)
+        if isinstance(thing, FunctionType):
+            cells = enumerate(thing.__closure__ or ())
+            used += [(str(i), cell.cell_contents) for i, cell in cells if cell != CellType()]  # which is an empty one
+        elif not isinstance(thing, type | ModuleType):
+            used += getattr(thing, "__dict__", {}).items()
+            thing = type(thing)
+        module = thing if isinstance(thing, ModuleType) else sys.modules.get(thing.__module__)
         path = Path(getattr(module, "__file__", None) or "")
         if path.suffix == ".py":
             name = module.__spec__.name if module.__spec__ else path.stem  # a script stands for itself
             hashes = module_hashes([name], path.parents[name.count(".") + (path.name == "__init__.py")])
             found |= {f"module {name} {code}" for name, code in hashes.items()}
-            continue
-        for function in _functions(thing):
-            code = function.__code__
-            cell = "".join(linecache.getlines(code.co_filename))  # empty for what no cell holds, such as made by `exec`
-            compiled = code.co_code, code.co_names, [value for value in code.co_consts if isinstance(value, PLAIN)]
-            found.add(canonical(ast.parse(cell)) if cell else repr(compiled))
-            named = {name: function.__globals__.get(name) for name in _names(code)}
-            found |= {f"constant {name} {value!r}" for name, value in named.items() if isinstance(value, PLAIN)}
-            others = [v for v in named.values() if isinstance(v, FunctionType | type) and v not in queue]
-            queue += [other for other in others if other.__module__ == thing.__module__]
+        else:
+            found.update(map(_source, _functions(thing)))
+            used += _named(thing)
+        others: list[Any] = []
+        found |= {f"constant {name} {_text(value, others)}" for name, value in used}
+        own = (other for other in others if _is_own(other, module))
+        queue += [other for other in own if not any(other is each for each in queue)]
     return sha256(repr(sorted(found)).encode()).hexdigest()
+
+
+def _is_own(value: Any, notebook: ModuleType | None) -> bool:
+    """Whether something is defined in a notebook, or in a module that is neither installed nor the library's."""
+    value = value.func if isinstance(value, functools.partial) else value
+    module = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None))
+    return module is not None and (module is notebook or _is_users(Path(getattr(module, "__file__", None) or "")))
 
 
 def _functions(thing: FunctionType | type) -> list[FunctionType]:
     """A function, or the methods of a class and of its bases from the same module."""
-    classes = [cls for cls in getattr(thing, "__mro__", ()) if cls.__module__ == thing.__module__]
-    members = [member for cls in classes for member in vars(cls).values()] or [thing]
+    members = [member for cls in _classes(thing) for member in vars(cls).values()] or [thing]
     found = (inspect.unwrap(getattr(m, "fget", None) or getattr(m, "__func__", m)) for m in members)
     return [function for function in found if isinstance(function, FunctionType)]
 
 
+def _classes(thing: FunctionType | type) -> list[type]:
+    """A class and its bases from the same module; none of a function."""
+    return [cls for cls in getattr(thing, "__mro__", ()) if cls.__module__ == thing.__module__]
+
+
+def _source(function: FunctionType) -> str:
+    """The cell that a function comes from; what was compiled of one that no cell holds, such as made by `exec`."""
+    code = function.__code__
+    cell = "".join(linecache.getlines(code.co_filename))
+    compiled = code.co_code, code.co_names, [value for value in code.co_consts if isinstance(value, PLAIN)]
+    return canonical(ast.parse(cell)) if cell else repr(compiled)
+
+
+def _named(thing: FunctionType | type) -> list[tuple[str, Any]]:
+    """The globals that a function or the methods of a class name, their defaults, and the attributes of the class."""
+    named = [item for cls in _classes(thing) for item in vars(cls).items() if not item[0].startswith("__")]
+    for function in _functions(thing):
+        names = sorted(_names(function.__code__) & function.__globals__.keys())
+        named += [(name, function.__globals__[name]) for name in names]
+        named += [("default", function.__defaults__), ("default", function.__kwdefaults__)]
+    return named
+
+
 def _names(code: CodeType) -> set[str]:
-    """The globals and attributes that a code object names, its inner functions included."""
-    return set(code.co_names).union(*(_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+    """The globals that a code object names, its inner functions included."""
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return names.union(*(_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
+def _text(value: Any, others: list) -> str:
+    """Texts, numbers and collections as text, the same in every process; what else is in them goes to `others`."""
+    match value:
+        case dict() | MappingProxyType():
+            return f"{{{','.join(f'{_text(key, others)}:{_text(item, others)}' for key, item in value.items())}}}"
+        case list() | tuple():
+            return f"[{','.join(_text(item, others) for item in value)}]"
+        case set() | frozenset():
+            return f"{{{','.join(sorted(_text(item, others) for item in value))}}}"
+        case int() | float() | str() | bytes() | None:
+            return repr(value)
+    if hasattr(value, "tolist") and not isinstance(value, type):  # an array
+        return _text(value.tolist(), others)
+    others.append(value)
+    return ""
 
 
 class Stage(NamedTuple):
@@ -181,6 +241,8 @@ def _identity(config: Config, stage: str) -> dict:
     used["reflector"] = arm.reflection and bool(arm.warmup)
     settings = config.sections(*(name for name in known.sections if used.get(name, True)))
     settings["group"] = known.group.format(warmup=arm.warmup, variant=config.variant)
+    if known.group == "{variant}":
+        settings["arm"] = arm.deciding()
     if stage == "probes":
         settings = {"env": config.env, "split": config.evaluation.split, "tasks": config.evaluation.tasks, "group": ""}
     identity = {"settings": settings, "code": stage_code(config, stage)}

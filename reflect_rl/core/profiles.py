@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
@@ -39,7 +39,7 @@ class Grid(pydantic.BaseModel, extra="forbid"):
 
     variants: Variants
     seeds: Seeds
-    grid: dict[str, list]
+    grid: Annotated[dict[str, Annotated[list, pydantic.Field(min_length=1)]], pydantic.Field(min_length=1)]
 
 
 @pydantic.dataclasses.dataclass(frozen=True)
@@ -92,30 +92,54 @@ def _parsed(name: str, content: bytes) -> Profile:
         raw = yaml.load(content, _Loader)
         raw = raw if isinstance(raw, dict) else {}
         grid = {key: raw.pop(key) for key in ("envs", "variants", "seeds", "tuning") if key in raw}
-        return Profile(name=name, sections=raw, **grid)
+        found = Profile(name=name, sections=raw, **grid)
     except yaml.YAMLError as error:
         raise ReflectRLError(f"configs/{name}.yaml is not valid YAML: {' '.join(str(error).split())}") from error
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])).removeprefix("sections.")
-        wrong = first["msg"].partition(" or instance of")[0].replace("tuple", "list")
+        wrong = first["msg"].partition(" or instance of")[0].replace("tuple", "list").removeprefix("Value error, ")
         raise ReflectRLError(f"configs/{name}.yaml, {where}: {wrong}; see configs/template.yaml") from error
+    for env in found.sections:  # also those that no run of the profile reads: a mistake in them would go unseen
+        for place, settings in _layers(found, env).items():
+            for key, value in settings.items():
+                _checked(place, key, value)
+    return found
 
 
-def _section(name: str, env: str, defaults: Mapping[str, Any]) -> Section:
-    """An environment's section of a profile; raises where neither it nor the environment says how long to train."""
-    section = _read(name).sections.get(env, Section())
-    if not section.model_fields_set and "rl.env_steps" not in defaults:
-        lacking = f"configs/{name}.yaml has no section {env!r} with the settings of that environment"
+def _layers(profile: Profile, env: str, variants: Iterable[str] = VARIANTS) -> dict[str, dict[str, Any]]:
+    """Dotted settings of an environment's section by the place that gives them: its own, then overrides of variants."""
+    section, where = profile.sections.get(env, Section()), f"configs/{profile.name}.yaml"
+    own = {f"{part}.{name}": value for part, values in section.model_extra.items() for name, value in values.items()}
+    found = {f"{where}, section {env}": own}
+    return found | {f"{where}, variant_overrides of {v}": section.variant_overrides.get(v, {}) for v in variants}
+
+
+def _checked(place: str, key: str, value: Any) -> Any:
+    """A dotted setting as its dataclass will hold it; raises, with the place that gives it, where it is none."""
+    section, _, name = str(key).partition(".")
+    try:
+        if section not in SECTIONS:
+            raise unknown("settings section", section, SECTIONS)
+        if not name:
+            raise ReflectRLError(f"{key!r} is a section of settings; name one of them, such as {key}.setting")
+        return check(SECTIONS[section], section, name, value)
+    except ReflectRLError as error:
+        raise ReflectRLError(f"{place}: {error}") from error
+
+
+def _require_section(profile: Profile, env: str, defaults: Mapping[str, Any]) -> None:
+    """Raise where neither a profile's section of an environment nor the environment says how long to train."""
+    if not profile.sections.get(env, Section()).model_extra and "rl.env_steps" not in defaults:
+        lacking = f"configs/{profile.name}.yaml has no section {env!r} with the settings of that environment"
         raise ReflectRLError(f"{lacking}; write one as in configs/template.yaml, or give it a default for rl.env_steps")
-    return section
 
 
 def profile(name: str) -> Profile:
     """The grid of a profile; raises on an unknown name, variant, or environment without a section."""
     found = _read(name)
     for env in found.envs:
-        _section(name, env, {})
+        _require_section(found, env, {})
         if "reflect_rl" not in found.variants_of(env):
             raise ReflectRLError(f"configs/{name}.yaml leaves out 'reflect_rl', with which others are compared; add it")
     return found
@@ -141,13 +165,8 @@ def _merge(layers: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dic
     places, sources = {}, {}
     for place, settings in layers.items():
         for key, value in settings.items():
-            section, _, name = str(key).partition(".")
-            try:
-                if section not in SECTIONS:
-                    raise unknown("settings section", section, SECTIONS)
-                value = check(SECTIONS[section], section, name, value)
-            except ReflectRLError as error:
-                raise ReflectRLError(f"{place}: {error}") from error
+            value = _checked(place, key, value)
+            section, _, name = key.partition(".")
             before = sections[section].get(name, value)
             sources[key] = place if before == value else f"{place}, instead of {before!r} of {places[key]}"
             places[key], sections[section][name] = place, value
@@ -174,14 +193,15 @@ def load(
         prompted = [f"{name}:<model>" for name, arm in VARIANTS.items() if arm.prompted]
         raise unknown("variant", f"{variant}:{model}".rstrip(":"), [*VARIANTS, *prompted])
     pairs = tuple(parse(f"{overrides} prompted.model={model}" if model else overrides))
-    section = _section(profile, env, defaults or {})
-    given = {f"{part}.{name}": value for part, own in section.model_extra.items() for name, value in own.items()}
+    found = _read(profile)
+    _require_section(found, env, defaults or {})
+    (section, given), *overridden = _layers(found, env, [variant]).items()
     without = {} if VARIANTS[variant].curriculum else {"rl.milestone": False, "rl.stage_shares": ()}
     layers = {
         f"the environment {env}": defaults or {},
-        f"configs/{profile}.yaml, section {env}": given,
+        section: given,
         f"the variant {variant}": without,
-        f"configs/{profile}.yaml, variant_overrides of {variant}": section.variant_overrides.get(variant, {}),
+        **dict(overridden),
         "override": dict(pairs),
     }
     sections, sources = _merge(layers)
@@ -207,5 +227,6 @@ def tuning(name: str, env: str = "") -> list[tuple[str, str, int, str, str]]:
     for env, of in grids.items():
         for variant, seed, point in itertools.product(of.variants, of.seeds, itertools.product(*of.grid.values())):
             settings = [f"{key}={str(value).replace(' ', '')}" for key, value in zip(of.grid, point, strict=True)]
-            jobs.append((env, variant, seed, " ".join(settings), ",".join(settings)))
+            slug = ",".join(settings).replace("/", "-")  # it names a folder
+            jobs.append((env, variant, seed, " ".join(settings), slug))
     return jobs

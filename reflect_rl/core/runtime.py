@@ -1,52 +1,20 @@
-"""The process that computes: its threads and generators, what its results are quoted with, and progress bars."""
+"""The process that computes: what its results are quoted with, its memory, and progress bars."""
 
-import contextlib
 import os
 import platform
-import random
 import resource
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.metadata import version
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from reflect_rl.core import paths
-from reflect_rl.core.config import threads
 from reflect_rl.core.errors import ReflectRLError
 
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "gymnasium", "numpy", "scipy", "pandas", "matplotlib")
-
-
-def fix_arithmetic() -> None:
-    """Let torch compute with `threads()` and AVX2, so that every way of starting gives the same digits.
-
-    Wider instructions (AVX-512) sum in another order and are no faster at these sizes; bfloat16 keeps what it has.
-    """
-    os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")  # read at torch's first operation
-    os.environ.setdefault("MKL_CBWR", "AVX2")
-    torch.set_num_threads(threads())
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed the generators of Python, numpy and torch, on the CPU and on every GPU, and restore them afterwards."""
-    python, numpy_state = random.getstate(), np.random.get_state()
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    try:
-        with torch.random.fork_rng(devices=gpus):
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            torch.default_generator.manual_seed(seed)
-            if gpus:
-                torch.cuda.manual_seed_all(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)
 
 
 def _git(*words: str) -> str | None:

@@ -1,6 +1,6 @@
 """The variants of the method that are compared."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,10 @@ class Variant:
     curriculum: bool = True  #: whether RL has milestone rewards and easier stages first
     prompted: bool = False  #: whether it is a language model that is prompted and not trained
     few_shot: bool = False  #: the same with worked examples
+
+    def deciding(self) -> dict:
+        """All that decides numbers, as plain JSON."""
+        return {name: value for name, value in asdict(self).items() if name not in ("label", "description")}
 
 
 # fmt: off

@@ -38,6 +38,25 @@ Teacher = Callable[[Situation], str]
 Indices = Callable[[gym.Env], Sequence[int]]  #: some of the legal actions in the environment's state, by their indices
 
 
+def _in_one_line(cls: type) -> type:
+    """Let a dataclass of pydantic raise a `ReflectRLError` that lists all its fields that are missing or wrong."""
+    init = cls.__init__
+
+    @functools.wraps(init)
+    def __init__(self, *values, **fields):
+        try:
+            init(self, *values, **fields)
+        except ValidationError as error:
+            names = dict(enumerate(cls.__dataclass_fields__))  # of fields that are given by position
+            places = ([names.get(part, part) for part in e["loc"][:1]] + [*e["loc"][1:]] for e in error.errors())
+            wrong = [f"{'.'.join(map(str, p))} ({e['msg']})" for p, e in zip(places, error.errors(), strict=True)]
+            raise ReflectRLError(f"{cls.__name__} with missing or wrong fields: {', '.join(wrong)}") from None
+
+    cls.__init__ = __init__
+    return cls
+
+
+@_in_one_line
 @validated(frozen=True)
 class Reported:
     """A success rate that a publication reports."""
@@ -76,24 +95,8 @@ Pattern = Annotated[str, AfterValidator(_compiled)]
 ObjectPath = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
 
 
-def _in_one_line(cls: type) -> type:
-    """Let a dataclass of pydantic raise a `ReflectRLError` that lists all its fields that are missing or wrong."""
-    init = cls.__init__
-
-    @functools.wraps(init)
-    def __init__(self, *values, **fields):
-        try:
-            init(self, *values, **fields)
-        except ValidationError as error:
-            wrong = [f"{'.'.join(map(str, e['loc']))} ({e['msg']})" for e in error.errors()]
-            raise ReflectRLError(f"{cls.__name__} with missing or wrong fields: {', '.join(wrong)}") from None
-
-    cls.__init__ = __init__
-    return cls
-
-
 @_in_one_line
-@validated(frozen=True, eq=False)
+@validated(frozen=True, eq=False, config={"extra": "forbid"})
 class EnvSpec:
     """All that the library needs to know of an environment; only the first five fields are required.
 

@@ -1,5 +1,6 @@
 """A step of play at a time, without a model: what data are made of and probes are put to."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import gymnasium as gym
@@ -39,3 +40,24 @@ def expert_steps(spec: EnvSpec, task: str) -> int:
 def _situation(spec, env, task, index, observation, actions, last_action, feedback) -> Situation:
     expert = actions[spec.expert_action(env)]
     return Situation(task, index, observation, last_action, feedback, spec.phase_of(env), tuple(actions), expert)
+
+
+def advised_action(text: str, actions: Sequence[str]) -> int | None:
+    """Index of the legal action that a text names last, in whole words and numbers, or None where it names none.
+
+    Of several that end at the same place ("door" and "open door") it is the longest.
+    """
+    places = [(_last_end(text, action), len(action)) for action in actions]
+    best = max(range(len(actions)), key=places.__getitem__)
+    return best if places[best][0] >= 0 else None
+
+
+def _last_end(text: str, action: str) -> int:
+    """Where the last mention of an action ends in a text; -1 where there is none."""
+    place = text.rfind(action)
+    while place >= 0:
+        end = place + len(action)
+        if not (text[place - 1 : place].isalnum() or text[end : end + 1].isalnum()):
+            return end
+        place = text.rfind(action, 0, end - 1)
+    return -1

@@ -11,10 +11,10 @@ from reflect_rl.core import files
 from reflect_rl.core.config import Config
 from reflect_rl.core.identity import locked_run_dir
 from reflect_rl.envs.base import Situation
-from reflect_rl.envs.play import act, begin, expert_steps
+from reflect_rl.envs.play import act, advised_action, begin, expert_steps
 from reflect_rl.envs.registry import get
 from reflect_rl.lm.players import Reflector
-from reflect_rl.lm.prompts import advised_action, reflection_prompt
+from reflect_rl.lm.prompts import reflection_prompt
 from reflect_rl.train import warmup
 
 REFLECTION_COLUMNS = ["env", "variant", "seed", "situation", "phase", "names_best", "judges_right", "names_fatal"]

@@ -16,12 +16,12 @@ from transformers import PreTrainedTokenizerBase
 from reflect_rl.core.config import Config
 from reflect_rl.envs.base import EnvSpec, Situation
 from reflect_rl.envs.labels import Labels, in_order
-from reflect_rl.envs.play import act, begin, expert_steps
+from reflect_rl.envs.play import act, advised_action, begin, expert_steps
 from reflect_rl.envs.registry import get
 from reflect_rl.lm import bases, tokenizers
 from reflect_rl.lm.endpoint import Endpoint, Message
 from reflect_rl.lm.players import Encoder, Policy, Prefix, Reflector
-from reflect_rl.lm.prompts import LETTERS, Format, advised_action, labels_for
+from reflect_rl.lm.prompts import LETTERS, Format, labels_for
 from reflect_rl.train.rollout import ActiveEpisode, Agent, Decision, PlayersAgent
 
 ACT = "Answer with the label of the action that brings you nearest to the goal, and with nothing else."

@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, G
 
 from reflect_rl.core.config import ModelConfig, lora
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.runtime import seeded
 from reflect_rl.lm import distributed, pretrained
+from reflect_rl.lm.arithmetic import seeded
 
 
 def computing_dtype(config: ModelConfig) -> torch.dtype:

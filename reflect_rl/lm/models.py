@@ -17,8 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reflect_rl.core.config import ModelConfig
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import writing
-from reflect_rl.core.runtime import fix_arithmetic
 from reflect_rl.lm import distributed
+from reflect_rl.lm.arithmetic import fix_arithmetic
 from reflect_rl.lm.bases import adapters
 from reflect_rl.lm.scratch import from_scratch
 from reflect_rl.lm.top_layer import TopLayer

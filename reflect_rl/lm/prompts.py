@@ -69,23 +69,3 @@ class Format:
 
 
 PLAIN = Format()
-
-
-def advised_action(reflection: str, actions: Sequence[str]) -> int | None:
-    """Index of the legal action that a reflection names last, or None where it names none."""
-    places = [
-        (_last_place(reflection, action), len(action)) for action in actions
-    ]  # of "look" and "look up", the longer
-    best = max(range(len(actions)), key=places.__getitem__)
-    return best if places[best][0] >= 0 else None
-
-
-def _last_place(text: str, action: str) -> int:
-    """Where a text names an action last, in whole words and numbers; -1 where it does not."""
-    place = text.rfind(action)
-    while place >= 0:
-        end = place + len(action)
-        if not (text[place - 1 : place].isalnum() or text[end : end + 1].isalnum()):
-            break
-        place = text.rfind(action, 0, end - 1)
-    return place

@@ -10,7 +10,7 @@ from transformers import (
 )
 
 from reflect_rl.core.config import ModelConfig
-from reflect_rl.core.runtime import seeded
+from reflect_rl.lm.arithmetic import seeded
 from reflect_rl.lm.top_layer import TopLayer
 
 CONVOLUTION = 4  # tokens that a short convolution sees

@@ -11,19 +11,27 @@ from filelock import FileLock
 from reflect_rl.core import paths
 from reflect_rl.core.config import DECIDING, Config
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.files import read_csv, read_json, write_csv, write_json, writing
+from reflect_rl.core.files import read_csv, read_json, way_out, write_csv, write_json, writing
 from reflect_rl.core.identity import STAGES, stage_code, stage_dir
 from reflect_rl.core.profiles import Profile
 from reflect_rl.core.runtime import progress, provenance
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
-from reflect_rl.evaluate.panels import PROMPT_COUNTS, agents, evaluate, frames
-from reflect_rl.evaluate.probes import reflector_probes
+from reflect_rl.evaluate.panels import EPISODE_COLUMNS, PROMPT_COUNTS, agents, evaluate, frames
+from reflect_rl.evaluate.probes import REFLECTION_COLUMNS, reflector_probes
 from reflect_rl.train import data, rl
 from reflect_rl.train.rollout import play
 
 FILES = {name: f"{name}.csv.gz" for name in ("episodes", "training", "reflections")}
 FILES |= {name: f"{name}.csv" for name in ("runs", "ceilings", "prompts")}
+COLUMNS = {  # without which no table or figure can be made
+    "episodes": EPISODE_COLUMNS,
+    "training": ["env", "variant", "seed", *rl.METRICS],
+    "reflections": REFLECTION_COLUMNS,
+    "runs": ["env", "variant", "seed", "status", "env_steps", "seconds"],
+    "ceilings": ["env", "setting", "split", "horizon", "ceiling"],
+    "prompts": ["env", "variant", "seed", *PROMPT_COUNTS],
+}
 MAIN_VARIANT = "reflect_rl"  # which every profile has
 
 
@@ -41,7 +49,7 @@ class Results:
     @classmethod
     def read(cls, folder: Path) -> "Results":
         """Those that lie in a folder."""
-        return cls(**{name: read_csv(folder / file) for name, file in FILES.items()})
+        return cls(**{name: read_csv(folder / file, COLUMNS[name]) for name, file in FILES.items()})
 
     def of(self, env: str) -> "Results":
         """Those of one environment."""
@@ -58,7 +66,11 @@ def found_file(profile_name: str, name: str) -> Path | None:
 def entries(folder: Path) -> dict[str, dict]:
     """What a folder's manifest says of each environment; nothing where there is none."""
     path = folder / "manifest.json"
-    return read_json(path).get("environments", {}) if path.exists() else {}
+    found = read_json(path) if path.exists() else {}
+    envs = found.get("environments", {}) if isinstance(found, dict) else None
+    if not (isinstance(envs, dict) and all(isinstance(entry, dict) for entry in envs.values())):
+        raise ReflectRLError(f"{path} is no manifest of results; {way_out(path)}")
+    return envs
 
 
 def collected(profile_name: str) -> dict[str, tuple[Path, dict]]:
@@ -92,11 +104,15 @@ def _collect(profile: Profile, env: str) -> None:
     for run in progress(runs, f"{profile.name} {env}: runs", unit="run"):
         key = {"env": env, "variant": run.variant, "seed": run.seed}
         parts["episodes"].append(evaluate(run))
-        prompts = read_csv(stage_dir(run, "evaluation") / "prompts.csv")
-        parts["prompts"].append(prompts.assign(**key)[[*key, *PROMPT_COUNTS]])
+        prompts = read_csv(stage_dir(run, "evaluation") / "prompts.csv", PROMPT_COUNTS)
+        parts["prompts"].append(prompts.assign(**key)[COLUMNS["prompts"]])
         if run.arm.rl:
-            parts["training"].append(read_csv(stage_dir(run, "rl") / "metrics.csv").assign(**key)[[*key, *rl.METRICS]])
-            parts["runs"].append(pd.DataFrame([key | read_json(stage_dir(run, "rl") / "status.json")]))
+            folder = stage_dir(run, "rl")
+            if not folder.exists():  # deleted, as it was damaged; the evaluation is still there and trains nothing
+                rl.train(run)
+            metrics = read_csv(folder / "metrics.csv", rl.METRICS)
+            parts["training"].append(metrics.assign(**key)[COLUMNS["training"]])
+            parts["runs"].append(pd.DataFrame([key | read_json(folder / "status.json")]))
         if run.arm.reflection and run.arm.warmup == run.variant:
             parts["reflections"].append(reflector_probes(run))
         if run.arm.warmup or run.arm.rl:
@@ -149,7 +165,7 @@ def ceilings(profile_name: str, env: str) -> pd.DataFrame:
         if spec.panel(setting, split)
         for horizon in run.evaluation.horizons
     ]
-    table = pd.DataFrame(rows, columns=["env", "setting", "split", "horizon", "ceiling"])
+    table = pd.DataFrame(rows, columns=COLUMNS["ceilings"])
     return table.astype({"ceiling": float})
 
 

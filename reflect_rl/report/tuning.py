@@ -11,13 +11,14 @@ from reflect_rl.envs.registry import get
 from reflect_rl.evaluate import panels
 from reflect_rl.report.results import found_file
 
+COLUMNS = ["env", "variant", "seed", "overrides", "success", "chosen"]
 LEVEL = 0.01  # difference in validation success of two points of a tuning grid that is none
 
 
 def tuning_results(profile_name: str) -> pd.DataFrame | None:
     """What `collect_tuning` wrote, here or as committed; None where the profile was never tuned."""
     path = found_file(profile_name, "tuning.csv")
-    return path and read_csv(path)
+    return path and read_csv(path, COLUMNS)
 
 
 def collect_tuning(profile_name: str, env: str = "") -> pd.DataFrame:
@@ -35,11 +36,11 @@ def collect_tuning(profile_name: str, env: str = "") -> pd.DataFrame:
         judged = found[(found["horizon"] == found["horizon"].max()) & (found["decoding"] == "sampled")]
         success = judged.groupby("setting")["success"].mean()[list(get(job_env).selection_settings)].mean()
         rows.append([job_env, variant, seed, overrides, success])
-    table = pd.DataFrame(rows, columns=["env", "variant", "seed", "overrides", "success"])
+    table = pd.DataFrame(rows, columns=COLUMNS[:-1])
     table["chosen"] = choose(table)
     path = paths.results(profile_name) / "tuning.csv"
     if path.exists():
-        former = read_csv(path)
+        former = read_csv(path, COLUMNS)
         table = pd.concat([former[~former["env"].isin(table["env"])], table], ignore_index=True)
     write_csv(path, table)
     return table

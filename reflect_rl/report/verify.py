@@ -3,23 +3,30 @@
 import numpy as np
 import pandas as pd
 
+from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.files import read_json
 from reflect_rl.core.identity import STAGES, stage_code
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get, names
 from reflect_rl.report.results import collected
 from reflect_rl.report.tables import HEADLINE
+from reflect_rl.train.release import CARD
 
 NOT_RECORDED = "not recorded"  # results of before code was hashed
 NO_SUCH_ENVIRONMENT = "no such environment"
 
 
 def stale(profile_name: str) -> pd.DataFrame:
-    """Which results of a profile were made by other code than today's, a row each environment and stage.
+    """Which results and released weights of a profile were made by other code than today's.
 
-    Columns: env, stage, then (hash of the code that made the results; `NOT_RECORDED`, which counts as stale, where they
-    are older than these hashes), now, stale. No rows where a profile has no results.
+    A row each environment and stage, then one each release, none where there is nothing. Columns: env, stage, then (hash
+    of the code that made them; `NOT_RECORDED`, which counts as stale, in results older than these hashes), now, stale.
+
+    Raises:
+        ReflectRLError: there is no such profile.
     """
+    settings.profile(profile_name)
     rows = []
     for env, (_, entry) in collected(profile_name).items():
         run = settings.load(profile_name, env) if env in names() else None
@@ -27,7 +34,12 @@ def stale(profile_name: str) -> pd.DataFrame:
             then = entry.get("code", {}).get(stage, NOT_RECORDED)
             now = NO_SUCH_ENVIRONMENT if run is None else stage_code(run, stage)
             rows.append([env, stage, then, now, then != now])
-    return pd.DataFrame(rows, columns=["env", "stage", "then", "now", "stale"])
+    for path in sorted((paths.weights() / profile_name).glob(f"*/*/seed*/{CARD}")):
+        env, variant, seed = path.parts[-4:-1]
+        now = stage_code(settings.load(profile_name, env, variant, int(seed.removeprefix("seed"))), "rl")
+        then = read_json(path).get("code", NOT_RECORDED)
+        rows.append([env, f"weights of {variant}, {seed}", then, now, then != now])
+    return pd.DataFrame(rows, columns=["env", "stage", "then", "now", "stale"]).astype({"stale": bool})
 
 
 def check_main(main: pd.DataFrame) -> list[str]:

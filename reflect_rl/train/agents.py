@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.base import EnvSpec
+from reflect_rl.envs.play import advised_action
 from reflect_rl.lm.players import Reflector
-from reflect_rl.lm.prompts import advised_action, reflection_prompt
+from reflect_rl.lm.prompts import reflection_prompt
 from reflect_rl.train.rollout import ActiveEpisode, Agent, Decision
 
 

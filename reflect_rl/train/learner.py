@@ -9,9 +9,9 @@ import torch
 from peft import PeftModel
 
 from reflect_rl.core.config import Config
-from reflect_rl.core.runtime import seeded
 from reflect_rl.envs.labels import Labels
 from reflect_rl.lm import distributed, models
+from reflect_rl.lm.arithmetic import seeded
 from reflect_rl.train import advantages, objectives
 from reflect_rl.train.rollout import Episode
 from reflect_rl.train.warmup import PlayerPair

@@ -4,8 +4,8 @@ import re
 
 from reflect_rl.core.config import ClientConfig, TeacherConfig
 from reflect_rl.envs.base import EnvSpec, Situation
+from reflect_rl.envs.play import advised_action
 from reflect_rl.lm.endpoint import Endpoint
-from reflect_rl.lm.prompts import advised_action
 
 
 class LanguageModelTeacher:

@@ -7,7 +7,7 @@ from pathlib import Path
 from reflect_rl.core import paths
 from reflect_rl.core.config import Config
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.files import digest, read_json, verify, write_json
+from reflect_rl.core.files import digest, read_json, write_json
 from reflect_rl.core.identity import stage_code, stage_dir
 from reflect_rl.core.runtime import provenance
 from reflect_rl.lm.models import PLAYERS, load_weights
@@ -56,25 +56,29 @@ def release(config: Config) -> Path:
 
 
 def released(config: Config) -> PlayerPair:
-    """The released players of a run, without its data and without training.
+    """The released players of a run, without its data and without training; `stale` tells whether their code changed.
 
     Raises:
         ReflectRLError: none were released with these settings, or a file is damaged.
     """
-    folder = release_dir(config)
-    again = f"python -m reflect_rl release --profile {config.profile} --env {config.env} --variant {config.variant}"
+    folder, named = release_dir(config), ("profile", "env", "variant", "seed")
+    again = "python -m reflect_rl release " + " ".join(f"--{name} {getattr(config, name)}" for name in named)
     if not (folder / CARD).is_file():
         raise ReflectRLError(f"no released weights in {folder}; `{again}` trains and releases them")
-    card = read_json(folder / CARD)
-    if card["settings"] != _settings(config):
-        raise ReflectRLError(f"{folder} was released with other settings; drop the overrides, or `{again}`")
-    for name, sha256 in card["sha256"].items():
-        verify(folder / name, sha256)
-    players = players_with(config, folder / "tokenizer.json")
-    for name in PLAYERS:
-        if (player := getattr(players, name)) is not None:
-            load_weights(player.model, name, folder / f"{name}.safetensors")
-            player.model.eval()
+    try:
+        card = read_json(folder / CARD)
+        if card["settings"] != _settings(config):
+            raise ReflectRLError(f"{folder} was released with other settings; drop the overrides, or `{again}`")
+        for name, sha256 in card["sha256"].items():
+            if not (folder / name).is_file() or digest(folder / name) != sha256:
+                raise ReflectRLError(f"{folder / name} is missing or damaged; restore it, or `{again}`")
+        players = players_with(config, folder / "tokenizer.json")
+        for name in PLAYERS:
+            if (player := getattr(players, name)) is not None:
+                load_weights(player.model, name, folder / f"{name}.safetensors")
+                player.model.eval()
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ReflectRLError(f"{folder / CARD} is damaged ({error!r}); restore it, or `{again}`") from error
     return players
 
 

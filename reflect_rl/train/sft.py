@@ -16,8 +16,9 @@ from transformers.trainer_callback import PrinterCallback
 
 from reflect_rl.core.config import SFTConfig
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.runtime import progress, seeded
+from reflect_rl.core.runtime import progress
 from reflect_rl.lm import models
+from reflect_rl.lm.arithmetic import seeded
 from reflect_rl.lm.players import Encoder, pad
 
 IGNORED = -100

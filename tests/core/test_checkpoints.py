@@ -70,6 +70,15 @@ def test_damaged_checkpoint_is_named_with_the_way_out(tmp_path, name):
     assert f"delete {tmp_path / 'checkpoints'} to train anew" in str(error.value)
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"tensors": ["other"], "state": {}}', '{"tensors": []}'])
+def test_a_state_of_another_form_is_a_damaged_checkpoint(tmp_path, content):
+    Checkpoints(tmp_path).save(3, TENSORS, STATE)
+    (tmp_path / "step3" / "state.json").write_text(content)
+    (tmp_path / "steps of mine").mkdir()
+    with pytest.raises(ReflectRLError, match="step3 is damaged .* delete .* to train anew"):
+        Checkpoints(tmp_path).load()
+
+
 def test_restored_optimizer_goes_on_bit_by_bit():
     def model():
         layer = torch.nn.Linear(3, 2)

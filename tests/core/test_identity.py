@@ -238,6 +238,47 @@ def test_a_class_of_a_cell_counts_with_its_base_and_with_the_cells_that_it_names
     assert len({one, code(step="return 9"), code(helper="return 9"), code(size="SIZE = 9")}) == 4
 
 
+@pytest.mark.parametrize(
+    "defined",
+    [
+        "A = [1, {'x': (2, 3)}]",
+        "A = {'x': 3}",
+        "A = {'x', 'y', '3'}",
+        "A = frozenset({3})",
+        "A = {'x': lambda: 3}",
+        "import numpy\nA = numpy.arange(3)",
+        "import functools\n@functools.cache\ndef A():\n    return 3",
+        "class A:\n    SIZE = [3]",
+        "import dataclasses\n@dataclasses.dataclass\nclass A:\n    size: int = 3",
+        "class Size:\n    def __init__(self, x):\n        self.x = x\nA = Size(3)",
+        "def make(size):\n    return lambda: size\nA = make(3)",
+        "SIZE = 3\ndef A(size=SIZE):\n    return size",
+        "import rooms\ndef A():\n    return rooms.SIZE",
+        "from rooms import go as A",
+    ],
+)
+def test_what_a_cell_names_of_other_cells_counts(notebook, tmp_path, monkeypatch, defined):
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def code(size):
+        sys.modules.pop("rooms", None)
+        linecache.clearcache()
+        (tmp_path / "rooms.py").write_text(f"import sizes\ndef go():\n    return {size}\nSIZE = 3\n")
+        (tmp_path / "sizes.py").write_text("x = 1\n")
+        cell(defined.replace("3", size) if "rooms" not in defined else defined, "A")
+        return code_of_objects([cell("def play():\n    return A\n", "play")])
+
+    one = code("3")
+    assert code("3") == one != code("5")
+
+
+def test_attributes_and_globals_of_one_name_are_told_apart(notebook):
+    play = cell("def play(env):\n    return env.steps\n", "play")
+    one = code_of_objects([play])
+    cell("steps = 7", "steps")
+    assert code_of_objects([play]) == one
+
+
 def test_objects_from_modules_count_by_their_closure(package, imported):
     play = imported("game.play").play
     one = code_of_objects([play])
@@ -245,6 +286,27 @@ def test_objects_from_modules_count_by_their_closure(package, imported):
     assert len({one, *(code_of_objects([functools.partial(play, x)]) for x in (3, 4))}) == 3
     edit(package / "rules.py", "4", "5")
     assert code_of_objects([imported("game.play").play]) != one
+
+
+def test_a_module_counts_with_those_that_lie_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "board.py").write_text("import json\nimport dice\n\ndef play():\n    return dice.SIDES\n")
+    (tmp_path / "dice.py").write_text("SIDES = 6\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = module_hashes(["board"], tmp_path)
+    assert set(found) == {"board", "dice"}
+    edit(tmp_path / "dice.py", "6", "8")
+    assert module_hashes(["board"], tmp_path)["dice"] != found["dice"]
+
+
+def test_objects_count_by_what_they_hold_and_functions_by_what_they_enclose(package, imported):
+    (package / "rules.py").write_text(
+        "class Rule:\n    def __init__(self, x):\n        self.x = x\n    def play(self):\n        return self.x\n"
+        "    __call__ = play\n\ndef make(x):\n    return lambda: x\n"
+    )
+    rules = imported("game.rules")
+    for build in (rules.Rule, lambda x: rules.Rule(x).play, rules.make):
+        one, same, other = (code_of_objects([build(x)]) for x in ([3], [3], [4]))
+        assert one == same != other
 
 
 # --- stages ---
@@ -278,7 +340,7 @@ def test_a_change_reaches_the_stages_that_depend_on_it_and_no_others(other, stag
 
 
 def test_the_code_of_a_language_model_as_teacher_counts_where_there_is_one(monkeypatch):
-    monkeypatch.setattr(identity, "code_hash", repr)
+    monkeypatch.setattr(identity, "code_hash", lambda modules, unused: repr(modules))
     taught = dataclasses.replace(RUN, teacher=TeacherConfig(model="m", endpoint="http://host/v1"))
     monkeypatch.setattr(identity, "sha256", lambda text: types.SimpleNamespace(hexdigest=lambda: [text.decode()]))
     for run, stages in ((RUN, set()), (taught, set(identity.STAGES) - {"probes"})):

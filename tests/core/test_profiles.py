@@ -65,7 +65,7 @@ def test_bad_setting_is_one_line_that_names_it_and_the_choices(write, arguments,
         (GOOD, "configs/mine.yaml has no section 'game'"),
         (GOOD + "game:\n", "configs/template.yaml"),
         (GOOD.replace("seeds: [0, 1]\n", "") + SECTION, "mine.yaml, seeds: Field required; see configs/template.yaml"),
-        (GOOD.replace("[0, 1]", "[0, 0]") + SECTION, "mine.yaml, seeds: Value error, list at least one, and each once"),
+        (GOOD.replace("[0, 1]", "[0, 0]") + SECTION, "mine.yaml, seeds: list at least one, and each once"),
         (GOOD.replace("[0, 1]", "[0, -1]") + SECTION, "mine.yaml, seeds.1: Input should be greater than or equal to 0"),
         (GOOD.replace("[0, 1]", "3") + SECTION, "mine.yaml, seeds: Input should be a valid list"),
         (GOOD + "game: {rl: 5}\n", "mine.yaml, game.rl: Input should be a valid dictionary; see"),
@@ -76,7 +76,19 @@ def test_bad_setting_is_one_line_that_names_it_and_the_choices(write, arguments,
             "game.variant_overrides.lucky.[key]: Input should be 'random'",
         ),
         (GOOD + "game: {variants: [reflect_rl, lucky]}\n", "game.variants.1: Input should be 'random'"),
-        (GOOD + "game: {variants: [expert]}\n", "leaves out 'reflect_rl'"),
+        (GOOD + "game: {variants: [expert], rl: {clip: 0.2}}\n", "leaves out 'reflect_rl'"),
+        (GOOD + "game: {variants: [reflect_rl]}\n", "configs/mine.yaml has no section 'game' with the settings"),
+        (GOOD + SECTION + "tuned: {rl_only: {rl.clip: 0.2}}\n", "section tuned: unknown settings section 'rl_only'"),
+        (GOOD + SECTION + "variant_overrides: {rl_only: {rl.clip: 0.2}}\n", "section variant_overrides: unknown settings"),
+        (
+            GOOD + "game: {rl: {clip: 0.2}, variant_overrides: {sft_rl: {rl.clipp: 0.2}}}\n",
+            "variant_overrides of sft_rl: unknown setting of rl 'clipp'",
+        ),
+        (
+            GOOD + "game: {rl: {clip: 0.2}, variant_overrides: {sft_rl: {rl: {clip: 0.2}}}}\n",
+            "variant_overrides of sft_rl: 'rl' is a section of settings; name one of them, such as rl.setting",
+        ),
+        (GOOD + SECTION + "other: {rl: {clip: 2}}\n", "section other: setting rl.clip=2 should be a number above 0"),
         (GOOD + "game: {variants: reflect_rl}\n", "game.variants: Input should be a valid list"),
         (GOOD + "game:\n  policy: {steps: 5}\n  policy: {batch_size: 7}\n", "policy twice in the mapping of line 5"),
         ("envs: [game\n", "configs/mine.yaml is not valid YAML"),
@@ -212,6 +224,12 @@ def test_tuning_grids(write):
         "rl.clip=0.1,evaluation.horizons=[5,6]",
     )
     assert load(jobs[0][3]).evaluation.horizons == (5, 6)
+    write(GOOD + SECTION + "tuning:\n  game: {variants: [reflect_rl], seeds: [9], grid: {model.lora: [16/8/0]}}\n")
+    assert [job[3:] for job in profiles.tuning("mine")] == [("model.lora=16/8/0", "model.lora=16-8-0")]
+    for empty in ("grid: {}", "grid: {rl.clip: []}"):
+        write(GOOD + SECTION + f"tuning:\n  game: {{variants: [reflect_rl], seeds: [9], {empty}}}\n")
+        with pytest.raises(ReflectRLError, match="tuning.game.grid.* should have at least 1 item"):
+            profiles.tuning("mine")
     write(GOOD + SECTION + "tuning:\n  game: {grid: {rl.clip: [0.1]}}\n")
     with pytest.raises(ReflectRLError, match="tuning.game.variants: Field required"):
         profiles.tuning("mine")

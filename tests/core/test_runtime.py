@@ -8,31 +8,32 @@ import numpy as np
 import pytest
 import torch
 
-from reflect_rl.core import paths, runtime
+from reflect_rl.core import config, paths, runtime
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.runtime import progress
+from reflect_rl.lm import arithmetic
 
 # --- threads ---
 
 
 def test_threads_are_the_librarys_own_number(monkeypatch):
     monkeypatch.delenv("REFLECT_RL_THREADS", raising=False)
-    assert runtime.threads() == 1
+    assert config.threads() == 1
     monkeypatch.setenv("REFLECT_RL_THREADS", "3")
-    assert runtime.threads() == 3
+    assert config.threads() == 3
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "99999"])
 def test_an_odd_number_of_threads_is_named(monkeypatch, text):
     monkeypatch.setenv("REFLECT_RL_THREADS", text)
     with pytest.raises(ReflectRLError, match=f"REFLECT_RL_THREADS='{text}' should be a whole number"):
-        runtime.threads()
+        config.threads()
 
 
 def test_every_way_of_starting_computes_with_as_many_threads():
     """In Jupyter torch took all cores, in `make reproduce` one: other digits for the same seed."""
     code = (
-        "import torch\nfrom reflect_rl.core.runtime import fix_arithmetic\nfix_arithmetic()\nprint(torch.get_num_threads())"
+        "import torch\nfrom reflect_rl.lm.arithmetic import fix_arithmetic\nfix_arithmetic()\nprint(torch.get_num_threads())"
     )
     environment = {k: v for k, v in os.environ.items() if k != "REFLECT_RL_THREADS"} | {"OMP_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -50,7 +51,7 @@ def draws():
 def test_equal_seeds_draw_equal_numbers_and_others_others():
     found = []
     for seed in (5, 5, 6):
-        with runtime.seeded(seed):
+        with arithmetic.seeded(seed):
             found.append(draws())
     assert found[0] == found[1] and not set(found[0]) & set(found[2])
 
@@ -61,7 +62,7 @@ def test_the_global_generators_are_left_as_they_were():
     before = draws()
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(7)
-    with pytest.raises(ZeroDivisionError), runtime.seeded(5):
+    with pytest.raises(ZeroDivisionError), arithmetic.seeded(5):
         draws()
         _ = 1 / 0
     assert draws() == before
@@ -74,7 +75,7 @@ def test_gpu_generators_are_seeded_and_restored_with_the_others(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: f"state {device}")
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: seen.append((state, device)))
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seen.append)
-    with runtime.seeded(5):
+    with arithmetic.seeded(5):
         assert seen == [5]
     assert seen == [5, ("state 0", 0), ("state 1", 1)]
 

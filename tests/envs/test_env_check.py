@@ -1,5 +1,7 @@
 """`check` passes the environments that keep the contract, and finds each rule broken in one that breaks it."""
 
+import inspect
+import json
 import random
 
 import gymnasium as gym
@@ -167,10 +169,6 @@ BREACHES = {
     "outside": ({"__init__": no_space}, "is outside observation_space; widen its charset or its max_length"),
     "not text": ({"__init__": as_array}, "should be text, and observation_space a spaces.Text"),
     "success": (step(lambda e, a, r: with_info(r, success=int(r[4]["success"]))), "should be True or False at the end"),
-    "success without an end": (
-        step(lambda e, a, r: with_info(r, success=True)),
-        'info["success"] is True in a step without terminated=True; return both',
-    ),
     "gymnasium": ({"reset": without_a_seed}, "its gymnasiums contract: AssertionError: Expects the random number gen"),
     "gymnasium warns": (step(lambda e, a, r: (r[0], "1", *r[2:])), "Gymnasium's check_env says"),
     "unnamed": (step(unnamed), 'an index beyond the legal actions should be named: info["invalid_action"] = 3'),
@@ -185,7 +183,8 @@ BREACHES = {
         {"__init__": lambda self, horizon=6: Corridor.__init__(self, horizon)},
         "its beginning: TypeError: ",
     ),
-    "raises": ({"expert_action": lambda self: 1 / 0}, "its random play: ZeroDivisionError: division by zero"),
+    "raises": ({"expert_action": lambda self: 1 / 0}, "its beginning: ZeroDivisionError: division by zero ("),
+    "out of time": (step(lambda e, a, r: (*r[:2], r[2] or r[3], False, r[4])), "at the horizon return truncated=True"),
 }
 
 
@@ -195,6 +194,62 @@ def test_environment(methods, said):
     if "expert_action" in methods:
         spec = changed(make=spec.make, expert_action=spec.make.expert_action)
     assert any(said in line for line in complaints(spec)), complaints(spec)
+
+
+def test_success_must_terminate():
+    won = {"step": lambda self, action: (*Corridor.step(self, action)[:2], False, self.steps >= 6, self.info())}
+    said = 'success must terminate: return terminated=True with info["success"]=True'
+    assert complaints(broken(**won)) == [said]
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        (
+            step(lambda env, action, result: (*result[:2], result[2] or result[3], result[4])),
+            "step should return five values (observation, reward, terminated, truncated, info), info a dict; it returned "
+            "('You are in room 2. A pit is left of room 0.', -0.1, False, {",
+        ),
+        (step(lambda env, action, result: None), "step should return five values"),
+        (step(lambda env, action, result: (*result[:4], None)), "step should return five values"),
+        (
+            {"reset": lambda self, seed=None, options=None: Corridor.reset(self, seed=seed, options=options)[0]},
+            "reset should return two values (observation, info), info a dict; it returned 'You are in room 1.",
+        ),
+    ],
+    ids=["four", "nothing", "no info", "observation alone"],
+)
+def test_numbers_of_values_that_are_returned(methods, said):
+    (line,) = complaints(broken(**methods))
+    assert line.startswith(f"its beginning: TypeError: {said}")
+
+
+def crash(env, action, result):
+    return json.loads("no JSON") if env.steps == 2 else result
+
+
+def test_an_error_of_the_environment_is_told_once_with_its_place_and_as_the_cause():
+    with pytest.raises(ReflectRLError) as error:
+        check(broken(**step(crash)))
+    line = f"({__file__}:{inspect.getsourcelines(crash)[1] + 1}, in crash)"
+    assert str(error.value).splitlines()[1:] == [
+        f"- its beginning: JSONDecodeError: Expecting value: line 1 column 1 (char 0) {line}"
+    ]
+    assert isinstance(error.value.__cause__, json.JSONDecodeError)
+
+
+def test_an_error_of_several_rules_is_told_once():
+    def phase(env):
+        raise KeyError("phase")
+
+    found = complaints(changed(phase=phase, expert_action=lambda env: 2, oracle_steps=None))
+    assert [line for line in found if "KeyError" in line] == [found[0]]
+
+
+def test_without_an_error_there_is_no_cause():
+    with pytest.raises(ReflectRLError) as error:
+        check(changed(phase=lambda env: 3))
+    assert error.value.__cause__ is None
 
 
 def test_chance_that_does_not_follow_from_the_task():
@@ -220,10 +275,6 @@ FUNCTIONS = {
     ),
     "good": ({"good_actions": lambda env: (0,)}, "good_actions leaves out the expert's action; put it in"),
     "safe": ({"safe_actions": lambda env: (2,)}, "safe_actions leaves out the expert's action; put it in"),
-    "fatal": (
-        {"safe_actions": None},
-        "a safe action ended an episode in failure; leave it out of safe_actions and slips",
-    ),
     "slips": ({"slips": lambda env: (1,)}, "slips holds the expert's action; leave it out"),
     "unsafe": (
         {"slips": lambda env: (0,), "safe_actions": lambda env: (1, 2)},
@@ -250,6 +301,7 @@ FUNCTIONS = {
         "the last action that it names should be a good one, such as 'go right'",
     ),
     "labels": ({"labels": in_order(bracketed(2))}, "the labels of 3 actions are (0, 1, 2)"),
+    "expert on its own way": ({"expert_action": lambda env: None}, "its beginning: TypeError: "),
     "draw": ({"draw": "small_corridor:TASKS"}, "its drawing: AttributeError: 'dict' object has no attribute 'draw'"),
     "draws": (
         {"draw": Drawing(lambda axis, observation: 1 / 0)},
@@ -262,6 +314,108 @@ FUNCTIONS = {
 def test_functions(fields, said):
     found = complaints(changed(**fields))
     assert any(said in line for line in found), found
+
+
+def test_an_expert_that_never_finishes_is_all_that_is_said():
+    lazy = {"expert_action": lambda env: 2, "oracle_steps": None, "teacher": lambda now: f"Next: {now.expert_action}."}
+    said = "the expert does not finish 3 of 3 training tasks: ['train-full-1', 'train-full-2', 'train-full-3']"
+    assert complaints(changed(**lazy)) == [said]
+
+
+# --- how episodes fail ---
+
+FATAL = "a safe action ended an episode in failure: 'go left' at 'You are in room 0. A pit is left of room 0.'; leave it out"
+
+
+@pytest.mark.parametrize(
+    ("safe_actions", "said"),
+    [
+        (None, f"{FATAL} of safe_actions (without that field all count as safe) and of slips"),
+        (lambda env: (0, 1, 2), f"{FATAL} of safe_actions and of slips"),
+    ],
+)
+def test_a_fatal_action_that_counts_as_safe(safe_actions, said):
+    assert complaints(changed(safe_actions=safe_actions)) == [said]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"make": broken(**step(lambda e, a, r: with_info(r, success=False))).make},
+        {"make": broken(**step(lambda e, a, r: (*r[:2], r[2] or r[3], False, r[4]))).make},
+        {"make": broken(**step(unnamed)).make},
+        {"teacher": lambda now: ""},
+    ],
+    ids=["no success", "out of time", "unnamed", "teacher"],
+)
+def test_a_fatal_action_is_not_told_beside_other_mistakes(fields):
+    found = complaints(changed(safe_actions=None, oracle_steps=None, **fields))
+    assert len(found) == 1 and "safe action" not in found[0]
+
+
+@pytest.mark.parametrize(
+    ("reward", "said"),
+    [
+        (lambda env: 0.0, "returned 0, the expert's success 0"),
+        (lambda env: -1.0 + (env.room == 5), "the expert's success -3"),
+        (lambda env: 0.5, "the expert's success 2"),
+    ],
+    ids=["nothing", "dear steps", "paid for staying"],
+)
+def test_failure_that_pays_as_much_as_success(reward, said):
+    (found,) = complaints(broken(**step(lambda env, action, result: (result[0], reward(env), *result[2:]))))
+    assert found.startswith("failing in task 'train-full-1' returned ") and said in found
+    assert found.endswith("; let success pay more than failure")
+
+
+def test_dying_may_cost_less_than_wandering_on():
+    """As in the taxi: where success pays most, this is for the user to know (docs/environments.md)."""
+    check(broken(**step(lambda e, a, r: (r[0], r[1] - 0.2 * (e.room != 5), *r[2:]))))
+
+
+# --- the settings ---
+
+
+def test_defaults_name_each_setting_that_is_none_or_out_of_its_range():
+    first, second, third = complaints(
+        changed(defaults={"rl.env_step": 9, "modell.context": 9, "rl.env_steps": 0, "model.context": 128})
+    )
+    assert first.startswith("its default of rl.env_step: unknown setting of rl 'env_step'; choose one of: env_steps, ")
+    assert second.startswith(
+        "its default of modell.context: unknown section of settings 'modell'; choose one of: data, "
+    )
+    assert third == "its default of rl.env_steps: setting rl.env_steps=0 should be a whole number from 1 on"
+
+
+# --- what the teacher calls right and wrong ---
+
+
+def swapped(now):
+    return teach(now).replace(
+        f"was {now.action_feedback}", f"was {'wrong' if now.action_feedback == 'right' else 'right'}"
+    )
+
+
+def test_a_teacher_that_calls_right_actions_wrong_and_wrong_ones_right():
+    (found,) = complaints(changed(teacher=swapped))
+    assert found.startswith("the teacher calls right actions wrong and wrong ones right (after a ")
+    assert "after a right one 'That was wrong, the exit is" in found and "after a wrong one 'That was right, " in found
+    assert found.endswith("); go by situation.action_feedback")
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        lambda now: f"Next: {now.expert_action}.",
+        lambda now: f"Good or bad. Turn right. Next: {now.expert_action}.",
+        lambda now: f"{now.last_action} was {now.action_feedback}. Next: {now.expert_action}.",
+        lambda now: f"Not {'wrong' if now.action_feedback == 'right' else 'right'}. Next: {now.expert_action}.",
+        lambda now: f"All was wrong. Next: {now.expert_action}.",
+    ],
+    ids=["neither", "a direction", "an action", "not", "always wrong"],
+)
+def test_a_teacher_may_use_these_words_otherwise(says):
+    check(changed(teacher=says))
 
 
 @pytest.mark.parametrize("other", ["right", "ght", "go", "o right"])

@@ -9,7 +9,6 @@ from importlib.metadata import EntryPoint, EntryPoints
 import gymnasium as gym
 import numpy as np
 import pytest
-from pydantic import ValidationError
 from small_corridor import BARE, SPEC, Corridor, changed, tasks, teach
 
 from reflect_rl import envs
@@ -123,12 +122,17 @@ def test_all_wrong_fields_are_named():
         EnvSpec("corridor", make=None, tasks=tasks, expert_action="right")
 
 
+def test_a_misspelt_field_is_refused():
+    with pytest.raises(ReflectRLError, match=r"oracel_steps \(Unexpected keyword argument\)"):
+        changed(oracel_steps=len)
+
+
 def test_other_wrong_values_are_refused():
     with pytest.raises(ReflectRLError, match=r"should be among \('full',\), {'fall'} are not"):
         changed(headline="fall")
     with pytest.raises(ReflectRLError, match="tokenizer_pattern .*unterminated subpattern"):
         changed(tokenizer_pattern="(")
-    with pytest.raises(ValidationError, match="Input should be less than or equal to 1"):
+    with pytest.raises(ReflectRLError, match=r"rate \(Input should be less than or equal to 1\)"):
         Reported("full", "reflect_rl", 58, "GPT-2 XL")
 
 

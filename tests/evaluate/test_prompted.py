@@ -9,12 +9,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from reflect_rl.core.config import ClientConfig, ModelConfig
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.identity import stage_dir
-from reflect_rl.core.runtime import seeded
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.envs.labels import in_order
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate import panels, prompted
+from reflect_rl.lm.arithmetic import seeded
 from reflect_rl.lm.players import Prefix
 from reflect_rl.lm.prompts import LETTERS, labels_for
 from reflect_rl.lm.tokenizers import load_tokenizer, train_tokenizer

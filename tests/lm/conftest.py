@@ -5,8 +5,8 @@ from grid_game import PROMPTS, QUESTIONS, SIZE, large_weights
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from reflect_rl.core.config import ModelConfig
-from reflect_rl.core.runtime import seeded
 from reflect_rl.envs.labels import IN_ORDER
+from reflect_rl.lm.arithmetic import seeded
 from reflect_rl.lm.scratch import from_scratch
 from reflect_rl.lm.tokenizers import train_tokenizer
 

@@ -9,8 +9,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from reflect_rl.core.config import Lora, ModelConfig, lora
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.runtime import seeded
 from reflect_rl.lm import models, pretrained
+from reflect_rl.lm.arithmetic import seeded
 from reflect_rl.lm.bases import adapters, load_base
 
 

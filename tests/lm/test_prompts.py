@@ -3,7 +3,8 @@
 import pytest
 
 from reflect_rl.envs.labels import IN_ORDER, by_name
-from reflect_rl.lm.prompts import advised_action, policy_prompt, reflection_prompt
+from reflect_rl.envs.play import advised_action
+from reflect_rl.lm.prompts import policy_prompt, reflection_prompt
 
 ACTIONS = ("move south", "pick up", "look", "look up")
 

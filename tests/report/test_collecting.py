@@ -1,6 +1,7 @@
 """A profile of an environment that has only what is required: collected, and made into tables and figures."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ from counting_game import PROFILE, SPEC
 from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import write_json
-from reflect_rl.core.identity import STAGES, stage_code
+from reflect_rl.core.identity import STAGES, stage_code, stage_dir
 from reflect_rl.envs import registry, settings
 from reflect_rl.report import protocol, results, verify, write
 
@@ -51,6 +52,40 @@ def test_collecting_again_makes_the_same_bytes_and_runs_nothing(counted, monkeyp
     after = {path.name: path.read_bytes() for path in folder.glob("[!.]*.*")}
     assert set(before) == {*results.FILES.values(), "manifest.json", "counting_episode.json"}
     assert after == before
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\x00"])
+def test_a_damaged_run_is_named_and_made_anew_once_its_folder_is_deleted(counted, content):
+    folder = stage_dir(settings.load("tiny", "counting", "sft_rl"), "rl")
+    whole = (folder / "metrics.csv").read_bytes()
+    (folder / "metrics.csv").write_bytes(content)
+    with pytest.raises(ReflectRLError, match=f"metrics.csv cannot be read .*; delete the run folder {folder} and run"):
+        results.results("tiny", "counting", collect=True)
+    shutil.rmtree(folder)
+    results.results("tiny", "counting", collect=True)  # the evaluation is still there, and would train nothing
+    assert (folder / "metrics.csv").read_bytes() == whole
+
+
+def test_damaged_results_are_named(counted):
+    folder = paths.results("tiny")
+    for name, content in {
+        "episodes.csv.gz": b"x",
+        "ceilings.csv": b"env,setting\n",
+        "prompts.csv": b"",
+        "manifest.json": b"[]",
+    }.items():
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(content)
+        with pytest.raises(ReflectRLError, match=f"{folder / name} .*; delete it and run again"):
+            results.results("tiny", "counting")
+        (folder / name).write_bytes(whole)
+
+
+def test_no_results_are_not_stale(counted):
+    (paths.configs() / "other.yaml").write_text(PROFILE)
+    assert len(verify.stale("other")[verify.stale("other").stale].drop(columns="stale")) == 0
+    with pytest.raises(ReflectRLError, match="unknown profile 'another'; choose one of: other, tiny"):
+        verify.stale("another")
 
 
 def test_reading_runs_and_writes_nothing(counted, monkeypatch):

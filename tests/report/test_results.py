@@ -22,7 +22,8 @@ def home(tmp_path, monkeypatch):
 def part(env, value):
     """Raw results of one environment, a row each."""
     key = {"env": env, "variant": "sft_rl", "seed": 0}
-    return results.Results(**{name: pd.DataFrame([key | {"value": value}]) for name in results.FILES})
+    rows = {name: dict.fromkeys(columns) | key | {"value": value} for name, columns in results.COLUMNS.items()}
+    return results.Results(**{name: pd.DataFrame([row]) for name, row in rows.items()})
 
 
 def test_results_of_one_environment_leave_those_of_another(home):

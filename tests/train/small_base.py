@@ -3,9 +3,9 @@
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from reflect_rl.core.config import ModelConfig
-from reflect_rl.core.runtime import seeded
 from reflect_rl.envs.labels import IN_ORDER
 from reflect_rl.envs.taxi import env as taxi
+from reflect_rl.lm.arithmetic import seeded
 from reflect_rl.lm.prompts import policy_prompt, reflection_prompt
 from reflect_rl.lm.tokenizers import train_tokenizer
 

@@ -59,5 +59,8 @@ def test_what_was_not_released_or_is_damaged_says_so(weights):
         release.released(load_rl("reflect_rl", more="rl.entropy=0.5"))
     path = folder / "policy.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(ReflectRLError, match="policy.safetensors is damaged"):
+    with pytest.raises(ReflectRLError, match="policy.safetensors is missing or damaged; .* release .*--seed 0"):
+        release.released(run)
+    (folder / "release.json").write_text("{}")
+    with pytest.raises(ReflectRLError, match="release.json is damaged .*KeyError"):
         release.released(run)
