@@ -59,7 +59,7 @@ def _complaints(rules: Sequence[Callable], spec: EnvSpec, tasks: Sequence[str], 
 
     def require(fine: Any, complaint: str) -> bool:
         if not fine:
-            found.setdefault(re.sub(r"'[^']*'|\"[^\"]*\"|\d+", "", complaint), complaint)
+            found.setdefault(re.sub(r"'[^']*'|\"[^\"]*\"|-?\d[\d.]*", "", complaint), complaint)
         return bool(fine)
 
     for rule in rules:
@@ -124,7 +124,10 @@ def _values(count: str, method: str, names: str, found: Any) -> tuple:
 
 
 def _action(player: Player, env: gym.Env, actions: Sequence[str]) -> int:
-    return int(player.integers(len(actions))) if isinstance(player, np.random.Generator) else player(env)
+    action = int(player.integers(len(actions))) if isinstance(player, np.random.Generator) else player(env)
+    if action in range(len(actions)):
+        return action
+    raise IndexError(f"expert_action or oracle_action gives {action!r}, where 0 to {len(actions) - 1} are legal")
 
 
 def _steps_to_success(spec: EnvSpec, task: str, player: Player, require: Require) -> int:
@@ -276,7 +279,7 @@ def teacher(spec: EnvSpec, tasks: Sequence[str], require: Require) -> None:
             line, says = isinstance(text, str) and text.strip() and "\n" not in text, f"the teacher says {text!r}"
             if not require(line, f"{says}; it should be one line of text"):
                 return
-            advised = _advised(text, now.actions)
+            advised = play.advised_action(text, now.actions)
             advises = advises or advised is not None
             fine = advised is None or advised in spec.good(env)
             require(fine, f"{says}; the last action that it names should be a good one, such as {now.expert_action!r}")
@@ -289,13 +292,6 @@ def teacher(spec: EnvSpec, tasks: Sequence[str], require: Require) -> None:
     says = "; ".join(f"after a {was} one {text!r}" for (was, _), text in verdicts.items())
     says = f"the teacher calls right actions wrong and wrong ones right ({says}); go by situation.action_feedback"
     require(verdicts.keys() != {("right", "wrong"), ("wrong", "right")}, says)
-
-
-def _advised(text: str, actions: Sequence[str]) -> int | None:
-    """Index of the legal action that a text names last, in whole words; of several that end there, the longest."""
-    found = ((at, re.finditer(rf"(?<!\w){re.escape(action)}(?!\w)", text)) for at, action in enumerate(actions))
-    places = [(match.end(), len(match[0]), at) for at, matches in found for match in matches]
-    return max(places)[2] if places else None
 
 
 def drawing(spec: EnvSpec, tasks: Sequence[str], require: Require) -> None:
@@ -311,7 +307,7 @@ def drawing(spec: EnvSpec, tasks: Sequence[str], require: Require) -> None:
 def failures(spec: EnvSpec, tasks: Sequence[str], require: Require) -> None:
     """No safe action makes an episode fail, and no failure pays as much as the expert's success."""
     rng, default = np.random.default_rng(0), "" if spec.safe_actions else " (without that field all count as safe)"
-    for task in tasks:
+    for task in (*tasks,) * 3:
         steps, safe = [], ()
         for step in _episode(spec, task, rng):
             steps, safe = [*steps, step], safe if step.over else spec.safe(step.env, step.info["actions"])

@@ -224,18 +224,27 @@ def test_numbers_of_values_that_are_returned(methods, said):
     assert line.startswith(f"its beginning: TypeError: {said}")
 
 
-def crash(env, action, result):
+def in_the_library_of_python(env, action, result):
     return json.loads("no JSON") if env.steps == 2 else result
 
 
-def test_an_error_of_the_environment_is_told_once_with_its_place_and_as_the_cause():
-    with pytest.raises(ReflectRLError) as error:
+def in_a_package(env, action, result):
+    return np.linalg.inv(np.zeros((2, 2))) if env.steps == 2 else result
+
+
+@pytest.mark.parametrize(
+    ("crash", "error", "said"),
+    [
+        (in_the_library_of_python, json.JSONDecodeError, "JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
+        (in_a_package, np.linalg.LinAlgError, "LinAlgError: Singular matrix"),
+    ],
+)
+def test_an_error_of_the_environment_is_told_once_with_its_place_and_as_the_cause(crash, error, said):
+    with pytest.raises(ReflectRLError) as raised:
         check(broken(**step(crash)))
-    line = f"({__file__}:{inspect.getsourcelines(crash)[1] + 1}, in crash)"
-    assert str(error.value).splitlines()[1:] == [
-        f"- its beginning: JSONDecodeError: Expecting value: line 1 column 1 (char 0) {line}"
-    ]
-    assert isinstance(error.value.__cause__, json.JSONDecodeError)
+    place = f"({__file__}:{inspect.getsourcelines(crash)[1] + 1}, in {crash.__name__})"
+    assert str(raised.value).splitlines()[1:] == [f"- its beginning: {said} {place}"]
+    assert isinstance(raised.value.__cause__, error)
 
 
 def test_an_error_of_several_rules_is_told_once():
@@ -244,6 +253,39 @@ def test_an_error_of_several_rules_is_told_once():
 
     found = complaints(changed(phase=phase, expert_action=lambda env: 2, oracle_steps=None))
     assert [line for line in found if "KeyError" in line] == [found[0]]
+
+
+def test_nothing_is_said_of_what_follows_from_a_bad_first_step():
+    said = 'info["actions"]=None should be a tuple of texts, at least one'
+    assert complaints(broken(**{"info": lambda self: {"success": False}})) == [said]
+
+
+def test_the_experts_way_is_looked_at_in_every_task():
+    class Decorated(Corridor):
+        def reset(self, *, seed=None, options=None):
+            self.decorated = (options or {}).get("task") == "train-full-3"
+            return super().reset(seed=seed, options=options)
+
+        def observation(self):
+            return "WON!" if self.decorated and (self.room, self.steps) == (5, 2) else super().observation()
+
+    (found,) = complaints(changed(make=Decorated))
+    assert found.startswith("observation 'WON!' is outside observation_space")
+
+
+def test_environments_are_closed():
+    opened, closed = [], []
+
+    class Counted(Corridor):
+        def __init__(self, horizon=6, milestone=True):
+            super().__init__(horizon, milestone)
+            opened.append(id(self))
+
+        def close(self):
+            closed.append(id(self))
+
+    check(changed(make=Counted))
+    assert len(opened) - len(closed) <= 1  # Gymnasium's check_env has one to itself
 
 
 def test_without_an_error_there_is_no_cause():
@@ -264,7 +306,15 @@ def test_state_outside_the_environment():
 # --- the functions of the spec ---
 
 FUNCTIONS = {
-    "expert": ({"expert_action": lambda env: 7}, "expert_action gives (7,), where 0 to 2 are legal"),
+    "expert": (
+        {"expert_action": lambda env: 7},
+        "its beginning: IndexError: expert_action or oracle_action gives 7, where 0 to 2 are legal",
+    ),
+    "expert on its own way": ({"expert_action": lambda env: None}, "oracle_action gives None, where 0 to 2 are legal"),
+    "expert elsewhere": (
+        {"expert_action": lambda env: 7 if env.room == 0 else 1},
+        "expert_action gives (7,), where 0 to 2 are legal",
+    ),
     "lazy expert": (
         {"expert_action": lambda env: 2, "oracle_steps": None},
         "the expert does not finish 3 of 3 training tasks: ['train-full-1', 'train-full-2', 'train-full-3']",
@@ -301,7 +351,6 @@ FUNCTIONS = {
         "the last action that it names should be a good one, such as 'go right'",
     ),
     "labels": ({"labels": in_order(bracketed(2))}, "the labels of 3 actions are (0, 1, 2)"),
-    "expert on its own way": ({"expert_action": lambda env: None}, "its beginning: TypeError: "),
     "draw": ({"draw": "small_corridor:TASKS"}, "its drawing: AttributeError: 'dict' object has no attribute 'draw'"),
     "draws": (
         {"draw": Drawing(lambda axis, observation: 1 / 0)},
@@ -314,6 +363,11 @@ FUNCTIONS = {
 def test_functions(fields, said):
     found = complaints(changed(**fields))
     assert any(said in line for line in found), found
+
+
+def test_an_illegal_index_of_a_function_is_all_that_is_said():
+    said = "safe_actions gives (-1,), where 0 to 2 are legal"
+    assert complaints(changed(safe_actions=lambda env: (-1,), slips=lambda env: ())) == [said]
 
 
 def test_an_expert_that_never_finishes_is_all_that_is_said():
@@ -394,6 +448,11 @@ def swapped(now):
     return teach(now).replace(
         f"was {now.action_feedback}", f"was {'wrong' if now.action_feedback == 'right' else 'right'}"
     )
+
+
+def test_the_name_of_an_action_is_no_verdict():
+    (found,) = complaints(changed(teacher=lambda now: f"To {now.last_action} {swapped(now)[5:]}"))
+    assert found.startswith("the teacher calls right actions wrong and wrong ones right")
 
 
 def test_a_teacher_that_calls_right_actions_wrong_and_wrong_ones_right():
