@@ -100,7 +100,7 @@ def main() -> None:
     here = Path(__file__).parent
     write_csv(here / "top_layer.csv", table)
     hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "threads", "python")}
-    write_text(here / "top_layer.md", f"{table.to_markdown(index=False)}\n\n{hardware}\n")
+    write_text(here / "top_layer.md", f"{table.to_markdown(index=False, missingval='')}\n\n{hardware}\n")
 
 
 if __name__ == "__main__":
