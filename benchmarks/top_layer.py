@@ -99,8 +99,9 @@ def main() -> None:
     table["ratio"] = (table.groupby("what").seconds.transform("first") / table.seconds).round(2)
     here = Path(__file__).parent
     write_csv(here / "top_layer.csv", table)
+    shown = table.astype(object).where(table.notna(), "")
     hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "threads", "python")}
-    write_text(here / "top_layer.md", f"{table.to_markdown(index=False, missingval='')}\n\n{hardware}\n")
+    write_text(here / "top_layer.md", f"{shown.to_markdown(index=False)}\n\n{hardware}\n")
 
 
 if __name__ == "__main__":
