@@ -95,9 +95,3 @@ def digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ReflectRLError(f"{path} cannot be read ({error.strerror}); {way_out(path)}") from error
-
-
-def verify(path: Path, sha256: str) -> None:
-    """Raise ReflectRLError where a file is missing or is not the one with this SHA-256."""
-    if digest(path) != sha256:
-        raise ReflectRLError(f"{path} is damaged (its checksum differs); {way_out(path)}")
