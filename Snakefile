@@ -32,7 +32,7 @@ rl = f"{runs}/{{env}}/{{variant}}/seed{{seed}}/03_online_rl.ipynb"
 prompted = f"{runs}/{{env}}/{{variant}}/seed{{seed}}/06_prompted_models.ipynb"
 tuning = f"{runs}/tuning/{{env}}/{{variant}}/seed{{seed}}/{{slug}}/notebook.ipynb"
 
-# Jobs run side by side, so the libraries below torch take one thread each (torch's own are core.runtime's). And glibc
+# Jobs run side by side, so the libraries below torch take one thread each (torch's own are lm.arithmetic's). And glibc
 # keeps the memory of freed tensors instead of handing it back at every layer, which saves a job about 7% of its time.
 for variable, value in {
     "OMP_NUM_THREADS": "1",

@@ -31,9 +31,8 @@ class Estimate:
 
     def __init__(self, profile: str):
         self._path = paths.results(profile) / "seconds.json"
-        committed = paths.project() / "results" / profile / "seconds.json"
-        found = [path for path in (self._path, committed) if path.is_file()]
-        self._known: dict[str, dict[str, float]] = read_json(found[0]) if found else {}
+        found = paths.result_file(profile, self._path.name)
+        self._known: dict[str, dict[str, float]] = read_json(found) if found else {}
         self._took = self._expected = 0.0  # by the finished jobs that were known
 
     def observe(self, job: Job, seconds: float) -> None:

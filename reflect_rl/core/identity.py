@@ -262,14 +262,19 @@ def stage_code(config: Config, stage: str) -> str:
 
 def stage_key(config: Config, stage: str) -> str:
     """10 hex digits of the settings, the code and the number of threads that decide a stage."""
-    return sha256(json.dumps(_identity(config, stage), sort_keys=True).encode()).hexdigest()[:10]
+    return _key(_identity(config, stage))
+
+
+def _key(identity: dict) -> str:
+    return sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def stage_dir(config: Config, stage: str) -> Path:
     """Where a stage's products are: other settings or code, another folder; a change undone finds its own."""
-    group = _identity(config, stage)["settings"]["group"]
+    identity = _identity(config, stage)
+    group = identity["settings"]["group"]
     folder = paths.runs(config.profile, config.env) / (f"{group}/seed{config.seed}" if group else "")
-    return folder / f"{stage}-{stage_key(config, stage)}"
+    return folder / f"{stage}-{_key(identity)}"
 
 
 @contextlib.contextmanager

@@ -47,6 +47,12 @@ def results(profile: str) -> Path:
     return home() / "results" / profile
 
 
+def result_file(profile: str, name: str) -> Path | None:
+    """A file of a profile's results, as made here or else as committed; None where there is none."""
+    folders = results(profile), project() / "results" / profile
+    return next((folder / name for folder in folders if (folder / name).exists()), None)
+
+
 def tables(profile: str) -> Path:
     return results(profile) / "tables"
 

@@ -57,12 +57,6 @@ class Results:
         return Results(**{name: rows[rows["env"] == env].reset_index(drop=True) for name, rows in kept.items()})
 
 
-def found_file(profile_name: str, name: str) -> Path | None:
-    """A file of a profile's results, as collected here or else as committed; None where there is none."""
-    folders = paths.results(profile_name), paths.project() / "results" / profile_name
-    return next((folder / name for folder in folders if (folder / name).exists()), None)
-
-
 def entries(folder: Path) -> dict[str, dict]:
     """What a folder's manifest says of each environment; nothing where there is none."""
     path = folder / "manifest.json"
@@ -190,7 +184,7 @@ def keep_episode(run: Config) -> None:
 
 def example_episode(profile_name: str, env: str) -> dict | None:
     """What `keep_episode` kept, here or as committed: env, variant, seed, task, ended, frames; None without one."""
-    path = found_file(profile_name, f"{env}_episode.json")
+    path = paths.result_file(profile_name, f"{env}_episode.json")
     return path and read_json(path)
 
 

@@ -9,7 +9,6 @@ from reflect_rl.core.profiles import parse
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate import panels
-from reflect_rl.report.results import found_file
 
 COLUMNS = ["env", "variant", "seed", "overrides", "success", "chosen"]
 LEVEL = 0.01  # difference in validation success of two points of a tuning grid that is none
@@ -17,7 +16,7 @@ LEVEL = 0.01  # difference in validation success of two points of a tuning grid 
 
 def tuning_results(profile_name: str) -> pd.DataFrame | None:
     """What `collect_tuning` wrote, here or as committed; None where the profile was never tuned."""
-    path = found_file(profile_name, "tuning.csv")
+    path = paths.result_file(profile_name, "tuning.csv")
     return path and read_csv(path, COLUMNS)
 
 

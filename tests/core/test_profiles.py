@@ -13,15 +13,6 @@ GOOD = "envs: [game]\nseeds: [0, 1]\nvariants: [random, reflect_rl]\n"
 SECTION = "game:\n  policy: {steps: 50}\n"
 
 
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Make a project whose only profile is `mine`, of the text that is given."""
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "pyproject.toml").write_text("")
-    monkeypatch.chdir(tmp_path)
-    return lambda text: (tmp_path / "configs" / "mine.yaml").write_text(text)
-
-
 def load(overrides="", variant="reflect_rl", seed=0, defaults=None):
     return profiles.load("mine", "game", variant, seed, overrides, defaults)
 

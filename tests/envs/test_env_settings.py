@@ -24,15 +24,6 @@ def clean(monkeypatch):
 PLAIN = {"stages": (), "milestones": False, "oracle_action": None, "oracle_steps": None}
 
 
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Make a project whose only profile is `mine`, of the text that is given."""
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "pyproject.toml").write_text("")
-    monkeypatch.chdir(tmp_path)
-    return lambda text: (tmp_path / "configs" / "mine.yaml").write_text(text)
-
-
 # --- defaults ---
 
 

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from grid_game import adapter, shake
 from small_base import LEGAL, ON_BASE, PROMPTS, QUESTIONS, make_base
 from train_helpers import Killed, equal, load
 
@@ -28,18 +29,6 @@ def run(base, tmp_path, monkeypatch):
         "rl.env_steps=30 rl.episodes_per_update=8 rl.evaluate_every=100"
     )
     return load("reflect_rl", 0, f"model.base={base}", ON_BASE, settings)
-
-
-def adapter(model, player):
-    return {k: v.detach().clone() for k, v in models.weights(model, player).items()}
-
-
-@torch.no_grad()
-def shake(model, player):
-    """LoRA begins at zero (B = 0); give an adapter an effect."""
-    generator = torch.Generator().manual_seed(1)
-    for weight in models.weights(model, player).values():
-        weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
 
 
 def test_reflector_is_unchanged_by_updates_of_the_policy(run):
