@@ -1,4 +1,4 @@
-"""What depends on what: every notebook of a profile, for each environment, variant and seed.
+"""What depends on what: every notebook of a profile, for each environment, regime, variant and seed.
 
 A rule's only declared output is the executed notebook: Snakemake deletes declared outputs before it runs a job
 again, and checkpoints must outlive that, since training resumes from them. Its parameter `identity` names the
@@ -9,6 +9,8 @@ nothing else. `python -m reflect_rl reproduce` runs this file on one machine; fo
 
 import json
 import os
+import re
+import shlex
 import sys
 from functools import cache
 from hashlib import sha256
@@ -26,11 +28,15 @@ runs = f"runs/{profile.name}"
 notebooks = Path(workflow.basedir) / "notebooks"
 shown_by = [f"reflect_rl.report.{path.stem}" for path in (paths.PACKAGE / "report").glob("[a-z]*.py")]
 
-data = f"{runs}/{{env}}/data/seed{{seed}}/01_data_generation.ipynb"
-warmup = f"{runs}/{{env}}/{{group}}/seed{{seed}}/02_sft_warmup.ipynb"
-rl = f"{runs}/{{env}}/{{variant}}/seed{{seed}}/03_online_rl.ipynb"
-prompted = f"{runs}/{{env}}/{{variant}}/seed{{seed}}/06_prompted_models.ipynb"
-tuning = f"{runs}/tuning/{{env}}/{{variant}}/seed{{seed}}/{{slug}}/notebook.ipynb"
+# A place is an environment, or a named regime of one: `taxi`, `taxi/paper`.
+places = {f"{env}/{regime}".rstrip("/"): (env, regime) for env in profile.envs for regime in profile.regimes_of(env)}
+place_of = {run: place for place, run in places.items()}
+
+data = f"{runs}/{{place}}/data/seed{{seed}}/01_data_generation.ipynb"
+warmup = f"{runs}/{{place}}/{{variant}}/seed{{seed}}/02_sft_warmup.ipynb"
+rl = f"{runs}/{{place}}/{{variant}}/seed{{seed}}/03_online_rl.ipynb"
+prompted = f"{runs}/{{place}}/{{variant}}/seed{{seed}}/07_prompted_models.ipynb"
+tuning = f"{runs}/tuning/{{place}}/{{variant}}/seed{{seed}}/{{slug}}/notebook.ipynb"
 
 # Jobs run side by side, so the libraries below torch take one thread each (torch's own are lm.arithmetic's). And glibc
 # keeps the memory of freed tensors instead of handing it back at every layer, which saves a job about 7% of its time.
@@ -44,14 +50,13 @@ for variable, value in {
     os.environ.setdefault(variable, value)
 
 execute = "{sys.executable:q} -m reflect_rl execute {notebooks:q}/"
-given = " {output:q} -p profile {profile.name:q} -p env {wildcards.env:q}"
-variant_given = given + " -p variant {wildcards.variant:q} -p seed {wildcards.seed:q}"
+given = " {output:q} {params.given}"
 to_log = " > {log:q} 2>&1"
 
 
 wildcard_constraints:
     env="|".join(profile.envs),
-    group="|".join(VARIANTS),
+    place="|".join(map(re.escape, places)),
     variant="|".join(VARIANTS),
     seed=r"\d+",
     slug=r"[^/]+",
@@ -73,57 +78,74 @@ def cells_hash(notebook):
     return sha256(json.dumps(sources).encode()).hexdigest()[:10]
 
 
-def stages(env, variant, seed, *names, overrides=""):
+def stages(place, variant, seed, *names, overrides=""):
     """The settings and code of some stages of a run."""
-    return " ".join(key((profile.name, env, variant, int(seed), overrides), name) for name in names)
+    env, regime = places[place]
+    return " ".join(key((profile.name, env, variant, int(seed), overrides, regime), name) for name in names)
 
 
-def of_warmup(env, group, seed, overrides=""):
+def of_warmup(wildcards, overrides=""):
     """Those of a warm-up, and of the evaluation of the variants that are nothing but this warm-up."""
+    place, group, seed = wildcards.place, wildcards.variant, wildcards.seed
     players = ("reflector", "policy", "reflections") if VARIANTS[group].reflection else ("policy",)
-    alone = [v for v in profile.variants_of(env) if warmup_of(v) == group and not VARIANTS[v].rl]
-    keys = [stages(env, group, seed, *players, overrides=overrides)]
-    return " ".join(keys + [stages(env, variant, seed, "evaluation", overrides=overrides) for variant in alone])
+    alone = [v for v in profile.variants_of(*places[place]) if warmup_of(v) == group and not VARIANTS[v].rl]
+    keys = [stages(place, group, seed, *players, overrides=overrides)]
+    return " ".join(keys + [stages(place, variant, seed, "evaluation", overrides=overrides) for variant in alone])
 
 
 def of_report(wildcards):
-    """Those of all runs of an environment, and the code that collects and shows them."""
-    keys = [
-        stages(wildcards.env, variant, seed, "evaluation")
-        for variant in profile.variants_of(wildcards.env)
-        for seed in profile.seeds_of(variant)
-    ]
-    return " ".join([code_hash(shown_by)[:10], *keys])
+    """Those of all runs of an environment with the names of its regimes, and the code that collects and shows them."""
+    env = wildcards.env
+    keys = [stages(place_of[env, regime], *run, "evaluation") for regime, *run in profile.runs_of(env)]
+    return " ".join([code_hash(shown_by)[:10], *profile.regimes_of(env), *keys])
+
+
+def arguments(place, **named):
+    """The parameters of a notebook, as arguments of `execute`."""
+    env, regime = places[place]
+    named = {"profile": profile.name, "env": env, "regime": regime} | named
+    return shlex.join(word for name, value in named.items() if value != "" for word in ("-p", name, str(value)))
+
+
+def of_wildcards(wildcards):
+    """Those of a run, all of which its notebook's path names."""
+    return arguments(**{name: value for name, value in wildcards.items() if name != "slug"})
 
 
 def start_of(wildcards):
     """What a variant's RL starts from: its warm-up, or the data (for the tokenizer) where it has none."""
     group = warmup_of(wildcards.variant)
     template = data if group is None else warmup
-    return template.format(env=wildcards.env, seed=wildcards.seed, group=group)
+    return template.format(place=wildcards.place, seed=wildcards.seed, variant=group)
 
 
 def all_runs(wildcards):
-    """The warm-ups and RL runs of an environment."""
-    variants = profile.variants_of(wildcards.env)
-    groups = sorted({warmup_of(variant) for variant in variants} - {None})
-    trained = [variant for variant in variants if VARIANTS[variant].rl]
-    runs = expand(warmup, env=wildcards.env, group=groups, seed=profile.seeds)
-    return runs + expand(rl, env=wildcards.env, variant=trained, seed=profile.seeds)
+    """The warm-ups, RL runs and prompted evaluations of an environment."""
+    found = []
+    for regime, variant, seed in profile.runs_of(wildcards.env):
+        arm, at = VARIANTS[variant], {"place": place_of[wildcards.env, regime], "seed": seed}
+        found += [warmup.format(**at, variant=arm.warmup)] if arm.warmup else []
+        found += [rl.format(**at, variant=variant)] if arm.rl else []
+        found += [prompted.format(**at, variant=variant)] if arm.prompted else []
+    return list(dict.fromkeys(found))
 
 
-def prompted_runs(wildcards):
-    """The evaluations of the prompted variants of an environment."""
-    asked = [variant for variant in profile.variants_of(wildcards.env) if VARIANTS[variant].prompted]
-    return expand(prompted, env=wildcards.env, variant=asked, seed=profile.seeds[0])
+def first_place(env):
+    """An environment's first regime, which its report shows."""
+    return place_of[env, profile.regimes_of(env)[0]]
+
+
+def first_run(env):
+    """The run that an environment's quickstart shows."""
+    return {"place": first_place(env), "variant": "reflect_rl", "seed": profile.seeds_of("reflect_rl", env)[0]}
 
 
 @cache
 def tuning_jobs():
     """The overrides of each tuning run by its notebook; not read for the other targets."""
     return {
-        tuning.format(env=env, variant=variant, seed=seed, slug=slug): overrides
-        for env, variant, seed, overrides, slug in settings.tuning(profile.name, asked)
+        tuning.format(place=place_of[env, regime], variant=variant, seed=seed, slug=slug): overrides
+        for env, regime, variant, seed, overrides, slug in settings.tuning(profile.name, asked)
     }
 
 
@@ -134,8 +156,8 @@ def tuned_notebook(wildcards):
 def of_tuning(wildcards):
     overrides = tuning_jobs()[tuning.format(**wildcards)]
     if VARIANTS[wildcards.variant].rl:
-        return stages(wildcards.env, wildcards.variant, wildcards.seed, "rl", "evaluation", overrides=overrides)
-    return of_warmup(wildcards.env, wildcards.variant, wildcards.seed, overrides)
+        return stages(wildcards.place, wildcards.variant, wildcards.seed, "rl", "evaluation", overrides=overrides)
+    return of_warmup(wildcards, overrides)
 
 
 rule all:
@@ -143,7 +165,7 @@ rule all:
         expand(
             f"{runs}/{{env}}/{{notebook}}.ipynb",
             env=chosen,
-            notebook=["00_quickstart", "04_curriculum_ablations", "05_baseline_comparison"],
+            notebook=["00_quickstart", "05_curriculum_ablations", "06_baseline_comparison"],
         ),
 
 
@@ -154,16 +176,17 @@ rule data_generation:
     output:
         data,
     log:
-        f"{runs}/{{env}}/data/seed{{seed}}/01_data_generation.log",
+        f"{runs}/{{place}}/data/seed{{seed}}/01_data_generation.log",
     message:
-        "{wildcards.env} seed {wildcards.seed}: data"
+        "{wildcards.place} seed {wildcards.seed}: data"
     params:
-        identity=lambda wildcards: stages(wildcards.env, "reflect_rl", wildcards.seed, "data"),
+        given=of_wildcards,
+        identity=lambda wildcards: stages(wildcards.place, "reflect_rl", wildcards.seed, "data"),
         cells=cells_hash(notebooks / "01_data_generation.ipynb"),
     threads: 1
     priority: 5
     shell:
-        execute + "01_data_generation.ipynb" + given + " -p seed {wildcards.seed:q}" + to_log
+        execute + "01_data_generation.ipynb" + given + to_log
 
 
 rule sft_warmup:
@@ -172,16 +195,17 @@ rule sft_warmup:
     output:
         warmup,
     log:
-        f"{runs}/{{env}}/{{group}}/seed{{seed}}/02_sft_warmup.log",
+        f"{runs}/{{place}}/{{variant}}/seed{{seed}}/02_sft_warmup.log",
     message:
-        "{wildcards.env} {wildcards.group} seed {wildcards.seed}: warm-up"
+        "{wildcards.place} {wildcards.variant} seed {wildcards.seed}: warm-up"
     params:
-        identity=lambda wildcards: of_warmup(wildcards.env, wildcards.group, wildcards.seed),
+        given=of_wildcards,
+        identity=of_warmup,
         cells=cells_hash(notebooks / "02_sft_warmup.ipynb"),
     threads: 1
-    priority: lambda wildcards: 4 if VARIANTS[wildcards.group].reflection else 3
+    priority: lambda wildcards: 4 if VARIANTS[wildcards.variant].reflection else 3
     shell:
-        execute + "02_sft_warmup.ipynb" + given + " -p variant {wildcards.group:q} -p seed {wildcards.seed:q}" + to_log
+        execute + "02_sft_warmup.ipynb" + given + to_log
 
 
 rule online_rl:
@@ -190,37 +214,39 @@ rule online_rl:
     output:
         rl,
     log:
-        f"{runs}/{{env}}/{{variant}}/seed{{seed}}/03_online_rl.log",
+        f"{runs}/{{place}}/{{variant}}/seed{{seed}}/03_online_rl.log",
     message:
-        "{wildcards.env} {wildcards.variant} seed {wildcards.seed}: online RL"
+        "{wildcards.place} {wildcards.variant} seed {wildcards.seed}: online RL"
     params:
-        identity=lambda wildcards: stages(wildcards.env, wildcards.variant, wildcards.seed, "rl", "evaluation"),
+        given=of_wildcards,
+        identity=lambda wildcards: stages(wildcards.place, wildcards.variant, wildcards.seed, "rl", "evaluation"),
         cells=cells_hash(notebooks / "03_online_rl.ipynb"),
     threads: 1
     priority: lambda wildcards: 2 if VARIANTS[wildcards.variant].reflection else 1
     shell:
-        execute + "03_online_rl.ipynb" + variant_given + to_log
+        execute + "03_online_rl.ipynb" + given + to_log
 
 
 rule prompted_models:
     output:
         prompted,
     log:
-        f"{runs}/{{env}}/{{variant}}/seed{{seed}}/06_prompted_models.log",
+        f"{runs}/{{place}}/{{variant}}/seed{{seed}}/07_prompted_models.log",
     message:
-        "{wildcards.env} {wildcards.variant}"
+        "{wildcards.place} {wildcards.variant}"
     params:
-        identity=lambda wildcards: stages(wildcards.env, wildcards.variant, wildcards.seed, "evaluation"),
-        cells=cells_hash(notebooks / "06_prompted_models.ipynb"),
+        given=of_wildcards,
+        identity=lambda wildcards: stages(wildcards.place, wildcards.variant, wildcards.seed, "evaluation"),
+        cells=cells_hash(notebooks / "07_prompted_models.ipynb"),
     threads: 1
     priority: 3
     shell:
-        execute + "06_prompted_models.ipynb" + variant_given + " -p collect true" + to_log
+        execute + "07_prompted_models.ipynb" + given + " -p collect true" + to_log
 
 
 rule quickstart:
     input:
-        f"{runs}/{{env}}/reflect_rl/seed{profile.seeds[0]}/03_online_rl.ipynb",
+        lambda wildcards: rl.format(**first_run(wildcards.env)),
     output:
         f"{runs}/{{env}}/00_quickstart.ipynb",
     log:
@@ -228,52 +254,53 @@ rule quickstart:
     message:
         "{wildcards.env}: quickstart"
     params:
-        identity=lambda wildcards: stages(wildcards.env, "reflect_rl", profile.seeds[0], "rl"),
+        given=lambda wildcards: arguments(**first_run(wildcards.env)),
+        identity=lambda wildcards: stages(*first_run(wildcards.env).values(), "rl"),
         cells=cells_hash(notebooks / "00_quickstart.ipynb"),
-        seed=profile.seeds[0],
     threads: 1
     shell:
-        execute + "00_quickstart.ipynb" + given + " -p variant reflect_rl -p seed {params.seed:q}" + to_log
+        execute + "00_quickstart.ipynb" + given + to_log
 
 
 rule curriculum_ablations:
     input:
         all_runs,
-        prompted_runs,
     output:
-        f"{runs}/{{env}}/04_curriculum_ablations.ipynb",
+        f"{runs}/{{env}}/05_curriculum_ablations.ipynb",
     log:
-        f"{runs}/{{env}}/04_curriculum_ablations.log",
+        f"{runs}/{{env}}/05_curriculum_ablations.log",
     message:
         "{wildcards.env}: ablations"
     params:
+        given=lambda wildcards: arguments(first_place(wildcards.env), collect="true"),
         identity=of_report,
-        cells=cells_hash(notebooks / "04_curriculum_ablations.ipynb"),
+        cells=cells_hash(notebooks / "05_curriculum_ablations.ipynb"),
     threads: 1
     resources:
         results=1,  # environments share the results folder: one at a time
     shell:
-        execute + "04_curriculum_ablations.ipynb" + given + " -p collect true" + to_log
+        execute + "05_curriculum_ablations.ipynb" + given + to_log
 
 
 rule baseline_comparison:
     input:
         all_runs,
-        f"{runs}/{{env}}/04_curriculum_ablations.ipynb",  # both collect the results: one after the other
+        f"{runs}/{{env}}/05_curriculum_ablations.ipynb",  # both collect the results: one after the other
     output:
-        f"{runs}/{{env}}/05_baseline_comparison.ipynb",
+        f"{runs}/{{env}}/06_baseline_comparison.ipynb",
     log:
-        f"{runs}/{{env}}/05_baseline_comparison.log",
+        f"{runs}/{{env}}/06_baseline_comparison.log",
     message:
         "{wildcards.env}: comparison"
     params:
+        given=lambda wildcards: arguments(first_place(wildcards.env), collect="true"),
         identity=of_report,
-        cells=cells_hash(notebooks / "05_baseline_comparison.ipynb"),
+        cells=cells_hash(notebooks / "06_baseline_comparison.ipynb"),
     threads: 1
     resources:
         results=1,
     shell:
-        execute + "05_baseline_comparison.ipynb" + given + " -p collect true" + to_log
+        execute + "06_baseline_comparison.ipynb" + given + to_log
 
 
 rule tuning_run:
@@ -282,17 +309,18 @@ rule tuning_run:
     output:
         tuning,
     log:
-        f"{runs}/tuning/{{env}}/{{variant}}/seed{{seed}}/{{slug}}/notebook.log",
+        f"{runs}/tuning/{{place}}/{{variant}}/seed{{seed}}/{{slug}}/notebook.log",
     message:
-        "{wildcards.env} {wildcards.variant} seed {wildcards.seed} {wildcards.slug}"
+        "{wildcards.place} {wildcards.variant} seed {wildcards.seed} {wildcards.slug}"
     params:
+        given=of_wildcards,
         identity=of_tuning,
         cells=lambda wildcards: cells_hash(notebooks / f"{tuned_notebook(wildcards)}.ipynb"),
         notebook=tuned_notebook,
         overrides=lambda wildcards: tuning_jobs()[tuning.format(**wildcards)],
     threads: 1
     shell:
-        execute + "{params.notebook}.ipynb" + variant_given + " -p overrides {params.overrides:q}" + to_log
+        execute + "{params.notebook}.ipynb" + given + " -p overrides {params.overrides:q}" + to_log
 
 
 rule tune:

@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     tasks = list(store.tasks("paper", "train")[: arguments.games])
-    paths = [store.path_of(store.parse_task(task)[1]) for task in tasks]
+    paths = [store.path_of(store.parse_task(task).game) for task in tasks]
     if arguments.way:
         measured = {
             "raw": lambda: raw_steps(paths, arguments.steps),
@@ -145,7 +145,7 @@ def main() -> None:
         return
     for path, task in zip(paths, tasks, strict=True):
         if not path.is_file():
-            workers.worker().request("make", store.parse_task(task)[1])
+            workers.worker().request("make", store.parse_task(task).game)
     rows = []
     for way, what in WAYS.items():
         command = [

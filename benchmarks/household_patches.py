@@ -113,7 +113,7 @@ def measure(way: str, games: int) -> dict:
     undone(way)
     new_engine()
     tasks = store.tasks("full", "train", games // 3)
-    first, *others = [store.parse_task(task)[1] for task in tasks]
+    first, *others = [store.parse_task(task).game for task in tasks]
     workers.worker().request("make", first)
     make = timed(lambda: [workers.worker().request("make", game) for game in others]) / len(others)
     starts, steps = [], []

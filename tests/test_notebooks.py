@@ -17,10 +17,11 @@ NAMES = [
     "01_data_generation",
     "02_sft_warmup",
     "03_online_rl",
-    "04_curriculum_ablations",
-    "05_baseline_comparison",
-    "06_prompted_models",
-    "07_your_own_environment",
+    "04_where_rl_pays",
+    "05_curriculum_ablations",
+    "06_baseline_comparison",
+    "07_prompted_models",
+    "08_your_own_environment",
 ]
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 TYPES = {"seed": int, "collect": bool}  # of parameters; all others are texts

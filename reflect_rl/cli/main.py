@@ -56,25 +56,25 @@ def _stale(profile: str) -> None:
         print(old.to_string(index=False))
 
 
-def _train(profile: str, env: str, variant: str, seed: int, overrides: str) -> None:
+def _train(profile: str, env: str, regime: str, variant: str, seed: int, overrides: str) -> None:
     """online RL of one variant and seed; on several GPUs: torchrun --nproc-per-node 4 -m reflect_rl train ..."""
     from reflect_rl.train import rl
 
-    config = settings.load(profile, env, variant, seed, overrides)
+    config = settings.load(profile, env, variant, seed, overrides, regime)
     rl.train(config)
     print(f"trained: {identity.stage_dir(config, 'rl')}")
 
 
-def _release(profile: str, env: str, variant: str, seed: int) -> None:
+def _release(profile: str, env: str, regime: str, variant: str, seed: int) -> None:
     """copy the small weights of one variant and seed, trained now if need be, to weights/, to be committed"""
     from reflect_rl.train.release import release
 
-    print(f"released: {release(settings.load(profile, env, variant, seed))}")
+    print(f"released: {release(settings.load(profile, env, variant, seed, regime=regime))}")
 
 
-def _settings(profile: str, env: str, variant: str, seed: int, overrides: str) -> None:
+def _settings(profile: str, env: str, regime: str, variant: str, seed: int, overrides: str) -> None:
     """what is in force for one variant and seed, and where each value comes from"""
-    rows = profiles.describe(settings.load(profile, env, variant, seed, overrides))
+    rows = profiles.describe(settings.load(profile, env, variant, seed, overrides, regime))
     print(tabulate(rows, ("setting", "value", "from"), "simple", disable_numparse=True))
 
 
@@ -108,6 +108,7 @@ GIVEN = "a parameter of the notebook, such as -p seed 1; repeatable"
 OPTIONS = {  # what `add_argument` takes for each parameter
     "profile": ("--profile", dict(default="laptop", help="a file name in configs/ (default: laptop)")),
     "env": ("--env", dict(default="", help="an environment (default: all of the profile, or its first for one run)")),
+    "regime": ("--regime", dict(default="", help="a regime of the environment (default: its first)")),
     "variant": ("--variant", dict(default="reflect_rl", help="as in the notebooks (default: reflect_rl)")),
     "seed": ("--seed", dict(default=0, type=int, help="as in the notebooks (default: 0)")),
     "overrides": ("--overrides", dict(default="", help='such as "rl.learning_rate=1e-3 rl.entropy=0"')),

@@ -23,7 +23,7 @@ from reflect_rl.core.errors import ReflectRLError, unknown
 from reflect_rl.core.files import write_text, writing
 from reflect_rl.envs import settings
 
-CONFIG_PARAMETERS = ("profile", "env", "variant", "seed", "overrides")
+CONFIG_PARAMETERS = ("profile", "env", "regime", "variant", "seed", "overrides")
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:home|mnt|opt|private|root|srv|tmp|usr|Users|var|work)/[^\s\"'<>]*")
 

@@ -39,6 +39,11 @@ Flag = Annotated[bool, Field(strict=True, description="true or false")]
 Text = Annotated[str, Field(strict=True, description="text")]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1, description="a list of whole numbers from 1 on: [15,20]")]
 Shares = Annotated[tuple[Fraction, ...], Field(description="a list of numbers from 0 to 1, such as [0.2,0.1]")]
+Mixture = Annotated[
+    tuple[Fraction, ...],
+    BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,)),
+    Field(min_length=1, description="a number from 0 to 1, or a list of them: [0,0.3]"),
+]
 _hints = functools.cache(functools.partial(get_type_hints, include_extras=True))
 _adapter = functools.cache(TypeAdapter)
 
@@ -73,11 +78,28 @@ class DataConfig(Settings, section="data"):
     """Stage 0: trajectories and negative examples."""
 
     trajectories: Count = 2000  #: episodes of the expert mixed with random actions
-    random_action_probability: Fraction = 0.5  #: the `p` of that mixture (the authors' code: 0.9)
+    #: the `p` of that mixture (the authors' code: 0.9); of several each trajectory takes the next one
+    random_action_probability: Mixture = (0.5,)
+    illegal_action_probability: Fraction = 0.0  #: share of steps with an action that is not legal, which change nothing
+    #: whether what trajectories see after wrong actions of their own is a negative example, too (the authors' code)
+    wrong_steps: Flag = False
     negatives: Natural = 1000  #: wrong actions planted, one a trajectory (paper, "negative examples")
+    #: what the policy imitates: the expert's action, or the one that was executed, often random (the authors' code)
+    target: Literal["oracle", "executed"] = "oracle"
+    #: of the policy's SFT sets: rare situations more often, or every visit alike (docs/method.md says when)
+    policy_draw: Literal["balanced", "visits"] = "balanced"
+    #: distinct reflections that the teacher writes in all, a third of them negative; 0: one on every situation
+    reflections: Natural = 0
     horizon: Count = 40  #: steps after which a trajectory is cut
-    sft_examples: Count = 20000  #: size of each SFT set, drawn so that rare situations are not drowned
+    sft_examples: Count = 20000  #: size of each SFT set
+    policy_examples: Natural = 0  #: that of the policy's; 0: the same
     tasks: Natural = 0  #: of each training and validation panel; 0 for all
+    validation_tasks: Natural = 0  #: of each validation panel; 0: as `tasks`
+
+    @property
+    def validation(self) -> int:
+        """Tasks of each validation panel; 0 for all."""
+        return self.validation_tasks or self.tasks
 
 
 class Lora(Settings, section="model.lora"):
@@ -151,9 +173,11 @@ class SFTConfig(Settings, section="reflector or policy"):
     bucket: Natural = 0  #: batches among which examples are sorted by length, so that less is padded; 0: unsorted
     evaluate_every: Count = 200  #: reflector only: steps between two measurements of follow success
     good_enough: real(0, 1, above=True) = 1.0  #: reflector only: follow success on validation tasks that ends training
+    #: policy only: share of the situations kept aside, by whose likelihood the weights are chosen; 0: the last weights
+    held_out: real(0, 1, below=True) = 0.0
 
 
-PASSES = {"pg": (1, 1), "ppo": (4, 2)}  # epochs and minibatches of an objective, unless they are given
+PASSES = {"pg": (1, 1), "ppo": (2, 4)}  # epochs and minibatches of an objective, unless they are given
 
 
 class RLConfig(Settings, section="rl"):
@@ -161,20 +185,29 @@ class RLConfig(Settings, section="rl"):
 
     env_steps: Count = 100_000  #: budget of environment steps, the same for every variant
     episodes_per_update: Count = 128  #: played as one batch before each update
-    objective: Literal["pg", "ppo"] = "pg"  #: policy gradient on the return-to-go, or PPO's clipped ratio
-    baseline: Literal["none", "mean", "critic"] = "mean"  #: mean: of the returns-to-go at the same step of the batch
+    steps_per_update: Natural = 0  #: batches are joined until an update has so many steps: episodes that end early
+    group: Count = 1  #: episodes of an update that begin with the same task; `rloo` and `grpo` compare them
+    objective: Literal["pg", "ppo"] = "ppo"  #: policy gradient, or PPO's clipped ratio
+    #: of the actions (`train.advantages`): return-to-go, minus the others' mean at that step, by a critic, in groups
+    advantage: Literal["return", "leave_one_out", "gae", "rloo", "grpo"] = "gae"
+    discount: Fraction = 0.95  #: gamma (paper: none, 1)
+    gae_lambda: Fraction = 0.9
+    normalise: Flag = True  #: whether advantages get mean 0 and deviation 1 in each update
     epochs: whole(0, 1000) = 0  #: passes over a batch (in a single one PPO clips nothing); 0: by objective
     minibatches: whole(0, 1000) = 0  #: parts of a pass; 0: by objective
-    clip: real(0, 1, above=True, below=True) = 0.1  #: PPO's clipping range (the authors' code: 0.1)
-    learning_rate: LearningRate = 1e-3
+    clip: real(0, 1, above=True, below=True) = 0.2  #: PPO's clipping range (the authors' code: 0.1)
+    learning_rate: LearningRate = 3e-4
     learning_rate_end: Fraction = 0.1  #: at the end, as a share of `learning_rate` (linear between)
-    entropy: real(0, 10) = 0.01  #: coefficient of the entropy bonus at the start
+    critic_learning_rate: LearningRate = 1e-3  #: of the critic, a network of its own on the policy's hidden state
+    critic_steps: Natural = 100  #: in which it is fitted to the first batch, before the first update
+    entropy: real(0, 10) = 0.03  #: coefficient of the entropy bonus at the start
     entropy_end: real(0, 10) = 0.0  #: and at the end (linear between)
+    kl: real(0, 1000) = 0.0  #: coefficient of the KL divergence to the warmed-up policy
     #: past successes in each update, by an importance weight of at most 1 (the authors' code: 50, without correction)
     replay: whole(0, 1_000_000) = 0
     max_grad_norm: real(0, 1000, above=True) = 0.3  #: gradient clipping (paper: 0.3)
     milestone: Flag = True  #: whether the environment's milestone is rewarded in training (evaluation always counts it)
-    stage_shares: Shares = ()  #: of the budget, for the environment's easier stages in order; the rest is full
+    stage_shares: Shares = ()  #: of the budget for the easier stages in order, where a variant begins with them
     horizon: Count = 20  #: steps after which an episode of training is cut
     evaluate_every: Count = 10  #: updates between two measurements on validation tasks
     evaluation_repeats: Count = 1  #: sampled episodes a task in each measurement
@@ -189,6 +222,11 @@ class RLConfig(Settings, section="rl"):
         if self.objective == "pg" and self.epochs * self.minibatches > 1:
             given = f"rl.epochs={self.epochs} and rl.minibatches={self.minibatches}"
             raise ReflectRLError(f"{given}, but 'pg' makes one pass over a batch; for more take rl.objective=ppo")
+        if self.episodes_per_update % self.group:
+            divisor = f"a divisor of rl.episodes_per_update={self.episodes_per_update}"
+            raise ReflectRLError(f"setting rl.group={self.group} should be {divisor}")
+        if self.advantage in ("rloo", "grpo") and self.group == 1:
+            raise ReflectRLError(f"rl.advantage={self.advantage} compares episodes of one task; give rl.group as 8")
 
 
 class EvaluationConfig(Settings, section="evaluation"):
@@ -214,7 +252,8 @@ class TeacherConfig(Settings, section="teacher"):
     model: Text = ""  #: empty for rules; else the name that the endpoint knows
     endpoint: Text = ""  #: base URL of an OpenAI-compatible server (`ClientConfig` says how it is asked)
     max_new_tokens: Count = 100  #: longest reflection (paper: 100)
-    advice: Flag = True  #: whether `Next: <action>.` is added in the game's own words, so that it can be followed
+    #: the next action in the game's words (paper, figure 1); verdict, goal, its place and what hinders; or the verdict
+    tells: Literal["action", "hint", "verdict"] = "action"
 
     def __post_init__(self):
         super().__post_init__()
@@ -269,6 +308,7 @@ class Config(Settings, section=""):
     client: ClientConfig = ClientConfig()
     overrides: tuple[tuple[str, Any], ...] = ()  #: the settings that were given by hand, for display
     env_code: Text = ""  #: hash of the environment's code
+    regime: Text = ""  #: the name of the regime that the settings are of; it decides nothing
     #: dotted setting -> where its value comes from, for display; those at their default are left out
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -290,10 +330,11 @@ class Config(Settings, section=""):
         return ModelConfig(of.model, of.revision, of.dtype, context=of.context, max_new_tokens=of.max_new_tokens)
 
     def sections(self, *names: str) -> dict:
-        """The named sections as plain JSON, with environment and seed; with `data` its teacher, where it is an LM."""
-        if "data" in names and self.teacher.model:
-            names = (*dict.fromkeys((*names, "teacher")),)
-        return {"env": self.env, "seed": self.seed} | {n: dataclasses.asdict(getattr(self, n)) for n in names}
+        """The named sections as plain JSON, with environment and seed; with `data` what of its teacher decides."""
+        found = {"env": self.env, "seed": self.seed} | {n: dataclasses.asdict(getattr(self, n)) for n in names}
+        if "data" in names:
+            found["teacher"] = dataclasses.asdict(self.teacher) if self.teacher.model else {"tells": self.teacher.tells}
+        return found
 
 
 SECTIONS = {f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}

@@ -72,7 +72,7 @@ def read_csv(path: Path, columns: Iterable[str] = ()) -> "pd.DataFrame":
     try:
         import pandas as pd  # here: the processes of an engine, which read no tables, start in half the time
 
-        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)  # a column has one type
         if lacking := [name for name in columns if name not in frame]:
             raise ValueError(f"no column {lacking[0]!r} in it")
         return frame

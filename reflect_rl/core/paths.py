@@ -26,6 +26,10 @@ def configs() -> Path:
     return project() / "configs"
 
 
+def claims() -> Path:  # the rule of the claims, which is no profile
+    return configs() / "claims.yaml"
+
+
 def notebooks() -> Path:
     return project() / "notebooks"
 

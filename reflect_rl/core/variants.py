@@ -13,7 +13,8 @@ class Variant:
     reflection: bool = False  #: whether the policy reads reflections
     negatives: bool = True  #: whether negative examples enter the SFT sets
     rl: bool = False  #: whether the policy is trained online
-    curriculum: bool = True  #: whether RL has milestone rewards and easier stages first
+    milestones: bool = True  #: whether RL rewards the environment's milestones
+    stages: bool = False  #: whether RL begins with the environment's easier stages
     prompted: bool = False  #: whether it is a language model that is prompted and not trained
     few_shot: bool = False  #: the same with worked examples
 
@@ -34,12 +35,16 @@ VARIANTS = {
                        rl=True),
     "sft_rl": Variant("SFT + RL", "Policy warmed up and then trained by online RL; no reflection.",
                       warmup="sft_only", rl=True),
+    "reflect_sft": Variant("Reflect-RL before RL", "Frozen reflector; policy after its supervised warm-up, no RL.",
+                           warmup="reflect_rl", reflection=True),
     "reflect_rl": Variant("Reflect-RL", "Frozen reflector; policy warmed up and then trained by online RL.",
                           warmup="reflect_rl", reflection=True, rl=True),
     "reflect_rl_no_negatives": Variant("w/o negatives", "Reflect-RL whose warm-up data hold no negative examples.",
                                        warmup="reflect_rl_no_negatives", reflection=True, negatives=False, rl=True),
-    "reflect_rl_no_curriculum": Variant("w/o curriculum", "Reflect-RL trained on the full task from the start.",
-                                        warmup="reflect_rl", reflection=True, rl=True, curriculum=False),
+    "reflect_rl_no_milestones": Variant("w/o milestones", "Reflect-RL that is rewarded at the end of the task alone.",
+                                        warmup="reflect_rl", reflection=True, rl=True, milestones=False),
+    "reflect_rl_stages": Variant("with stages", "Reflect-RL that begins with the environment's easier stages.",
+                                 warmup="reflect_rl", reflection=True, rl=True, stages=True),
     "prompted": Variant("Prompted", "A larger language model, prompted and not fine-tuned.", prompted=True),
     "prompted_few_shot": Variant("Prompted, few-shot", "The same, with worked examples.", prompted=True, few_shot=True),
     "prompted_reflection": Variant("Prompted, reflecting", "The same, with a thought of its own before it acts.",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError
@@ -117,7 +117,7 @@ class EnvSpec:
     #: is in two of them. From its id, a string, an episode is rebuilt exactly
     tasks: Callable[[str, str], tuple[str, ...]]
     expert_action: Callable[[gym.Env], int]  #: index of the best action that a player can know of
-    teacher: Teacher  #: writes a reflection on a `Situation`, by rules
+    teacher: Teacher  #: writes a reflection on a `Situation`, by rules; it names the expert's action
 
     goal: str = ""  #: what the game is about, for language models that are prompted
     legend: str = ""  #: how to read an observation, for the same
@@ -135,6 +135,12 @@ class EnvSpec:
     milestones: bool = False  #: whether `make` takes `milestone`: rewards on the way to success, on or off
     #: `(setting, split, most)`: first tasks of a family that is made of several, each cut to `most`
     first_tasks: Callable[[str, str, int], tuple[str, ...]] | None = None
+
+    #: writers of reflections that tell less: `hint` (verdict on the last action, goal, where it lies and what hinders; no
+    #: action) and `verdict`
+    teachers: Mapping[Literal["hint", "verdict"], Teacher] = field(default_factory=dict)
+    #: what a reflection states, by name, such as `{"verdict": "right", "goal": "R"}`; by default its sentences
+    facts: Callable[[str], Mapping[str, str]] | None = None
 
     good_actions: Indices | None = None  #: those as good as the expert's; by default the expert's alone
     safe_actions: Indices | None = None  #: those that do not end the episode in failure; by default all
@@ -194,6 +200,20 @@ class EnvSpec:
     def phase_of(self, env: gym.Env) -> str:
         """What the episode is about now; empty where there is no `phase`."""
         return "" if self.phase is None else self.phase(env)
+
+    def teacher_of(self, tells: str) -> Teacher:
+        """Who writes reflections that tell so much: `action`, `hint` or `verdict`."""
+        known = {"action": self.teacher, **self.teachers}
+        if tells not in known:
+            raise ReflectRLError(
+                f"environment {self.name!r} has no teacher for teacher.tells={tells}, only for {', '.join(known)}; "
+                "give its EnvSpec one in `teachers`"
+            )
+        return known[tells]
+
+    def facts_of(self, text: str) -> dict[str, str]:
+        """What a reflection states, by name: `facts`, or its sentences by their number."""
+        return dict(self.facts(text) if self.facts else enumerate(re.split(r"(?<=[.:;!?]) ", text)))
 
     def source_of(self, task: str) -> str:
         """Where a task comes from, in a few words; empty where there is no `task_source`."""

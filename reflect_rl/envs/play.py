@@ -7,6 +7,8 @@ import gymnasium as gym
 
 from reflect_rl.envs.base import EnvSpec, Situation
 
+ILLEGAL = "an action that is not legal"  # as the last action stands in prompts where it was none of the legal ones
+
 
 def begin(spec: EnvSpec, env: gym.Env, task: str) -> Situation:
     """Start the episode of a task."""
@@ -15,15 +17,16 @@ def begin(spec: EnvSpec, env: gym.Env, task: str) -> Situation:
 
 
 def act(spec: EnvSpec, env: gym.Env, now: Situation, action: int) -> Situation | None:
-    """Take a legal action, given by its index; the next situation, None at the end of the episode.
+    """Take an action, given by its index; the next situation, None at the end of the episode.
 
-    The action is `right` where it was among the good ones (`EnvSpec.good`), else `wrong`.
+    The action is `right` where it was among the good ones (`EnvSpec.good`), else `wrong`, as one beyond the legal ones is.
     """
     feedback = "right" if action in spec.good(env) else "wrong"
+    taken = now.actions[action] if action < len(now.actions) else ILLEGAL
     observation, _, terminated, truncated, info = env.step(action)
     if terminated or truncated:
         return None
-    return _situation(spec, env, now.task, now.index + 1, observation, info["actions"], now.actions[action], feedback)
+    return _situation(spec, env, now.task, now.index + 1, observation, info["actions"], taken, feedback)
 
 
 @cache

@@ -20,7 +20,12 @@ NO_CODE += ("defaults", "claims_horizon", "selection_settings")
 
 
 def load(
-    profile: str = "smoke", env: str = "", variant: str = "reflect_rl", seed: int = 0, overrides: str = ""
+    profile: str = "smoke",
+    env: str = "",
+    variant: str = "reflect_rl",
+    seed: int = 0,
+    overrides: str = "",
+    regime: str = "",
 ) -> Config:
     """The settings of one run: `core.profiles.load` with the defaults of an environment and the hash of its code.
 
@@ -28,15 +33,16 @@ def load(
         env: an environment's name; by default the first one of the profile.
         variant: a variant's name; of one that is prompted also `prompted:<model>`.
         overrides: such as `rl.learning_rate=1e-3 rl.entropy=0`; they win over everything else.
+        regime: one of those of the environment in the profile; by default its first.
 
     Raises:
-        ReflectRLError: an unknown profile, environment, variant or setting, a value out of its range, or one that asks
-            for what the environment does not have.
+        ReflectRLError: an unknown profile, environment, regime, variant or setting, a value out of its range, or one that
+            asks for what the environment does not have.
     """
     spec = get(env or profiles.profile(profile).envs[0])
-    if lacking := _lacking(spec, variant):
+    if lacking := _lacking(profile, spec, variant, overrides, regime):
         raise ReflectRLError(f"environment {spec.name!r} has no variant {variant!r}: {lacking}; choose another")
-    config = profiles.load(profile, spec.name, variant, seed, overrides, defaults(spec), spec_code(spec))
+    config = profiles.load(profile, spec.name, variant, seed, overrides, defaults(spec), spec_code(spec), regime)
     shares = config.rl.stage_shares
     if shares and len(shares) != len(spec.stages):
         stages = f"{len(spec.stages)} easier stages ({', '.join(spec.stages) or 'none'}); give one share each, or []"
@@ -47,13 +53,17 @@ def load(
 
 
 def profile(name: str) -> profiles.Profile:
-    """The grid of a profile, without the variants that an environment has no use for (`oracle` without an oracle).
+    """What a profile runs, without the variants that an environment or regime has no use for (`oracle` without an oracle).
 
     Raises:
         ReflectRLError: an unknown profile, environment or variant.
     """
     grid = profiles.profile(name)
-    variants = {env: tuple(v for v in grid.variants_of(env) if not _lacking(get(env), v)) for env in grid.envs}
+    variants = {
+        (env, regime): tuple(v for v in grid.variants_of(env, regime) if not _lacking(name, get(env), v, "", regime))
+        for env in grid.envs
+        for regime in grid.regimes_of(env)
+    }
     return dataclasses.replace(grid, own_variants=variants)
 
 
@@ -75,17 +85,23 @@ def spec_code(spec: EnvSpec) -> str:
     It covers the functions of the spec with the modules that they import, and its values; not the fields in `NO_CODE`,
     nor the module that holds the spec (unless functions are defined in it).
     """
-    names = [field.name for field in dataclasses.fields(spec) if field.name not in NO_CODE]
-    fields = {name: getattr(spec, name) for name in names} | vars(spec.labels)
+    names = [field.name for field in dataclasses.fields(spec) if field.name not in (*NO_CODE, "teachers")]
+    fields = {name: getattr(spec, name) for name in names} | vars(spec.labels) | dict(spec.teachers)
     functions = [value for value in fields.values() if callable(value)]
     values = {name: value for name, value in fields.items() if not callable(value)}
     return sha256(f"{code_of_objects(functions)} {values}".encode()).hexdigest()[:16]
 
 
-def _lacking(spec: EnvSpec, variant: str) -> str:
-    """What an environment lacks that a variant is about; empty where it lacks nothing."""
+def _lacking(profile: str, spec: EnvSpec, variant: str, overrides: str, regime: str) -> str:
+    """What an environment, or training in a regime of it, lacks that a variant is about; empty where it lacks nothing."""
     if variant == "oracle" and spec.oracle_action is None:
         return "it has no oracle"
-    if variant in VARIANTS and not VARIANTS[variant].curriculum and not (spec.stages or spec.milestones):
-        return "it has no curriculum (neither stages nor milestones) that could be left out"
+    if variant not in VARIANTS or VARIANTS[variant].milestones and not VARIANTS[variant].stages:
+        return ""
+    own = variant if VARIANTS[variant].milestones else "reflect_rl"
+    found = profiles.load(profile, spec.name, own, 0, overrides, defaults(spec), regime=regime).rl
+    if not (VARIANTS[variant].milestones or found.milestone):
+        return "training has no milestones that could be left out (rl.milestone is false)"
+    if VARIANTS[variant].stages and not found.stage_shares:
+        return "training has no easier stages to begin with (rl.stage_shares is empty)"
     return ""

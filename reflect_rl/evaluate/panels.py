@@ -15,8 +15,8 @@ from reflect_rl.train.agents import Expert, Follow, Oracle, Random
 from reflect_rl.train.rollout import Agent, Episode, PlayersAgent, play
 
 EPISODE_COLUMNS = [
-    *("env", "setting", "variant", "model", "seed", "split", "task", "horizon", "decoding", "repeat"),
-    *("success", "return", "steps", "ended", "provenance"),
+    *("env", "regime", "setting", "variant", "model", "reflections", "target", "tells", "seed", "split", "task"),
+    *("horizon", "decoding", "repeat", "success", "return", "steps", "ended", "provenance"),
 ]
 PROMPT_COUNTS = ["prompts", "longest", "limit", "shortened"]  # see `players.Encoder`
 AT_A_TIME = 128  # episodes that are played in lockstep
@@ -63,7 +63,8 @@ def cut(episode: Episode, horizon: int) -> tuple[bool, float, int, str]:
 def evaluate(config: Config) -> pd.DataFrame:
     """Raw episodes of one variant and seed on the panels of `config.evaluation`, columns `EPISODE_COLUMNS`.
 
-    Every (task, repeat) has its own generator, the same for all variants.
+    Every (task, repeat) has its own generator, the same for all variants. The regime and what it says of the data are not
+    in the run folder, which regimes may share.
     """
     with locked_run_dir(config, "evaluation") as folder:
         path, counted = folder / "episodes.csv.gz", folder / "prompts.csv"
@@ -76,7 +77,15 @@ def evaluate(config: Config) -> pd.DataFrame:
             one = encoders[:1]  # of the policy that both decodings share
             files.write_csv(counted, pd.DataFrame([encode.counts() for encode in one], columns=PROMPT_COUNTS))
             files.write_csv(path, episodes)
-    return files.read_csv(path)
+    return files.read_csv(path).assign(**_regime(config))[EPISODE_COLUMNS]
+
+
+def _regime(config: Config) -> dict[str, str | int | None]:
+    """The columns of a regime: its name, and of variants that learn what their data are like, None where unknown."""
+    arm, learns = config.arm, bool(config.arm.warmup or config.arm.rl)
+    about = {"reflections": config.data.reflections or None, "target": config.data.target}
+    about["tells"] = config.teacher.tells if arm.reflection else None
+    return {"regime": config.regime} | (about if learns else dict.fromkeys(about))
 
 
 def _evaluate(config: Config, chosen: dict[str, Agent]) -> pd.DataFrame:
@@ -99,4 +108,4 @@ def _evaluate(config: Config, chosen: dict[str, Agent]) -> pd.DataFrame:
             success, total, steps, ended = cut(episode, horizon)
             outcome = [int(success), round(total, 4), steps, ended, spec.source_of(episode.task)]
             rows.append([*key, episode.task, horizon, decoding, repeat, *outcome])
-    return pd.DataFrame(rows, columns=EPISODE_COLUMNS)
+    return pd.DataFrame(rows, columns=[name for name in EPISODE_COLUMNS if name not in _regime(config)])

@@ -17,7 +17,10 @@ from reflect_rl.lm.players import Reflector
 from reflect_rl.lm.prompts import reflection_prompt
 from reflect_rl.train import warmup
 
-REFLECTION_COLUMNS = ["env", "variant", "seed", "situation", "phase", "names_best", "judges_right", "names_fatal"]
+REFLECTION_COLUMNS = [
+    *("env", "variant", "seed", "situation", "phase"),
+    *("names_best", "judges_right", "names_fatal", "facts_right"),
+]
 
 
 def probe(config: Config) -> Iterator[tuple[gym.Env, Situation]]:
@@ -56,21 +59,25 @@ def probes(config: Config) -> list[tuple[Situation, tuple[int, ...], tuple[int, 
 
 
 def judge_reflector(config: Config, reflector: Reflector) -> pd.DataFrame:
-    """What a reflector says in the probed situations; one row a situation, 0/1 in the last columns.
+    """What a reflector says in the probed situations; one row a situation, 0/1 in the columns that judge.
 
     `names_best`: the advice is a good action; `judges_right`: it says truly whether the last action was right ("Starting",
-    "was right", "was wrong"), empty where the environment's teacher does not say so; `names_fatal`: the advice is unsafe.
+    "was right", "was wrong"), empty where the environment's teacher does not say so; `names_fatal`: the advice is unsafe;
+    `facts_right`: share of the teacher's facts (`EnvSpec.facts`) that it states, between 0 and 1.
     """
-    rows, teacher = probes(config), get(config.env).teacher
+    rows, spec = probes(config), get(config.env)
+    teacher = spec.teacher_of(config.teacher.tells)
     prompts = [reflection_prompt(now.observation, now.last_action) for now, _, _ in rows]
     table = []
-    for (now, good, safe), text in zip(rows, reflector.reflect(prompts), strict=True):
+    texts = reflector.reflect(prompts)
+    facts = warmup.facts_right(spec, teacher, [now for now, _, _ in rows], texts)
+    for (now, good, safe), text, right in zip(rows, texts, facts, strict=True):
         advised = advised_action(text, now.actions)
         verdict = "Starting" if now.action_feedback == "start" else f"was {now.action_feedback}"
         key = [config.env, config.arm.warmup, config.seed, now.action_feedback, now.phase]
         fatal = advised is not None and advised not in safe
         judged = int(verdict in text) if verdict in teacher(now) else None
-        table.append([*key, int(advised in good), judged, int(fatal)])
+        table.append([*key, int(advised in good), judged, int(fatal), round(right, 4)])
     return pd.DataFrame(table, columns=REFLECTION_COLUMNS)
 
 

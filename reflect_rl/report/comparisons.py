@@ -15,7 +15,7 @@ from reflect_rl.report import style
 from reflect_rl.report.style import COLOURS, FAINT, INK, SHARE, STYLE, entry
 from reflect_rl.report.tables import HEADLINE, in_order, matching, on_headline
 
-ABLATIONS = ["reflect_rl", "reflect_rl_no_negatives", "reflect_rl_no_curriculum"]
+ABLATIONS = ["reflect_rl", "reflect_rl_no_negatives", "reflect_rl_no_milestones", "reflect_rl_stages"]
 PAPER = {
     **{"marker": "D", "linestyle": "none", "markerfacecolor": "none", "markeredgecolor": INK},
     **{"markersize": 6, "markeredgewidth": 1, "zorder": 5},
@@ -82,8 +82,8 @@ def ablations(episodes: pd.DataFrame) -> Figure:
     """
     episodes = on_headline(episodes[episodes["variant"].isin(ABLATIONS)])
     settings, variants = _settings(episodes), in_order(episodes["variant"])
-    num_columns = len(settings) if len(settings) <= 4 else 3
-    figure, axes = style.grid_of_panels(-(-len(settings) // num_columns), num_columns, 2.0, 2.1, sharey=True)
+    num_columns = min(len(settings), 2 if len(settings) <= 4 else 3)
+    figure, axes = style.grid_of_panels(-(-len(settings) // num_columns), num_columns, 2.8, 2.1, sharey=True)
     lowest = 0.95  # not a hair's breadth where all are perfect
     for axis, setting in zip(axes.flat, settings, strict=False):
         rows = episodes[episodes["setting"] == setting]

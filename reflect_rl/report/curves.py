@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from reflect_rl.core.variants import VARIANTS, warmup_of
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.stats import t_interval
-from reflect_rl.report.style import CEILING, COLOURS, FAINT, INK, STYLE, entry, legend_below, one_env
+from reflect_rl.report.style import CEILING, COLOURS, FAINT, INK, STYLE, entry, legend_below, one_env, thousands
 from reflect_rl.report.tables import ceiling_of, in_order
 
 MEASURES = {
@@ -34,16 +34,17 @@ def training_curves(training: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
     axes = figure.subplots(1, 3, sharex=True)
     for axis, (column, label) in zip(axes, MEASURES.items(), strict=True):
         for variant in variants:
-            _seed_band(axis, training[training["variant"] == variant], column, variant)
+            rows, look = training[training["variant"] == variant], {"color": COLOURS[variant]}
+            seed_band(axis, rows, column, linestyle=_dashes(variant), **look)
         limits = (-0.03, 1.06) if column == "val_success" else (0, 1.1 * training[column].max())
         axis.set(xlabel="Environment steps", ylabel=label, ylim=limits)
-        axis.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1000:g}k" if steps >= 1000 else f"{steps:g}")
+        axis.xaxis.set_major_formatter(lambda steps, _: thousands(steps))
         axis.grid(axis="x", visible=False)
     axes[2].locator_params(axis="y", integer=True, nbins=6)
     entries = [entry(VARIANTS[v].label, color=COLOURS[v], linestyle=_dashes(v)) for v in variants]
     if training["seed"].nunique() > 1:
         entries.append(Patch(color=FAINT, alpha=0.5, linewidth=0, label="95% interval over seeds"))
-    ceiling = ceiling_of(ceilings, env, get(env).headline, "validation")
+    ceiling = ceiling_of(ceilings, env, get(env).headline, "validation", get(env).claims_horizon)
     if ceiling is not None:
         axes[0].axhline(ceiling, **CEILING)
         entries.append(entry("ceiling", **CEILING))
@@ -57,20 +58,25 @@ def _dashes(variant: str) -> str | tuple:
     return (0, (4, 1.5)) if variant.startswith("reflect_rl_") else "-"
 
 
-def _seed_band(axis: Axes, rows: pd.DataFrame, column: str, variant: str) -> None:
-    """Mean (line) and its 95% `t_interval` (band), interpolated on the environment steps that all seeds reached."""
+def on_common_steps(rows: pd.DataFrame, column: str, num: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    """`(num,)` environment steps that all seeds reached, and a column interpolated on them `(num_seeds, num)`."""
     curves = [curve for _, curve in rows.dropna(subset=[column]).groupby("seed")]
-    if not curves:
-        return
     first = max(curve["env_steps"].min() for curve in curves)
     last = min(curve["env_steps"].max() for curve in curves)
-    steps = np.linspace(first, last, 120)
-    values = np.stack([np.interp(steps, curve["env_steps"], curve[column]) for curve in curves])
-    if len(curves) > 1:
+    steps = np.linspace(first, last, num)
+    return steps, np.stack([np.interp(steps, curve["env_steps"], curve[column]) for curve in curves])
+
+
+def seed_band(axis: Axes, rows: pd.DataFrame, column: str, **look) -> None:
+    """Mean over seeds (line, as `look` has it) and its 95% `t_interval` (band), on the steps that all seeds reached."""
+    if rows[column].isna().all():
+        return
+    steps, values = on_common_steps(rows, column)
+    if len(values) > 1:
         bounds = np.clip([t_interval(at)[1:] for at in values.T], 0, 1 if column == "val_success" else None)
-        axis.fill_between(steps, *bounds.T, color=COLOURS[variant], alpha=0.16, linewidth=0)
-    marker = "o" if first == last else None  # a single evaluation draws no line
-    axis.plot(steps, values.mean(0), color=COLOURS[variant], linestyle=_dashes(variant), marker=marker, markersize=4)
+        axis.fill_between(steps, *bounds.T, color=look["color"], alpha=0.16, linewidth=0)
+    marker = {"marker": "o", "markersize": 4} if steps[0] == steps[-1] else {}  # a single evaluation draws no line
+    axis.plot(steps, values.mean(0), **look | marker)
 
 
 def _mark_stages(axes: Sequence[Axes], training: pd.DataFrame) -> None:
@@ -97,14 +103,14 @@ def _mark_stages(axes: Sequence[Axes], training: pd.DataFrame) -> None:
 def warm_up(logs: dict[str, pd.DataFrame]) -> Figure:
     """Loss of each player and follow success of the reflector over the gradient steps of one warm-up.
 
-    `logs` maps a player to its log with columns step, loss and eval_follow_success.
+    `logs` maps a player to its log with columns step, loss and eval_score.
     """
     figure = Figure(figsize=(6.4, 2.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     for (name, log), colour in zip(logs.items(), (COLOURS["reflect_rl"], COLOURS["sft_only"]), strict=False):
-        losses, followed = log.dropna(subset="loss"), log.dropna(subset="eval_follow_success")
+        losses, followed = log.dropna(subset="loss"), log.dropna(subset="eval_score")
         left.plot(losses["step"], losses["loss"], color=colour, label=name)
-        right.plot(followed["step"], followed["eval_follow_success"], "o-", color=colour, markersize=3.5)
+        right.plot(followed["step"], followed["eval_score"], "o-", color=colour, markersize=3.5)
     left.set(xlabel="Gradient steps", ylabel="Loss (nats per token)", yscale="log")
     right.set(xlabel="Gradient steps", ylabel="Follow success, validation (share)", ylim=(-0.03, 1.06))
     left.legend()

@@ -8,25 +8,26 @@ from reflect_rl.envs.registry import get
 from reflect_rl.report.results import collected
 
 
-def protocol(profile_name: str, env: str) -> str:
-    """One paragraph on how an environment's numbers come about, to be printed beside them."""
-    profile, run, spec = settings.profile(profile_name), settings.load(profile_name, env), get(env)
+def protocol(profile_name: str, env: str, regime: str = "") -> str:
+    """One paragraph on how an environment's numbers come about in a regime, to be printed beside them."""
+    profile, run, spec = settings.profile(profile_name), settings.load(profile_name, env, regime=regime), get(env)
     if env not in profile.envs:
         raise ReflectRLError(f"profile {profile_name!r} does not run {env!r}; add it to `envs` in its file in configs/")
+    seeds, named = profile.seeds_of(run.variant, env, regime), f", regime `{run.regime}`" * bool(run.regime)
     split, most = run.evaluation.split, run.evaluation.tasks
     sizes = {setting: len(spec.panel(setting, split, most)) for setting in spec.settings}
     panels = f"fixed {split} tasks ({', '.join(f'{size} {setting}' for setting, size in sizes.items())})"
     if len(set(sizes.values())) == 1:
         panels = f"{sizes[spec.headline]} fixed {split} tasks a setting"
     sentences = [
-        f"Protocol: profile `{profile_name}`, {len(profile.seeds)} seeds, each with its own data, reflector and policy; "
+        f"Protocol: profile `{profile_name}`{named}, {len(seeds)} seeds, each with its own data, reflector and policy; "
         f"{panels}; sampled decoding at temperature 1 with {run.evaluation.repeats} episodes a task, greedy "
         f"decoding with one; the policy is the one after {run.rl.env_steps} environment steps (no early stopping); the "
         "reflector's checkpoint and, where there is a tuning grid, its choice were decided on validation tasks only.",
-        _prompted(profile, env),
-        f"Claims are judged on sampled decoding within {spec.claims_horizon} steps.",
-        "Intervals: 95%, Student's over the means of seeds (for claims over the seeds' paired differences), Wilson's over "
-        "tasks where there is one seed or seeds do not differ.",
+        _prompted(profile, env, regime),
+        "Claims are judged on what configs/claims.yaml lists for them.",
+        "Intervals: 95%, over seeds and tasks, both as samples (for claims of the paired differences); where there is one "
+        "seed over tasks alone, so that they say nothing of other seeds.",
     ]
     if spec.oracle_steps is not None:
         sentences.append("The ceiling is the share of tasks that can be finished within the horizon at all.")
@@ -36,9 +37,10 @@ def protocol(profile_name: str, env: str) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _prompted(profile: Profile, env: str) -> str:
+def _prompted(profile: Profile, env: str, regime: str) -> str:
     """How the prompted variants were evaluated, in a sentence; empty where there are none."""
-    runs = [settings.load(profile.name, env, name) for name in profile.variants_of(env) if VARIANTS[name].prompted]
+    names = [name for name in profile.variants_of(env, regime) if VARIANTS[name].prompted]
+    runs = [settings.load(profile.name, env, name, regime=regime) for name in names]
     if not runs:
         return ""
     played = "; ".join(
@@ -55,8 +57,17 @@ def hardware(profile_name: str, env: str) -> str:
     return "" if entry is None else f"Made on {'; '.join(entry['machines'])}."
 
 
-def protocols(profile_name: str, env: str = "") -> str:
-    """Protocol and hardware of an environment of a profile, or of all, for tables that hold them all."""
-    envs = [env] if env else settings.profile(profile_name).envs
-    texts = [f"{protocol(profile_name, name)} {hardware(profile_name, name)}".rstrip() for name in envs]
-    return texts[0] if len(envs) == 1 else "\n\n".join(f"{e}. {text}" for e, text in zip(envs, texts, strict=True))
+def regimes(profile_name: str, env: str) -> str:
+    """What sets the regimes of an environment apart, in a sentence; empty where there is one."""
+    known = settings.profile(profile_name).section(env).regimes
+    given = {name: ", ".join(f"{key}={value}" for key, value in of.settings.items()) for name, of in known.items()}
+    told = "; ".join(f"`{name}`: {text or 'none'}" for name, text in given.items())
+    return f"Settings of the regimes: {told}." if len(known) > 1 else ""
+
+
+def protocols(profile_name: str) -> str:
+    """Protocol, regimes and hardware of every environment of a profile, for tables that hold them all."""
+    texts = {}
+    for env in settings.profile(profile_name).envs:
+        texts[env] = " ".join(filter(None, (of(profile_name, env) for of in (protocol, regimes, hardware))))
+    return "\n\n".join(f"{env}. {text}" if len(texts) > 1 else text for env, text in texts.items())

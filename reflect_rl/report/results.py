@@ -26,22 +26,22 @@ FILES = {name: f"{name}.csv.gz" for name in ("episodes", "training", "reflection
 FILES |= {name: f"{name}.csv" for name in ("runs", "ceilings", "prompts")}
 COLUMNS = {  # without which no table or figure can be made
     "episodes": EPISODE_COLUMNS,
-    "training": ["env", "variant", "seed", *rl.METRICS],
-    "reflections": REFLECTION_COLUMNS,
-    "runs": ["env", "variant", "seed", "status", "env_steps", "seconds"],
-    "ceilings": ["env", "setting", "split", "horizon", "ceiling"],
-    "prompts": ["env", "variant", "seed", *PROMPT_COUNTS],
+    "training": ["env", "regime", "variant", "seed", *rl.METRICS],
+    "reflections": ["env", "regime", *REFLECTION_COLUMNS[1:]],
+    "runs": ["env", "regime", "variant", "seed", "status", "env_steps", "seconds"],
+    "ceilings": ["env", "regime", "setting", "split", "horizon", "ceiling"],
+    "prompts": ["env", "regime", "variant", "seed", *PROMPT_COUNTS],
 }
 MAIN_VARIANT = "reflect_rl"  # which every profile has
 
 
 @dataclass(frozen=True)
 class Results:
-    """The raw results of a profile, as they lie in `results/<profile>/`; all rows have `env`."""
+    """The raw results of a profile, as they lie in `results/<profile>/`; all rows have `env` and `regime`."""
 
     episodes: pd.DataFrame  #: `panels.EPISODE_COLUMNS`
     training: pd.DataFrame  #: `rl.METRICS` of every RL run, with variant and seed
-    reflections: pd.DataFrame  #: `probes.REFLECTION_COLUMNS`
+    reflections: pd.DataFrame  #: `probes.REFLECTION_COLUMNS` of every reflector
     runs: pd.DataFrame  #: variant, seed, status, environment steps, seconds and memory of every RL run
     ceilings: pd.DataFrame  #: see `ceilings`
     prompts: pd.DataFrame  #: variant, seed and `panels.PROMPT_COUNTS` of each policy in its evaluation
@@ -49,12 +49,21 @@ class Results:
     @classmethod
     def read(cls, folder: Path) -> "Results":
         """Those that lie in a folder."""
-        return cls(**{name: read_csv(folder / file, COLUMNS[name]) for name, file in FILES.items()})
+        return cls(**{name: read_rows(folder / file, COLUMNS[name]) for name, file in FILES.items()})
 
-    def of(self, env: str) -> "Results":
-        """Those of one environment."""
-        kept = {name: getattr(self, name) for name in FILES}
-        return Results(**{name: rows[rows["env"] == env].reset_index(drop=True) for name, rows in kept.items()})
+    def of(self, env: str, regime: str | None = None) -> "Results":
+        """Those of one environment, in one regime or in all."""
+        kept = {name: rows[rows["env"] == env] for name, rows in vars(self).items()}
+        if regime is not None:
+            kept = {name: rows[rows["regime"] == regime] for name, rows in kept.items()}
+        return Results(**{name: rows.reset_index(drop=True) for name, rows in kept.items()})
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Raw results with these columns; a regime without a name has the name `""`."""
+    rows = read_csv(path, columns)
+    rows = rows.assign(regime=rows["regime"].astype(object).fillna(""))
+    return rows.astype({"reflections": "Int64"}) if "reflections" in rows else rows
 
 
 def entries(folder: Path) -> dict[str, dict]:
@@ -93,10 +102,13 @@ def results(profile_name: str, env: str, collect: bool = False) -> Results:
 
 def _collect(profile: Profile, env: str) -> None:
     """Run what has not been run yet, and write everything that tables and figures of an environment are made from."""
-    runs = [settings.load(profile.name, env, v, seed) for v in profile.variants_of(env) for seed in profile.seeds_of(v)]
-    parts, checksums = {name: [] for name in FILES}, {}
+    runs = [settings.load(profile.name, env, v, seed, regime=regime) for regime, v, seed in profile.runs_of(env)]
+    firsts = {run.regime: run for run in reversed(runs) if run.variant == MAIN_VARIANT}
+    mains = [firsts[regime] for regime in profile.regimes_of(env)]
+    parts, made = {name: [] for name in FILES}, {main.regime: {"settings": {}, "data_sha256": {}} for main in mains}
     for run in progress(runs, f"{profile.name} {env}: runs", unit="run"):
-        key = {"env": env, "variant": run.variant, "seed": run.seed}
+        key = {"env": env, "regime": run.regime, "variant": run.variant, "seed": run.seed}
+        made[run.regime]["settings"].setdefault(run.variant, run.sections(*DECIDING))
         parts["episodes"].append(evaluate(run))
         prompts = read_csv(stage_dir(run, "evaluation") / "prompts.csv", PROMPT_COUNTS)
         parts["prompts"].append(prompts.assign(**key)[COLUMNS["prompts"]])
@@ -108,23 +120,21 @@ def _collect(profile: Profile, env: str) -> None:
             parts["training"].append(metrics.assign(**key)[COLUMNS["training"]])
             parts["runs"].append(pd.DataFrame([key | read_json(folder / "status.json")]))
         if run.arm.reflection and run.arm.warmup == run.variant:
-            parts["reflections"].append(reflector_probes(run))
+            parts["reflections"].append(reflector_probes(run).assign(**key)[COLUMNS["reflections"]])
         if run.arm.warmup or run.arm.rl:
-            checksums[f"seed {run.seed}"] = data.make(run)["sha256"]["examples"]
-    parts["ceilings"] = [ceilings(profile.name, env)]
-    main = settings.load(profile.name, env, MAIN_VARIANT, profile.seeds[0])
+            made[run.regime]["data_sha256"][f"seed {run.seed}"] = data.make(run)["sha256"]["examples"]
+    parts["ceilings"] = [ceilings(profile.name, env, main.regime) for main in mains]
     found = Results(**{name: _joined(of_runs) for name, of_runs in parts.items()})
     entry = {
-        "seeds": profile.seeds,
-        "settings": {run.variant: run.sections(*DECIDING) for run in runs if run.seed == profile.seeds[0]},
-        "code": {stage: stage_code(main, stage) for stage in STAGES},
-        "data_sha256": checksums,
+        "regimes": made,
+        "code": {stage: stage_code(mains[0], stage) for stage in STAGES},
         "rl_seconds": round(float(found.runs["seconds"].sum())),
         "provenance": provenance(),
         "machines": _machines(runs),
     }
-    _keep_games(main)
-    keep_episode(main)
+    _keep_games(mains)
+    for main in mains:
+        keep_episode(main, profile.stem(env, main.regime))
     _merge(profile, env, found, entry)
 
 
@@ -148,14 +158,14 @@ def _merge(profile: Profile, env: str, found: Results, entry: dict) -> None:
         write_json(folder / "manifest.json", {"profile": profile.name, "environments": known})
 
 
-def ceilings(profile_name: str, env: str) -> pd.DataFrame:
-    """Share of each panel's tasks that can be finished within each horizon: env, setting, split, horizon, ceiling (NaN
-    where the environment does not know)."""
-    run, spec = settings.load(profile_name, env), get(env)
+def ceilings(profile_name: str, env: str, regime: str = "") -> pd.DataFrame:
+    """Share of each panel's tasks that can be finished within each horizon: env, regime, setting, split, horizon, ceiling
+    (NaN where the environment does not know)."""
+    run, spec = settings.load(profile_name, env, regime=regime), get(env)
     rows = [
-        [env, setting, split, horizon, spec.ceiling(setting, split, horizon, most)]
+        [env, run.regime, setting, split, horizon, spec.ceiling(setting, split, horizon, most)]
         for setting in spec.settings
-        for split, most in {"validation": run.data.tasks, run.evaluation.split: run.evaluation.tasks}.items()
+        for split, most in {"validation": run.data.validation, run.evaluation.split: run.evaluation.tasks}.items()
         if spec.panel(setting, split)
         for horizon in run.evaluation.horizons
     ]
@@ -163,28 +173,29 @@ def ceilings(profile_name: str, env: str) -> pd.DataFrame:
     return table.astype({"ceiling": float})
 
 
-def _keep_games(run: Config) -> None:
-    """What the tasks of an environment are on disk, with checksums, where they are more than their names."""
-    spec = get(run.env)
+def _keep_games(runs: Sequence[Config]) -> None:
+    """What the tasks of an environment's regimes are on disk, with checksums, where they are more than their names."""
+    main, spec = runs[0], get(runs[0].env)
     if spec.manifest is not None:
-        most = {"train": run.data.tasks, "validation": run.data.tasks, run.evaluation.split: run.evaluation.tasks}
-        tasks = [t for setting in spec.settings for split, n in most.items() for t in spec.panel(setting, split, n)]
-        write_json(paths.results(run.profile) / f"{run.env}_games.json", spec.manifest(tasks))
+        panels = {(split, run.data.tasks) for run in runs for split in ("train", "validation")}
+        panels |= {(run.evaluation.split, run.evaluation.tasks) for run in runs}
+        tasks = [t for setting in spec.settings for panel in sorted(panels) for t in spec.panel(setting, *panel)]
+        write_json(paths.results(main.profile) / f"{main.env}_games.json", spec.manifest(tasks))
 
 
-def keep_episode(run: Config) -> None:
-    """Play the first test task of the headline setting greedily and keep it: `results/<profile>/<env>_episode.json`."""
+def keep_episode(run: Config, stem: str) -> None:
+    """Play the first test task of the headline setting greedily and keep it: `results/<profile>/<stem>_episode.json`."""
     spec = get(run.env)
     task = spec.panel(spec.headline, "test")[0]
     agent, rngs = agents(run)["greedy"], [np.random.default_rng(run.seed)]
     (episode,) = play(spec, agent, [task], rngs, spec.claims_horizon)
     key = {"env": run.env, "variant": run.variant, "seed": run.seed, "task": task, "ended": episode.ended}
-    write_json(paths.results(run.profile) / f"{run.env}_episode.json", key | {"frames": frames(episode)})
+    write_json(paths.results(run.profile) / f"{stem}_episode.json", key | {"frames": frames(episode)})
 
 
-def example_episode(profile_name: str, env: str) -> dict | None:
+def example_episode(profile_name: str, stem: str) -> dict | None:
     """What `keep_episode` kept, here or as committed: env, variant, seed, task, ended, frames; None without one."""
-    path = paths.result_file(profile_name, f"{env}_episode.json")
+    path = paths.result_file(profile_name, f"{stem}_episode.json")
     return path and read_json(path)
 
 

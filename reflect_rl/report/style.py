@@ -13,11 +13,13 @@ from matplotlib.lines import Line2D
 from reflect_rl.core import files
 from reflect_rl.core.errors import ReflectRLError
 
-#: One colour a variant in every figure: Okabe and Ito's colour-blind-safe set, greys and browns for the untrained.
+#: One colour a variant in every figure: Okabe and Ito's colour-blind-safe set and two more, greys and browns for the
+#: untrained.
 COLOURS = {
     **{"random": "#9a9a9a", "oracle": "#222222", "expert": "#6b6b6b", "follow": "#7a1f4f"},
-    **{"sft_only": "#e69f00", "rl_only": "#cc79a7", "sft_rl": "#009e73", "reflect_rl": "#0072b2"},
-    **{"reflect_rl_no_negatives": "#d55e00", "reflect_rl_no_curriculum": "#56b4e9"},
+    **{"sft_only": "#e69f00", "rl_only": "#cc79a7", "sft_rl": "#009e73"},
+    **{"reflect_sft": "#00395a", "reflect_rl": "#0072b2", "reflect_rl_no_negatives": "#d55e00"},
+    **{"reflect_rl_no_milestones": "#56b4e9", "reflect_rl_stages": "#7570b3"},
     **{"prompted": "#8c6d31", "prompted_few_shot": "#b5a16a"},
     **{"prompted_reflection": "#5c4a1e", "prompted_few_shot_reflection": "#c9b27c"},
 }
@@ -35,16 +37,16 @@ SHARE = [0, 0.25, 0.5, 0.75, 1]  # ticks of an axis of success rates
 CEILING = {"color": INK, "linestyle": "--", "linewidth": 0.8}
 
 
-def save(figure: Figure, path_stem: Path, made_by: str) -> None:
+def save(figure: Figure, path_stem: Path, made_by: str, caption: str = "") -> None:
     """Write `path_stem`.png (200 dpi) and .svg; equal figures give equal bytes.
 
-    `made_by` (a script, command or notebook) goes into the metadata as `Source`.
+    `made_by` (a script, command or notebook) goes into the metadata as `Source`, a caption as `Description`.
     """
-    path_stem = Path(path_stem)
+    path_stem, about = Path(path_stem), {"Source": made_by} | ({"Description": caption} if caption else {})
     for kind, dated in (("png", {}), ("svg", {"Date": None})):
         image = io.BytesIO()
         with matplotlib.rc_context(STYLE):
-            figure.savefig(image, format=kind, metadata={"Source": made_by, **dated})
+            figure.savefig(image, format=kind, metadata=about | dated)
         files.write_bytes(path_stem.with_name(f"{path_stem.name}.{kind}"), image.getvalue())
 
 
@@ -60,6 +62,11 @@ def one_env(rows: pd.DataFrame) -> str:
 def entry(label: str, **style) -> Line2D:
     """An entry of a legend."""
     return Line2D([], [], label=label, **style)
+
+
+def thousands(count: float) -> str:
+    """A number of steps or examples on an axis: `800`, `1.5k`."""
+    return f"{count / 1000:g}k" if count >= 1000 else f"{count:g}"
 
 
 def legend_below(figure: Figure, entries: list) -> None:

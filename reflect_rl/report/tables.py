@@ -12,14 +12,19 @@ from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.stats import rate_interval, t_interval
 
-ROW_KEYS = ["env", "setting", "split", "horizon", "decoding", "variant", "model"]
-#: The rows that claims are judged on, at `EnvSpec.claims_horizon`, and beside which the paper's numbers stand.
+ROW_KEYS = [
+    *("env", "regime", "setting", "split", "horizon", "decoding", "variant", "model"),
+    *("reflections", "target", "tells"),
+]
+#: The rows beside which the paper's numbers stand; at `EnvSpec.claims_horizon` also those of figures.
 HEADLINE = {"split": "test", "decoding": "sampled"}
 SITUATIONS = ["start", "right", "wrong"]
+MARKS = ("names_best", "judges_right", "facts_right")  #: of a reflector, with intervals
 #: Columns that Markdown shows in per cent (`effect` and the bounds beside it: percentage points).
 RATES = {
-    *("success", "ci_low", "ci_high", "ceiling", "paper", "effect", "seed_min", "seed_max", "seed_sd", "names_fatal"),
-    *(f"{mark}{bound}" for mark in ("names_best", "judges_right") for bound in ("", "_low", "_high")),
+    *("success", "ci_low", "ci_high", "validation", "ceiling", "paper", "effect", "names_fatal"),
+    *("seed_min", "seed_max", "seed_sd"),
+    *(f"{mark}{bound}" for mark in MARKS for bound in ("", "_low", "_high")),
     *(f"{when} RL {statistic}" for when in ("before", "after") for statistic in ("mean", "min", "max")),
 }
 
@@ -36,23 +41,28 @@ def matching(rows: pd.DataFrame, **values) -> pd.DataFrame:
 
 
 def on_headline(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that the claims are judged on: `HEADLINE`, at the environment's `claims_horizon`."""
+    """The rows of `HEADLINE`, at the environment's `claims_horizon`."""
     horizons = rows["env"].map({env: get(env).claims_horizon for env in rows["env"].unique()})
     return matching(rows[rows["horizon"] == horizons], **HEADLINE)
 
 
-def ceiling_of(ceilings: pd.DataFrame, env: str, setting: str, split: str) -> float | None:
-    """Success of an optimal player within the environment's `claims_horizon`; None where it is not known.
+def ceiling_of(ceilings: pd.DataFrame, env: str, setting: str, split: str, horizon: int) -> float | None:
+    """Success of an optimal player within the horizon; None where it is not known.
 
-    `ceilings` has columns env, setting, split, horizon, ceiling (`results.ceilings`).
+    `ceilings` has columns env, setting, split, horizon, ceiling (`results.ceilings`), of one regime.
     """
-    found = matching(ceilings, env=env, setting=setting, split=split, horizon=get(env).claims_horizon)
+    found = matching(ceilings, env=env, setting=setting, split=split, horizon=horizon)
     known = found["ceiling"].dropna()
     return float(known.iloc[0]) if len(known) else None
 
 
 def scores(episodes: pd.DataFrame) -> np.ndarray:
-    """Success `(num_seeds, num_tasks)` of one row of the results: mean over repeats, seeds and tasks sorted.
+    """Success `(num_seeds, num_tasks)` of one row of the results: the values of `seeds_by_tasks`."""
+    return seeds_by_tasks(episodes).to_numpy()
+
+
+def seeds_by_tasks(episodes: pd.DataFrame) -> pd.DataFrame:
+    """Success of one row of the results, a row a seed and a column a task, both sorted: mean over repeats.
 
     Raises `ReflectRLError` where seeds differ in their tasks or repeats, or where rows are mixed.
     """
@@ -63,16 +73,17 @@ def scores(episodes: pd.DataFrame) -> np.ndarray:
     cells = episodes.groupby(["seed", "task"])["success"]
     counts = cells.size().unstack(fill_value=0)
     if counts.to_numpy().min() != counts.to_numpy().max():
-        row = " ".join(map(str, episodes[ROW_KEYS].iloc[0]))
+        row = " ".join(filter(None, episodes[ROW_KEYS].iloc[0].astype(object).fillna("").map(str)))
         uneven = counts.index[(counts != counts.mode().max().max()).any(axis=1)].tolist()
         raise ReflectRLError(f"{row}: seeds {uneven} lack episodes of some tasks; evaluate them again")
-    return cells.mean().unstack().to_numpy()
+    return cells.mean().unstack()
 
 
 def main_table(episodes: pd.DataFrame, ceilings: pd.DataFrame) -> pd.DataFrame:
-    """One row for each variant, setting and protocol: success with its `rate_interval`, the ceiling, the paper's number.
+    """One row for each variant, regime, setting and protocol: success with its `rate_interval`, the ceiling, the paper's
+    number.
 
-    Ceilings (`results.ceilings`) are the success that no policy can exceed. The paper's numbers (`EnvSpec.reported`, from
+    The column `validation` is empty so far. Ceilings (`results.ceilings`) are the success that no policy can exceed. The paper's numbers (`EnvSpec.reported`, from
     a secondary source) stand only beside rows of `HEADLINE`, at the horizon that they name, if they name one.
     """
 
@@ -80,10 +91,10 @@ def main_table(episodes: pd.DataFrame, ceilings: pd.DataFrame) -> pd.DataFrame:
         by_seed = scores(rows)
         success, low, high = rate_interval(by_seed)
         counts = {"n_seeds": by_seed.shape[0], "n_tasks": by_seed.shape[1], "n_episodes": len(rows)}
-        return counts | {"success": success, "ci_low": low, "ci_high": high}
+        return counts | {"success": success, "ci_low": low, "ci_high": high, "validation": np.nan}
 
     table = _row_per_group(episodes, ROW_KEYS, row)
-    table = table.merge(ceilings, how="left", on=["env", "setting", "split", "horizon"])
+    table = table.merge(ceilings, how="left", on=["env", "regime", "setting", "split", "horizon"])
     compared = matching(table, **HEADLINE)
     reported = [get(r.env).reported_rate(r.setting, r.variant, r.horizon) for r in compared.itertuples()]
     return table.assign(paper=pd.Series(reported, compared.index, dtype=float))
@@ -101,7 +112,7 @@ def seed_table(episodes: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(main: pd.DataFrame, env: str, setting: str) -> pd.DataFrame:
-    """The main table for a reader in a hurry: a row a variant, a column a protocol, `0.950 (0.930-0.970)` in each cell.
+    """The main table of one regime in short: a row a variant, a column a protocol, `0.950 (0.930-0.970)` in each cell.
 
     `seeds x tasks` says how much stands behind a row.
     """
@@ -131,19 +142,19 @@ def reflector_table(reflections: pd.DataFrame) -> pd.DataFrame:
     """
 
     def row(rows: pd.DataFrame) -> dict:
-        by_seed = rows.groupby("seed")[["names_best", "judges_right", "names_fatal"]].mean()
+        by_seed = rows.groupby("seed")[[*MARKS, "names_fatal"]].mean()
         entry = {"n_seeds": len(by_seed), "n_prompts": len(rows)}
-        for mark in ("names_best", "judges_right"):
+        for mark in MARKS:
             rates = by_seed[mark].dropna().to_numpy()
             bounds = np.clip(t_interval(rates), 0, 1) if len(rates) else [np.nan] * 3
             entry |= dict(zip((mark, f"{mark}_low", f"{mark}_high"), bounds, strict=True))
         return entry | {"names_fatal": by_seed["names_fatal"].mean()}
 
-    return _row_per_group(reflections, ["env", "variant", "situation"], row)
+    return _row_per_group(reflections, ["env", "regime", "variant", "situation"], row)
 
 
 def online_rl_table(training: pd.DataFrame) -> pd.DataFrame:
-    """Validation success before and after online RL, a row a variant: mean, worst and best seed."""
+    """Validation success before and after online RL in one regime, a row a variant: mean, worst and best seed."""
     measured = training.dropna(subset=["val_success"]).sort_values("env_steps")
     ends = measured.groupby(["variant", "seed"])["val_success"]
     table = pd.DataFrame({"before RL": ends.first(), "after RL": ends.last()})
@@ -155,8 +166,9 @@ def online_rl_table(training: pd.DataFrame) -> pd.DataFrame:
 def prompt_table(prompts: pd.DataFrame) -> pd.DataFrame:
     """Whether prompts fit: of each variant the prompts that its policies read in evaluation, and how many were cut."""
     how = {"seed": "nunique", "prompts": "sum", "longest": "max", "limit": "min", "shortened": "sum"}
-    table = prompts.groupby(["env", "variant"]).agg(how).rename(columns={"seed": "n_seeds"})
-    return ordered(table.reset_index(), ["env", "variant"])
+    keys = ["env", "regime", "variant"]
+    table = prompts.groupby(keys, sort=False).agg(how).rename(columns={"seed": "n_seeds"})
+    return ordered(table.reset_index(), keys)
 
 
 def write_table(frame: pd.DataFrame, path_stem: Path, title: str, protocol: str) -> None:
@@ -173,13 +185,15 @@ def write_table(frame: pd.DataFrame, path_stem: Path, title: str, protocol: str)
 
 def _row_per_group(frame: pd.DataFrame, keys: list[str], row) -> pd.DataFrame:
     """The keys and `row(rows)` of each group of rows, in the order of the study."""
-    groups = frame.groupby(keys, dropna=False)
+    groups = frame.groupby(keys, dropna=False, sort=False)
     return ordered(pd.DataFrame([{**dict(zip(keys, key, strict=True)), **row(rows)} for key, rows in groups]), keys)
 
 
 def ordered(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Sorted by `keys`; variants and situations in the order of the study, others by value."""
+    """Sorted by `keys`; variants and situations in the order of the study, regimes in that of the rows, others by value."""
     places = {"variant": list(VARIANTS), "situation": SITUATIONS}
+    if "regime" in frame:
+        places["regime"] = list(frame["regime"].unique())
     for column in set(places) & set(frame):
         if unheard := set(frame[column]) - set(places[column]):
             raise ReflectRLError(f"unknown {column} {sorted(unheard)}; choose among: {', '.join(places[column])}")

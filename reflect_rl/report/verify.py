@@ -34,11 +34,12 @@ def stale(profile_name: str) -> pd.DataFrame:
             then = entry.get("code", {}).get(stage, NOT_RECORDED)
             now = NO_SUCH_ENVIRONMENT if run is None else stage_code(run, stage)
             rows.append([env, stage, then, now, then != now])
-    for path in sorted((paths.weights() / profile_name).glob(f"*/*/seed*/{CARD}")):
-        env, variant, seed = path.parts[-4:-1]
-        now = stage_code(settings.load(profile_name, env, variant, int(seed.removeprefix("seed"))), "rl")
-        then = read_json(path).get("code", NOT_RECORDED)
-        rows.append([env, f"weights of {variant}, {seed}", then, now, then != now])
+    released = paths.weights() / profile_name
+    for path in sorted(released.rglob(CARD)):
+        env, *regime, variant, seed = path.parent.relative_to(released).parts
+        run = settings.load(profile_name, env, variant, int(seed.removeprefix("seed")), regime="".join(regime))
+        now, then = stage_code(run, "rl"), read_json(path).get("code", NOT_RECORDED)
+        rows.append([env, f"weights of {' '.join([*regime, variant])}, {seed}", then, now, then != now])
     return pd.DataFrame(rows, columns=["env", "stage", "then", "now", "stale"]).astype({"stale": bool})
 
 
@@ -57,8 +58,8 @@ def check_main(main: pd.DataFrame) -> list[str]:
         (oracle & known & ~np.isclose(main["success"], main["ceiling"]), "of the oracle and not at the ceiling"),
     ):
         if wrong.any():
-            rows = main.loc[wrong, ["env", "setting", "horizon", "decoding", "variant", "success"]]
-            named = "; ".join(rows.astype(str).agg(" ".join, axis=1))
+            rows = main.loc[wrong, ["env", "regime", "setting", "horizon", "decoding", "variant", "success"]]
+            named = "; ".join(" ".join(filter(None, row)) for row in rows.astype(str).itertuples(index=False))
             raise ReflectRLError(f"success {what}: {named}; the raw episodes or the ceilings are wrong")
     held = [f"{known.sum()} of {len(main)} rates have a ceiling, and none exceeds it"]
     if (oracle & known).any():

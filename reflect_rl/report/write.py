@@ -1,23 +1,27 @@
 """All tables and figures of a profile, made from its raw results and written to their files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from reflect_rl.core import paths
+from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.variants import VARIANTS
+from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
-from reflect_rl.report import comparisons, curves, film, tables
-from reflect_rl.report.claims import SENTENCES, claims_table
-from reflect_rl.report.protocol import protocols
+from reflect_rl.report import comparisons, curves, film, maps, regimes, tables
+from reflect_rl.report.claims import claims_table
+from reflect_rl.report.protocol import hardware, protocol, protocols
 from reflect_rl.report.results import Results, example_episode, results
+from reflect_rl.report.rule import read_rule
 from reflect_rl.report.style import save
 from reflect_rl.report.tuning import tuning_results
 
 TITLES_OF_ALL = {  # tables that hold all environments of a profile
     "main": "Success by variant",
     "seeds": "How far seeds lie apart",
+    "parts": "What RL and reflection each add",
     "runs": "Training runs",
     "prompts": "Prompts of the policies in evaluation, in tokens",
     "claims": "The paper's claims, tested",
@@ -31,58 +35,94 @@ TITLES = {  # tables of one environment, beside those of success in each of its 
 
 @dataclass
 class Products:
-    """What is made of an environment's raw results, by the names of the files without the environment's."""
+    """What is made of the raw results of an environment in a regime, by the names of the files without `Profile.stem`."""
 
+    regime: str
     tables: dict[str, pd.DataFrame]  #: those of `TITLES_OF_ALL` and `TITLES`, `headline`, one for each further setting
     figures: dict[str, Figure]  #: what there is something to draw of
+    #: those of `maps.CAPTIONS`, of all regimes of the environment; none where these have nothing to compare
+    maps: dict[str, Figure] = field(default_factory=dict)
 
 
-def products(profile: str, env: str, found: Results | None = None) -> Products:
-    """Everything that the raw results (by default what `results` reads) say of an environment; nothing is written."""
+def products(profile: str, env: str, found: Results | None = None, regime: str = "") -> Products:
+    """Everything that the raw results (by default what `results` reads) say of an environment in a regime (by default its
+    first); nothing is written."""
     found = found or results(profile, env)
-    own, spec = found.of(env), get(env)
-    main = tables.main_table(found.episodes, found.ceilings)
-    claims = claims_table(found.episodes, found.ceilings)
-    made = {
-        "main": main,
+    of_all = _of_all(found)
+    made = _of_regime(profile, env, regime, found, of_all)
+    return replace(made, maps=_maps(profile, env, found, of_all))
+
+
+def _of_all(found: Results) -> dict[str, pd.DataFrame]:
+    """The tables of `TITLES_OF_ALL`."""
+    return {
+        "main": tables.main_table(found.episodes, found.ceilings),
         "seeds": tables.seed_table(found.episodes),
-        "runs": tables.ordered(found.runs, ["env", "variant", "seed"]),
+        "parts": regimes.parts_table(found.episodes),
+        "runs": tables.ordered(found.runs, ["env", "regime", "variant", "seed"]),
         "prompts": tables.prompt_table(found.prompts),
-        "claims": claims,
+        "claims": claims_table(found.episodes, found.ceilings),
+    }
+
+
+def _maps(profile: str, env: str, found: Results, of_all: dict[str, pd.DataFrame]) -> dict[str, Figure]:
+    """The figures of the regimes that differ in what reflections there are alone, where there are several."""
+    names, own = regimes.comparable(profile, env), (of_all["main"], of_all["parts"], found.training)
+    rows = [frame[(frame["env"] == env) & frame["regime"].isin(names)] for frame in own]
+    return maps.figures(*rows) if len(names) > 1 else {}
+
+
+def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict[str, pd.DataFrame]) -> Products:
+    """The tables of all, and those and the figures of one regime."""
+    grid, spec = settings.profile(profile), get(env)
+    regime, _ = grid.regime(env, regime)
+    own = found.of(env, regime)
+    if own.episodes.empty:
+        way = f"make them with `python -m reflect_rl reproduce --profile {profile} --env {env}`"
+        raise ReflectRLError(f"no results of regime {regime!r} of {env} in profile {profile!r} yet; {way}")
+    main, claims = (tables.matching(of_all[name], env=env, regime=regime) for name in ("main", "claims"))
+    made = of_all | {
         **{"headline" if s == spec.headline else s: tables.headline(main, env, s) for s in spec.settings},
         "online_rl": tables.online_rl_table(own.training),
-        "ablations": claims[(claims["env"] == env) & claims["claim"].isin([4, 5])].reset_index(drop=True),
+        "ablations": claims[claims["claim"].isin(["4", "5"])].reset_index(drop=True),
         "reflector": tables.reflector_table(own.reflections),
     }
     figures = {
         "training_curves": curves.training_curves(own.training, own.ceilings),
-        "main_results": comparisons.main_results(main[main["env"] == env]),
+        "main_results": comparisons.main_results(main),
         "reflector": comparisons.reflector_effect(made["reflector"]),
     }
     if own.episodes["variant"].isin(comparisons.ABLATIONS[1:]).any():
         figures["ablations"] = comparisons.ablations(own.episodes)
     tuning = tuning_results(profile)
-    if tuning is not None and tuning.loc[tuning["env"] == env, "overrides"].str.contains("policy.steps=").any():
-        figures["warmup_length"] = curves.warmup_length(tuning[tuning["env"] == env])
-    if episode := example_episode(profile, env):
+    points = None if tuning is None else tables.matching(tuning, env=env, regime=regime)
+    if points is not None and points["overrides"].str.contains("policy.steps=").any():
+        figures["warmup_length"] = curves.warmup_length(points)
+    if episode := example_episode(profile, grid.stem(env, regime)):
         title = f"{VARIANTS[episode['variant']].label} on {episode['task']}: {len(episode['frames']) - 1} steps, "
         figures["episode"] = film.film_strip(episode["frames"], title + episode["ended"], spec.load_draw())
-    return Products(made, figures)
+    return Products(regime, made, figures)
 
 
-def write_all(profile: str, env: str, found: Results | None = None) -> Products:
-    """Write the `products` of an environment to `results/<profile>/` and `figures/<profile>/`, and return them."""
-    made = products(profile, env, found)
-    everywhere, here = protocols(profile), protocols(profile, env)
-    for name, table in made.tables.items():
-        if name in TITLES_OF_ALL:
-            folder = paths.results(profile) if name == "claims" else paths.tables(profile)
-            words = f"{SENTENCES} {everywhere}" if name == "claims" else everywhere
-            tables.write_table(table, folder / name, TITLES_OF_ALL[name], words)
-        else:
-            success = f"Success on {env}, {get(env).headline if name == 'headline' else name}"
-            tables.write_table(table, paths.tables(profile) / f"{env}_{name}", TITLES.get(name, success), here)
-    for name, figure in made.figures.items():
-        made_by = f"python -m reflect_rl report --profile {profile} --env {env}"
-        save(figure, paths.figures(profile) / f"{env}_{name}", made_by)
-    return made
+def write_all(profile: str, env: str, found: Results | None = None, regime: str = "") -> Products:
+    """Write the `products` of an environment in all its regimes to `results/<profile>/` and `figures/<profile>/`; returns
+    those of `regime` (by default the first)."""
+    found, grid = found or results(profile, env), settings.profile(profile)
+    of_all, words = _of_all(found), protocols(profile)
+    made_by = f"python -m reflect_rl report --profile {profile} --env {env}"
+    for name, table in of_all.items():
+        folder = paths.results(profile) if name == "claims" else paths.tables(profile)
+        said = f"{read_rule().sentences} {words}" if name == "claims" else words
+        tables.write_table(table, folder / name, TITLES_OF_ALL[name], said)
+    made = {each: _of_regime(profile, env, each, found, of_all) for each in grid.regimes_of(env)}
+    for each, of in made.items():
+        stem, here = grid.stem(env, each), f"{protocol(profile, env, each)} {hardware(profile, env)}".rstrip()
+        for name in of.tables.keys() - TITLES_OF_ALL:
+            title = TITLES.get(name, f"Success on {env}, {get(env).headline if name == 'headline' else name}")
+            tables.write_table(of.tables[name], paths.tables(profile) / f"{stem}_{name}", title, here)
+        for name, figure in of.figures.items():
+            save(figure, paths.figures(profile) / f"{stem}_{name}", made_by)
+    drawn = _maps(profile, env, found, of_all)
+    for name, figure in drawn.items():
+        save(figure, paths.figures(profile) / f"{env}_{name}", made_by, maps.CAPTIONS[name])
+    return replace(made[grid.regime(env, regime)[0]], maps=drawn)

@@ -1,11 +1,39 @@
-"""Returns, baselines and advantages as pure functions of arrays over the N steps of a batch of episodes."""
+"""Returns, baselines and advantages as pure functions of arrays over the N steps of a batch of episodes.
+
+A batch lies episode after episode; `steps` `(N,)` are the places in the episode, from 0, so that a 0 begins the next.
+"""
 
 import numpy as np
 
+SMALL = 1e-8  # a spread below it is none
 
-def return_to_go(rewards: np.ndarray) -> np.ndarray:
-    """Undiscounted sum of the rewards from each step to the end of its episode: `(H,)` -> `(H,)` (paper, G_h)."""
-    return np.cumsum(rewards[::-1])[::-1]
+
+def _first_steps(steps: np.ndarray) -> np.ndarray:
+    """`(E,)` where each episode begins."""
+    return np.flatnonzero(steps == 0)
+
+
+def return_to_go(rewards: np.ndarray, steps: np.ndarray, discount: float = 1.0) -> np.ndarray:
+    """Discounted sum of the rewards from each step to the end of its episode: `(N,)` -> `(N,)` (paper, G_h)."""
+    return gae(rewards, np.zeros(len(rewards)), steps, discount, 1.0)
+
+
+def gae(rewards: np.ndarray, values: np.ndarray, steps: np.ndarray, discount: float, decay: float) -> np.ndarray:
+    """Generalised advantage estimates (Schulman et al. 2016, equation 16), `(N,)`.
+
+    An episode's end, that at the horizon too, is worth nothing: the task is one of finite horizon.
+
+    Args:
+        rewards, values: `(N,)`; values are a critic's, of the state before the action.
+        decay: lambda; 1 gives the return-to-go minus the value, 0 the one-step temporal difference.
+    """
+    found, ahead, next_value = np.zeros(len(rewards)), 0.0, 0.0
+    for i in range(len(rewards) - 1, -1, -1):
+        ahead = rewards[i] + discount * next_value - values[i] + discount * decay * ahead
+        found[i], next_value = ahead, values[i]
+        if steps[i] == 0:
+            ahead = next_value = 0.0
+    return found
 
 
 def leave_one_out_means(returns: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -16,8 +44,7 @@ def leave_one_out_means(returns: np.ndarray, steps: np.ndarray) -> np.ndarray:
     Where no other episode gets as far, it is their mean over all steps; with a single episode it is 0.
 
     Args:
-        returns: `(N,)` returns-to-go, episode after episode.
-        steps: `(N,)` places in the episode, from 0.
+        returns: `(N,)` returns-to-go.
 
     Returns:
         `(N,)` baseline.
@@ -30,14 +57,69 @@ def leave_one_out_means(returns: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return np.where(others > 0, sums / np.maximum(others, 1), elsewhere_sums / np.maximum(elsewhere, 1))
 
 
-def advantage(returns: np.ndarray, steps: np.ndarray, baseline: str, values: np.ndarray | None = None) -> np.ndarray:
-    """Return-to-go minus a baseline, `(N,)`: computed once for all passes over a batch.
+def rloo(totals: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return of each of E episodes minus the mean of the others from the same start, `(E,)` (Ahmadian et al. 2024).
 
     Args:
-        returns, steps: as for `leave_one_out_means`.
-        baseline: `none`, `mean` (`leave_one_out_means`) or `critic`.
-        values: `(N,)` the critic's, before the first pass.
+        totals: `(E,)` returns of whole episodes.
+        starts: `(E,)` numbers from 0 of the tasks that they began with; one that is alone has advantage 0.
     """
-    if baseline == "none":
-        return returns
-    return returns - (leave_one_out_means(returns, steps) if baseline == "mean" else values)
+    size = np.bincount(starts)[starts]
+    others = (np.bincount(starts, totals)[starts] - totals) / np.maximum(size - 1, 1)
+    return np.where(size > 1, totals - others, 0.0)
+
+
+def grpo(totals: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return of each of E episodes in standard deviations from its group's mean, `(E,)` (Shao et al. 2024).
+
+    Arguments are those of `rloo`. A group of equal returns has advantage 0.
+    """
+    size = np.bincount(starts)[starts]
+    centred = totals - np.bincount(starts, totals)[starts] / size
+    deviation = np.sqrt(np.bincount(starts, centred**2)[starts] / size)
+    return np.where(deviation > SMALL, centred / np.maximum(deviation, SMALL), 0.0)
+
+
+def spread(advantage: np.ndarray, former: float) -> float:
+    """By what advantages are divided: their deviation in this batch, or in former ones while that fades by 1% an update.
+
+    Once nearly every episode succeeds their own deviation is that of noise, and dividing by it would make steps as large
+    as those that learned the task: success is lost again.
+    """
+    return max(float(advantage.std()), 0.99 * former)
+
+
+def normalised(advantage: np.ndarray, deviation: float) -> np.ndarray:
+    """`(N,)` with mean 0, in units of `deviation` (`spread`); all 0 where they are equal."""
+    centred = advantage - advantage.mean()
+    return centred / deviation if deviation > SMALL else centred
+
+
+def advantage(
+    estimator: str,
+    rewards: np.ndarray,
+    steps: np.ndarray,
+    starts: np.ndarray,
+    values: np.ndarray | None = None,
+    discount: float = 1.0,
+    decay: float = 1.0,
+) -> np.ndarray:
+    """`(N,)` advantages of all steps: computed once for all passes over a batch.
+
+    Args:
+        estimator: `return` (the return-to-go itself), `leave_one_out`, `gae`, `rloo` or `grpo`.
+        rewards: `(N,)`.
+        starts: `(E,)`, as for `rloo`.
+        values: `(N,)` the critic's, for `gae`.
+        discount, decay: gamma and lambda; groups compare discounted returns of whole episodes.
+    """
+    if estimator == "gae":
+        return gae(rewards, values, steps, discount, decay)
+    returns = return_to_go(rewards, steps, discount)
+    if estimator == "leave_one_out":
+        return returns - leave_one_out_means(returns, steps)
+    if estimator in ("rloo", "grpo"):
+        first = _first_steps(steps)
+        of_episode = {"rloo": rloo, "grpo": grpo}[estimator](returns[first], starts)
+        return np.repeat(of_episode, np.diff(np.append(first, len(steps))))
+    return returns

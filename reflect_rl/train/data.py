@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import gymnasium as gym
@@ -25,38 +25,62 @@ from reflect_rl.lm.tokenizers import load_tokenizer, train_tokenizer
 
 
 @dataclass(frozen=True)
-class Example:
-    """A situation with the teacher's reflection on it: the source of every SFT pair.
+class Step:
+    """A situation of free play, which costs no teacher, and what was done in it.
 
-    `kind` is `positive` (a step of a trajectory that does not follow a wrong action) or `negative` (the step after a
-    planted wrong action).
+    `kind` is `positive` (it does not follow a wrong action) or `negative` (it follows one, planted or of the walk).
     """
 
     kind: str
     situation: Situation
+    executed: str  #: the action that was taken; the expert's after a planted wrong one
+
+    @property
+    def prompt(self) -> tuple[str, str]:
+        """What distinguishes situations to a player: observation and last action."""
+        return self.situation.observation, self.situation.last_action
+
+    @property
+    def asked(self) -> Situation:
+        """What distinguishes situations to a teacher: all but the place in an episode."""
+        return replace(self.situation, task="", index=0)
+
+
+@dataclass(frozen=True)
+class Example(Step):
+    """A step with the teacher's reflection on its situation: the source of every SFT pair."""
+
     reflection: str
 
     def reflector_pair(self) -> tuple[str, str]:
         """(prompt, completion) for the reflector."""
-        return reflection_prompt(self.situation.observation, self.situation.last_action), " " + self.reflection
+        return reflection_prompt(*self.prompt), " " + self.reflection
 
-    def policy_pair(self, with_reflection: bool, labels: Labels) -> tuple[str, str]:
-        """(prompt, label of the expert's action) for the policy."""
+    def policy_pair(self, with_reflection: bool, labels: Labels, target: str = "oracle") -> tuple[str, str]:
+        """(prompt, label) for the policy: of the expert's action, or with the target `executed` of the one taken."""
         s, reflection = self.situation, self.reflection if with_reflection else None
         names = labels.texts(labels.of(s.actions))
         prompt = policy_prompt(s.observation, s.last_action, s.actions, reflection, names)
-        return prompt, " " + names[s.actions.index(s.expert_action)]
+        return prompt, " " + names[s.actions.index(self.executed if target == "executed" else s.expert_action)]
 
 
 def trajectory(
-    spec: EnvSpec, env: gym.Env, task: str, random_action_probability: float, rng: np.random.Generator
-) -> Iterator[Situation]:
-    """The situations of one episode of the expert's actions, mixed with random ones."""
+    spec: EnvSpec, env: gym.Env, task: str, random_share: float, rng: np.random.Generator, illegal_share: float = 0.0
+) -> Iterator[tuple[Situation, str]]:
+    """The situations of one episode of the expert's actions, mixed with random ones, and the action taken in each.
+
+    Some actions are not legal, which change nothing; the expert's stands in their place.
+    """
     now: Situation | None = begin(spec, env, task)
     while now is not None:
-        yield now
-        explore = rng.random() < random_action_probability
-        action = int(rng.integers(len(now.actions))) if explore else spec.expert_action(env)
+        executed = now.expert_action
+        if illegal_share and rng.random() < illegal_share:
+            action = len(now.actions)
+        else:
+            explore = rng.random() < random_share
+            action = int(rng.integers(len(now.actions))) if explore else spec.expert_action(env)
+            executed = now.actions[action]
+        yield now, executed
         now = act(spec, env, now, action)
 
 
@@ -76,31 +100,65 @@ def negative(spec: EnvSpec, env: gym.Env, task: str, horizon: int, rng: np.rando
     return after if after is not None and after.action_feedback == "wrong" else None
 
 
-def collect(
-    spec: EnvSpec, config: DataConfig, teacher: Teacher, rng: np.random.Generator, requests: int = 1
-) -> list[Example]:
-    """Positive and negative examples from the training tasks of an environment's training setting.
-
-    With `requests` above 1 the teacher is called from so many threads, which pays where it is far away.
-    """
+def play_freely(spec: EnvSpec, config: DataConfig, rng: np.random.Generator) -> list[Step]:
+    """Positive and negative steps from the training tasks of an environment's training setting."""
     env = spec.make(horizon=config.horizon)
     panel = spec.panel(spec.training_setting, "train", config.tasks)
     found = []
-    for _ in range(config.trajectories):
-        steps = trajectory(spec, env, str(rng.choice(panel)), config.random_action_probability, rng)
-        found += [("positive", s) for s in steps if s.action_feedback != "wrong"]
+    shares = config.random_action_probability
+    for i in range(config.trajectories):
+        given = shares[i % len(shares)], rng, config.illegal_action_probability
+        for now, executed in trajectory(spec, env, str(rng.choice(panel)), *given):
+            if now.action_feedback != "wrong":
+                found.append(Step("positive", now, executed))
+            elif config.wrong_steps:
+                found.append(Step("negative", now, executed))
     for _ in range(config.negatives):
         after = negative(spec, env, str(rng.choice(panel)), config.horizon, rng)
         if after is not None:
-            found.append(("negative", after))
-    situations = [s for _, s in found]
+            found.append(Step("negative", after, after.expert_action))
+    return found
+
+
+KIND_SHARES = {"positive": 2 / 3, "negative": 1 / 3}  # of a limited number of reflections
+
+
+def limited(steps: Sequence[Step], number: int, rng: np.random.Generator) -> list[Step]:
+    """The steps in `number` distinct situations, drawn by kind and phase; 0 for all.
+
+    Situations are shuffled within each stratum, and the strata merged in proportion to their kind's share
+    (`KIND_SHARES`) and the square root of their size: the situations of a small number are among those of a larger one.
+    """
+    if not number:
+        return [*steps]
+    strata: dict[tuple[str, str], dict[Situation, None]] = {}
+    for step in steps:
+        strata.setdefault((step.kind, step.situation.phase), {})[step.asked] = None
+    roots = {stratum: len(situations) ** 0.5 for stratum, situations in strata.items()}
+    place = {}
+    for (kind, phase), situations in sorted(strata.items(), reverse=True):  # positive ones first, alone or not
+        of_kind = sum(root for stratum, root in roots.items() if stratum[0] == kind)
+        share = KIND_SHARES[kind] * roots[kind, phase] / of_kind
+        order = rng.permutation(len(situations))
+        place |= {situation: (rank + 0.5) / share for rank, situation in zip(order, situations, strict=True)}
+    chosen = set(sorted(place, key=place.__getitem__)[:number])
+    return [step for step in steps if step.asked in chosen]
+
+
+def reflect(steps: Sequence[Step], teacher: Teacher, requests: int = 1, description: str = "") -> list[Example]:
+    """The steps with the teacher's reflections: one for each distinct situation.
+
+    With `requests` above 1 the teacher is called from so many threads, which pays where it is far away.
+    """
+    situations = {step.asked: step.situation for step in steps}
     if requests == 1:
-        texts = [teacher(s) for s in situations]
+        texts = map(teacher, situations.values())
     else:
         with ThreadPoolExecutor(requests) as pool:
-            answers = pool.map(teacher, situations)
-            texts = list(progress(answers, f"{spec.name}: reflections", total=len(situations), unit="text"))
-    return [Example(kind, s, text) for (kind, s), text in zip(found, texts, strict=True)]
+            answers = pool.map(teacher, situations.values())
+            texts = list(progress(answers, description, total=len(situations), unit="text"))
+    known = dict(zip(situations, texts, strict=True))
+    return [Example(step.kind, step.situation, step.executed, known[step.asked]) for step in steps]
 
 
 def balanced(examples: Sequence[Example], size: int, rng: np.random.Generator) -> list[Example]:
@@ -109,7 +167,7 @@ def balanced(examples: Sequence[Example], size: int, rng: np.random.Generator) -
     A situation (action feedback and phase) weighs as the square root of its number of distinct prompts, so that a rare
     phase is not drowned by a common one; within it, every distinct prompt is equally likely.
     """
-    prompts = [(e.situation.observation, e.situation.last_action) for e in examples]
+    prompts = [e.prompt for e in examples]
     situations = [(e.situation.action_feedback, e.situation.phase) for e in examples]
     copies = Counter(prompts)
     distinct = Counter(situation for situation, _ in set(zip(situations, prompts, strict=True)))
@@ -118,28 +176,33 @@ def balanced(examples: Sequence[Example], size: int, rng: np.random.Generator) -
     return [examples[i] for i in chosen]
 
 
+def visits(examples: Sequence[Example], size: int, rng: np.random.Generator) -> list[Example]:
+    """`size` examples, each visit of a situation as likely as any other, and each once while there are enough."""
+    return [examples[i] for i in rng.choice(len(examples), size=size, replace=size > len(examples))]
+
+
 def balance(examples: Sequence[Example]) -> dict[str, int]:
     """Number of examples by action feedback and phase."""
     names = (", ".join(filter(None, (e.situation.action_feedback, e.situation.phase))) for e in examples)
     return dict(sorted(Counter(names).items()))
 
 
-SETS = {
-    "reflector": ("reflector", ("positive", "negative")),
-    "reflector_no_negatives": ("reflector", ("positive",)),
-    "policy": ("policy", ("positive", "negative")),
-    "policy_no_negatives": ("policy", ("positive",)),
-    "policy_no_reflection": ("policy_no_reflection", ("positive", "negative")),
+SETS = {  # name -> player, and whether negative examples are in it
+    "reflector": ("reflector", True),
+    "reflector_no_negatives": ("reflector", False),
+    "policy": ("policy", True),
+    "policy_no_negatives": ("policy", False),
+    "policy_no_reflection": ("policy_no_reflection", True),
 }
 
 
-def _pairs(examples: Sequence[Example], player: str, labels: Labels) -> list[dict]:
+def _pairs(examples: Sequence[Example], player: str, labels: Labels, target: str) -> list[dict]:
     lines = []
     for example in examples:
         if player == "reflector":
             prompt, completion = example.reflector_pair()
         else:
-            prompt, completion = example.policy_pair(player == "policy", labels)
+            prompt, completion = example.policy_pair(player == "policy", labels, target)
         lines.append({"prompt": prompt, "completion": completion, "kind": example.kind})
     return lines
 
@@ -153,8 +216,11 @@ def make(config: Config) -> dict:
     """Make, or find, the data of a seed; returns the manifest.
 
     Files in the run folder of the stage `data`: `examples.jsonl` (every example once, with its situation), one
-    `<set>.jsonl` for each of `SETS` (prompt, completion, kind), `tokenizer.json` (trained on `policy`, whose prompts
-    hold those of the others) and `manifest.json` (counts, balance, checksums), written last.
+    `<set>.jsonl` for each of `SETS` (prompt, completion, kind), `tokenizer.json` (trained on free play and on `policy`)
+    and `manifest.json` (counts, balance, checksums), written last.
+
+    With a limited number of reflections the sets with negative examples hold so many distinct situations, and those
+    without as many of their own.
     """
     with locked_run_dir(config, "data") as folder:
         path = folder / "manifest.json"
@@ -163,32 +229,50 @@ def make(config: Config) -> dict:
         return read_json(path)
 
 
+def _examples(config: Config, spec: EnvSpec, chosen: Sequence[Step]) -> tuple[list[Example], dict]:
+    """Steps with their reflections, and what the manifest says of a teacher that is a language model."""
+    if not config.teacher.model:
+        return reflect(chosen, spec.teacher_of(config.teacher.tells)), {}
+    # imported by name, so that data by rules do not depend on the code of that module
+    module = importlib.import_module("reflect_rl.train.lm_teacher")
+    writer = module.LanguageModelTeacher(spec, config.teacher, config.client)
+    examples = reflect(chosen, writer.reflect, config.client.side_by_side, f"{spec.name}: reflections")
+    return examples, {"teacher": {"model": config.teacher.model, "leaked": writer.leaked} | writer.endpoint.spent()}
+
+
 def _make(config: Config) -> None:
-    folder, spec, settings = stage_dir(config, "data"), get(config.env), config.teacher
-    rng = np.random.default_rng([config.seed, 1])
-    writer = None
-    if settings.model:  # imported by name, so that data by rules do not depend on the code of that module
-        module = importlib.import_module("reflect_rl.train.lm_teacher")
-        writer = module.LanguageModelTeacher(spec, settings, config.client)
-    teacher, requests = (writer.reflect, config.client.side_by_side) if writer else (spec.teacher, 1)
-    examples = collect(spec, config.data, teacher, rng, requests)
+    folder, spec, limit = stage_dir(config, "data"), get(config.env), config.data.reflections
+    steps = play_freely(spec, config.data, np.random.default_rng([config.seed, 1]))
+    positive = [step for step in steps if step.kind == "positive"]
+    of_sets = {
+        with_negatives: {step.asked for step in limited(of, limit, np.random.default_rng([config.seed, 8]))}
+        for with_negatives, of in ((True, steps), (False, positive))
+    }
+    union = of_sets[True] | of_sets[False]
+    examples, said = _examples(config, spec, [step for step in steps if step.asked in union])
     labels, lines = spec.labels, {}
     if config.model.base:
         labels = labels_for(load_tokenizer(config.model), labels)
     files = {"examples": _jsonl(examples)}
-    manifest = {"seed": config.seed, "examples": len(examples), "balance": {}, "sets": {}}
-    if writer:
-        manifest["teacher"] = {"model": settings.model, "leaked": writer.leaked} | writer.endpoint.spent()
-    for kind in ("positive", "negative"):
+    manifest = {"seed": config.seed, "examples": len(examples), "balance": {}, "sets": {}} | said
+    for kind in KIND_SHARES:
         manifest["balance"][kind] = balance([e for e in examples if e.kind == kind])
-    for name, (player, kinds) in SETS.items():
-        chosen = balanced([e for e in examples if e.kind in kinds], config.data.sft_examples, rng)
-        lines[name] = _pairs(chosen, player, labels)
+    rng = np.random.default_rng([config.seed, 9])
+    for name, (player, with_negatives) in SETS.items():
+        own = [e for e in examples if e.asked in of_sets[with_negatives]]
+        for_policy = player != "reflector"
+        draw = visits if for_policy and config.data.policy_draw == "visits" else balanced
+        chosen = draw(own, (for_policy and config.data.policy_examples) or config.data.sft_examples, rng)
+        lines[name] = _pairs(chosen, player, labels, config.data.target)
         files[name] = _jsonl(lines[name])
-        manifest["sets"][name] = {"examples": len(chosen), "balance": balance(chosen)}
+        number = len(of_sets[with_negatives])
+        manifest["sets"][name] = {"examples": len(chosen), "reflections": number, "balance": balance(chosen)}
     manifest["sha256"] = {name: sha256(text.encode()).hexdigest() for name, text in files.items()}
     if not config.model.base:
-        texts = [line["prompt"] + line["completion"] for line in lines["policy"]]  # has the words of all sets
+        names = {step.situation.actions: labels.texts(labels.of(step.situation.actions)) for step in steps}
+        seen = dict.fromkeys((*step.prompt, step.situation.actions) for step in steps)
+        texts = [policy_prompt(*prompt, None, names[prompt[-1]]) for prompt in seen]
+        texts += [line["prompt"] + line["completion"] for line in lines["policy"]]
         trained = train_tokenizer(texts, labels.names, config.model, spec.tokenizer_pattern)
         write_text(folder / "tokenizer.json", trained.backend_tokenizer.to_str())
     for name, text in files.items():

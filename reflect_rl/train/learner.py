@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,8 @@ from peft import PeftModel
 from reflect_rl.core.config import Config
 from reflect_rl.envs.labels import Labels
 from reflect_rl.lm import distributed, models
-from reflect_rl.lm.arithmetic import seeded
 from reflect_rl.train import advantages, objectives
+from reflect_rl.train.critic import Critic
 from reflect_rl.train.rollout import Episode
 from reflect_rl.train.warmup import PlayerPair
 
@@ -30,25 +31,29 @@ class Batch:
     row: torch.Tensor  # (N,) index into prompts
     action: torch.Tensor  # (N,)
     log_prob: torch.Tensor  # (N,) of the action when it was taken
-    returns: torch.Tensor  # (N,) return-to-go
+    reward: np.ndarray  # (N,)
     step: np.ndarray  # (N,) place in the episode
+    start: np.ndarray  # (E,) number of the task that each episode began with
     advantage: torch.Tensor | None = None  # (N,) the same in every pass
+    target: torch.Tensor | None = None  # (N,) what the critic is fitted to
+    reference: torch.Tensor | None = None  # (U, A) log-probabilities of the warmed-up policy
 
     @classmethod
     def of(cls, episodes: list[Episode], labels: Labels, device: torch.device | str = "cpu") -> "Batch":
         transitions = [t for episode in episodes for t in episode.transitions]
         rows: dict[str, int] = {}
         row = [rows.setdefault(t.decision.prompt, len(rows)) for t in transitions]
-        legal = {t.decision.prompt: labels.of(t.actions) for t in transitions}
-        returns = [advantages.return_to_go(np.array([t.reward for t in e.transitions])) for e in episodes]
+        legal = {t.decision.prompt: t.actions for t in transitions}
+        starts: dict[str, int] = {}
         return cls(
             prompts=list(rows),
-            legal=[legal[prompt] for prompt in rows],
+            legal=[labels.of(legal[prompt]) for prompt in rows],
             row=torch.tensor(row, device=device),
             action=torch.tensor([t.decision.action for t in transitions], device=device),
             log_prob=torch.tensor([t.decision.log_prob for t in transitions], device=device),
-            returns=torch.tensor(np.concatenate(returns), dtype=torch.float32, device=device),
+            reward=np.array([t.reward for t in transitions]),
             step=np.concatenate([np.arange(len(e)) for e in episodes]),
+            start=np.array([starts.setdefault(e.task, len(starts)) for e in episodes]),
         )
 
 
@@ -61,29 +66,34 @@ class Success:
     advantage: list[float]  # (H,)
 
 
-class Learner:
-    """The policy with its optimizer, the successes that it replays, and its critic where the baseline is one.
+MEASURED = ("loss", "entropy", "kl", "clip_fraction", "value_loss")  # means over the steps of a pass
 
-    The critic is a linear head on the policy's last hidden state; its gradient does not reach the policy.
+
+class Learner:
+    """The policy with its optimizer, the successes that it replays, and its critic where advantages need one.
+
+    Attributes:
+        fitted: whether the critic has been fitted to a first batch.
+        spread: of the advantages so far (`advantages.spread`).
     """
 
     def __init__(self, config: Config, players: PlayerPair):
         self.config, self.seed, self.players, self.policy = config.rl, config.seed, players, players.policy
         self.device = self.policy.model.device
         self.replay: list[Success] = []
-        self.critic = None
+        self.critic, self.fitted, self.spread = None, False, 0.0
         models.activate(self.policy.model, "policy")
         self.rows = config.model.micro_batch  # that go forward and backward at a time; 0: all of them
         if not self.rows and isinstance(self.policy.model, PeftModel):
             self.rows = models.rows_that_fit(self.policy.model, config.model.context, 64, backward=True)
-        parameters = [list(models.weights(self.policy.model, "policy").values())]
-        if self.config.baseline == "critic":
-            with seeded(self.seed):
-                self.critic = torch.nn.Linear(self.policy.model.config.hidden_size, 1).to(self.device)
-            torch.nn.init.zeros_(self.critic.weight)
-            parameters.append(list(self.critic.parameters()))
-        groups = [{"params": group} for group in parameters]
-        self.optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, weight_decay=0.0)
+        own = models.weights(self.policy.model, "policy")
+        self.reference = {k: p.detach().clone() for k, p in own.items()} if self.config.kl else {}
+        rates, parameters = [self.config.learning_rate], [list(own.values())]
+        if self.config.advantage == "gae":
+            self.critic = Critic(self.policy.model.config.hidden_size, self.seed).to(self.device)
+            rates, parameters = [*rates, self.config.critic_learning_rate], [*parameters, [*self.critic.parameters()]]
+        groups = [{"params": of, "lr": rate, "peak": rate} for of, rate in zip(parameters, rates, strict=True)]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
 
     def update(self, episodes: list[Episode], progress: float, stage: str) -> dict[str, float]:
         """One update on a batch of episodes.
@@ -93,15 +103,15 @@ class Learner:
             stage: of the curriculum, whose successes are replayed.
 
         Returns:
-            The means over the passes of loss, gradient norm, entropy and clip fraction. Where the loss or the gradient
-            is not finite, no step is taken on it, the passes end there and `loss` says so.
+            The means over the passes of loss, gradient norm, entropy, KL divergence to the warmed-up policy, clip fraction
+            and the critic's loss. Where the loss or the gradient is not finite, no step is taken on it, the passes end
+            there and `loss` says so.
         """
         config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * (1 + progress * (config.learning_rate_end - 1))
+            group["lr"] = group["peak"] * (1 + progress * (config.learning_rate_end - 1))
         bonus = config.entropy + progress * (config.entropy_end - config.entropy)
-        batch = Batch.of(episodes, self.policy.labels, self.device)
-        batch.advantage = self._advantage(batch)
+        batch = self._judged(Batch.of(episodes, self.policy.labels, self.device))
         former = [success for success in self.replay if success.stage == stage]
         past = self._past(former)
         rng = np.random.default_rng([self.seed, 3, len(episodes), int(progress * 1e9)])
@@ -125,20 +135,62 @@ class Learner:
             self.replay = (former + new)[-config.replay :]
         return {key: sum(entry[key] for entry in logs) / len(logs) for key in logs[0]}
 
-    def _advantage(self, batch: Batch) -> torch.Tensor:
-        """`(N,)` advantages for all passes; the critic is asked before the first."""
-        values = None if self.critic is None else self._values(batch)[batch.row.cpu().numpy()]
-        found = advantages.advantage(batch.returns.cpu().numpy(), batch.step, self.config.baseline, values)
-        return torch.tensor(found, dtype=torch.float32, device=self.device)
+    def _judged(self, batch: Batch) -> Batch:
+        """The batch with what all its passes share: advantages, the critic's targets, the warmed-up policy's choices."""
+        config, values, row = self.config, None, batch.row.cpu().numpy()
+        if self.critic is not None:
+            states = self._each(batch, self.policy.hidden)
+            if not self.fitted:
+                self._fit(states, advantages.return_to_go(batch.reward, batch.step, config.discount), batch.row)
+            with torch.no_grad():
+                values = self.critic(states).cpu().numpy().astype(float)[row]
+        given = batch.reward, batch.step, batch.start, values, config.discount, config.gae_lambda
+        found = advantages.advantage(config.advantage, *given)
+        if values is not None:
+            batch.target = torch.tensor(found + values, dtype=torch.float32, device=self.device)
+        self.spread = advantages.spread(found, self.spread)
+        found = advantages.normalised(found, self.spread) if config.normalise else found
+        batch.advantage = torch.tensor(found, dtype=torch.float32, device=self.device)
+        if self.reference:
+            batch.reference = self._of_reference(batch)
+        return batch
 
     @torch.no_grad()
-    def _values(self, batch: Batch) -> np.ndarray:
-        """`(U,)` the critic's values of the distinct prompts."""
-        values = []
+    def _each(self, batch: Batch, ask: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:
+        """`(U, ...)` what the policy says of the distinct prompts, each process asking for its part."""
+        found = []
         for part in self._parts(distributed.shard(torch.arange(len(batch.prompts)))):
-            hidden = self.policy.hidden([batch.prompts[i] for i in part.tolist()])
-            values += self.critic(hidden.float())[:, 0].tolist()
-        return np.array(distributed.gather(values), np.float32)
+            found += ask([batch.prompts[i] for i in part.tolist()]).float()
+        return torch.stack(distributed.gather(found)).to(self.device)
+
+    def _fit(self, states: torch.Tensor, returns: np.ndarray, row: torch.Tensor) -> None:
+        """Fit the critic to the returns of a first batch: `(U, D)` hidden states, `(N,)` returns and rows."""
+        optimizer = torch.optim.AdamW(self.critic.parameters(), lr=self.config.critic_learning_rate, weight_decay=0.0)
+        targets = torch.tensor(returns, dtype=torch.float32, device=self.device)
+        for _ in range(self.config.critic_steps):
+            optimizer.zero_grad()
+            objectives.value_loss(self.critic(states)[row], targets).backward()
+            optimizer.step()
+        self.fitted = True
+
+    def _of_reference(self, batch: Batch) -> torch.Tensor:
+        """`(U, A)` log-probabilities of the policy as it was warmed up."""
+        own = models.weights(self.policy.model, "policy")
+        now = {k: p.detach().clone() for k, p in own.items()}
+        legal = dict(zip(batch.prompts, batch.legal, strict=True))
+        width = max(map(len, batch.legal))
+
+        def ask(prompts: list[str]) -> torch.Tensor:
+            found = self.policy.log_probs(prompts, [legal[prompt] for prompt in prompts])
+            return torch.nn.functional.pad(found, (0, width - found.shape[1]), value=-torch.inf)
+
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(self.reference[name])
+            found = self._each(batch, ask)
+            for name, parameter in own.items():
+                parameter.copy_(now[name])
+        return found
 
     def _past(self, successes: list[Success]) -> Batch | None:
         """Replayed successes as a batch; None without any. The main process computes their gradient."""
@@ -150,7 +202,7 @@ class Learner:
 
     def _gradient(self, batch: Batch, part: torch.Tensor, bonus: float, past: Batch | None) -> dict[str, float]:
         """Put the clipped gradient of one minibatch and of the replayed steps into the parameters; what it measured."""
-        total = torch.zeros(3, device=self.device)  # loss, entropy, clip fraction
+        total = torch.zeros(len(MEASURED), device=self.device)
         self.optimizer.zero_grad()
         steps = torch.isin(batch.row, part).sum()
         for rows in self._parts(distributed.shard(part)):
@@ -165,8 +217,7 @@ class Learner:
         for group in self.optimizer.param_groups:  # the critic's gradient has no part in the clipping of the policy's
             distributed.all_reduce_gradients(group["params"])
             norms.append(torch.nn.utils.clip_grad_norm_(group["params"], self.config.max_grad_norm).item())
-        loss, entropy, clipped = distributed.all_reduce(total).tolist()
-        return {"loss": loss, "grad_norm": norms[0], "entropy": entropy, "clip_fraction": clipped}
+        return dict(zip(MEASURED, distributed.all_reduce(total).tolist(), strict=True)) | {"grad_norm": norms[0]}
 
     def _parts(self, rows: torch.Tensor) -> list[torch.Tensor]:
         """Rows as they go forward and backward; none where a process has no part in a small batch."""
@@ -174,30 +225,33 @@ class Learner:
 
     def _loss(
         self, batch: Batch, part: torch.Tensor, bonus: float, whole: torch.Tensor
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """Share of the loss, and of entropy and clip fraction, of the steps whose prompt is in `part`.
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Share of the loss, and of `MEASURED[1:]`, of the steps whose prompt is in `part`.
 
         `part` holds the indices of `(U',)` distinct prompts in rising order. Shares add up to the means over all
         `whole` steps of a minibatch, on whatever parts and processes they are computed.
         """
-        steps, rows = torch.isin(batch.row, part), part.tolist()
+        config, steps, rows = self.config, torch.isin(batch.row, part), part.tolist()
         row = torch.searchsorted(part, batch.row[steps])
         hidden = self.policy.hidden([batch.prompts[i] for i in rows])
-        log_probs = self.policy.label_log_probs(hidden, [batch.legal[i] for i in rows])[row]
-        log_prob = log_probs.gather(1, batch.action[steps, None])[:, 0]
+        log_probs = self.policy.label_log_probs(hidden, [batch.legal[i] for i in rows])
+        log_prob = log_probs[row, batch.action[steps]]
         old, advantage = batch.log_prob[steps], batch.advantage[steps]
-        if self.config.objective == "ppo":
-            loss = objectives.ppo_loss(log_prob, old, advantage, self.config.clip)
+        if config.objective == "ppo":
+            loss = objectives.ppo_loss(log_prob, old, advantage, config.clip)
         else:
             loss = objectives.policy_gradient_loss(log_prob, advantage)
-        entropy = objectives.entropy(log_probs).mean()
+        entropy, kl, value_loss = objectives.entropy(log_probs)[row].mean(), torch.zeros(()), torch.zeros(())
         loss = loss - bonus * entropy
+        if batch.reference is not None:
+            kl = objectives.kl(log_probs, batch.reference[part][:, : log_probs.shape[1]])[row].mean()
+            loss = loss + config.kl * kl
         if self.critic is not None:
-            value = self.critic(hidden.detach().float())[row, 0]
-            loss = loss + objectives.value_loss(value, batch.returns[steps])
-        clipped = objectives.clip_fraction(log_prob.detach(), old, self.config.clip)
+            value_loss = objectives.value_loss(self.critic(hidden)[row], batch.target[steps])
+        clipped = objectives.clip_fraction(log_prob.detach(), old, config.clip)
         weight = steps.sum() / whole
-        return weight * loss, (weight * entropy.detach(), weight * clipped)
+        measured = [entropy.detach(), kl.detach(), clipped, value_loss.detach()]
+        return weight * (loss + value_loss), [weight * each.to(self.device) for each in measured]
 
     def _replay_loss(self, past: Batch, part: torch.Tensor) -> torch.Tensor:
         """Share of the replayed loss of the steps whose prompt is in `part`, as in `_loss`."""

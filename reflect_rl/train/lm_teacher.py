@@ -7,6 +7,13 @@ from reflect_rl.envs.base import EnvSpec, Situation
 from reflect_rl.envs.play import advised_action
 from reflect_rl.lm.endpoint import Endpoint
 
+BEGIN = "Say in one or two short sentences what the last action did, whether it was good, and"
+ASKED = {  # by what a reflection tells
+    "action": f"{BEGIN} in your own words what to do next and why.",
+    "hint": f"{BEGIN} what the goal is now, where it lies and what is in the way. Do not say what to do.",
+    "verdict": "Say in one short sentence what the last action did and whether it was good. Say nothing of what comes next.",
+}
+
 
 class LanguageModelTeacher:
     """A language model as a teacher (paper: GPT-4).
@@ -31,13 +38,12 @@ class LanguageModelTeacher:
         rules = (
             f"You teach a player of a text game. {spec.goal}".rstrip(),
             spec.legend,
-            "Say in one or two short sentences what the last action did, whether it was good, and in your own words "
-            "what to do next and why. You are shown a spoiler: go by it, but never mention it, and do not quote it.",
+            f"{ASKED[settings.tells]} You are shown a spoiler: go by it, but never mention it, and do not quote it.",
         )
         self._rules = "\n".join(filter(None, rules))
 
     def reflect(self, situation: Situation) -> str:
-        """One or two sentences on one line; the last legal action that they name is the advice."""
+        """One or two sentences on one line; where actions are told, the last legal one that they name is the advice."""
         messages = [{"role": "system", "content": self._rules}, {"role": "user", "content": self._shown(situation)}]
         for attempt in range(self.TRIES):
             temperature = 0.0 if attempt == 0 else 1.0
@@ -48,7 +54,7 @@ class LanguageModelTeacher:
             self.leaked += 1
         sentences = re.split(r"(?<=[.!?]) ", text)
         text = " ".join(sentence for sentence in sentences if not self.leaks_spoiler(sentence, situation))
-        if self.settings.advice:
+        if self.settings.tells == "action":
             text = f"{text} Next: {situation.expert_action}.".lstrip()
         return text
 

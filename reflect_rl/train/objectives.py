@@ -37,6 +37,13 @@ def entropy(log_probs: torch.Tensor) -> torch.Tensor:
     return -(log_probs.exp() * log_probs.masked_fill(log_probs == -torch.inf, 0)).sum(-1)
 
 
+def kl(log_probs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """KL divergence in nats from a reference, of each row of `(N, A)` log-probabilities, exact over the legal actions."""
+    legal = log_probs > -torch.inf
+    difference = (log_probs - reference).masked_fill(~legal, 0)
+    return (log_probs.exp() * difference).sum(-1)
+
+
 def value_loss(value: torch.Tensor, returns: torch.Tensor) -> torch.Tensor:
     """Half the mean squared error of a critic; both `(N,)`."""
     return 0.5 * (value - returns).pow(2).mean()

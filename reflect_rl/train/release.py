@@ -19,8 +19,8 @@ SECTIONS = ("data", "model", "reflector", "policy", "rl")
 
 
 def release_dir(config: Config) -> Path:
-    """Where the players of a run are released: `weights/<profile>/<env>/<variant>/seed<k>/`."""
-    return paths.weights() / config.profile / config.env / config.variant / f"seed{config.seed}"
+    """Where the players of a run are released: `weights/<profile>/<env>/[<regime>/]<variant>/seed<k>/`."""
+    return paths.weights() / config.profile / config.env / config.regime / config.variant / f"seed{config.seed}"
 
 
 def release(config: Config) -> Path:
@@ -61,7 +61,7 @@ def released(config: Config) -> PlayerPair:
     Raises:
         ReflectRLError: none were released with these settings, or a file is damaged.
     """
-    folder, named = release_dir(config), ("profile", "env", "variant", "seed")
+    folder, named = release_dir(config), ("profile", "env", *["regime"] * bool(config.regime), "variant", "seed")
     again = "python -m reflect_rl release " + " ".join(f"--{name} {getattr(config, name)}" for name in named)
     if not (folder / CARD).is_file():
         raise ReflectRLError(f"no released weights in {folder}; `{again}` trains and releases them")

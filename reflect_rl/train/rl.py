@@ -24,7 +24,7 @@ from reflect_rl.train.warmup import PlayerPair, keep_reflections, warm_up
 
 METRICS = [
     "update", "env_steps", "stage", "episodes", "success", "return", "episode_length",
-    "entropy", "loss", "grad_norm", "clip_fraction", "val_success",
+    "entropy", "kl", "loss", "value_loss", "grad_norm", "clip_fraction", "val_success",
 ]  # fmt: skip
 COLLAPSED_ENTROPY = 1e-4  # nats
 COLLAPSED_LENGTH = 1.5  # steps
@@ -32,22 +32,30 @@ PATIENCE = 5  # updates in a row
 
 
 def rollouts(config: Config, players: PlayerPair, update: int, env_steps: int) -> tuple[str, list[Episode]]:
-    """The episodes of one update, on training tasks of the curriculum's stage; every episode has its own generator."""
+    """The episodes of one update, on training tasks of the curriculum's stage; every episode has its own generator.
+
+    Whole batches of `rl.episodes_per_update` are joined until there are `rl.steps_per_update` steps, so that an update
+    on episodes that end at once rests on as many decisions as any other.
+    """
     spec = get(config.env)
     setting = stage(env_steps / config.rl.env_steps, config.rl, spec)
     rng = np.random.default_rng([config.seed, 4, update])
     panel = spec.panel(setting, "train", config.data.tasks)
-    tasks = [str(task) for task in rng.choice(panel, size=config.rl.episodes_per_update)]
     agent = PlayersAgent(players.policy, players.reflector)
-    rngs = distributed.shard(rng.spawn(len(tasks)))
-    episodes = play(spec, agent, distributed.shard(tasks), rngs, config.rl.horizon, config.rl.milestone)
-    return setting, distributed.gather(episodes)
+    episodes: list[Episode] = []
+    while not episodes or sum(map(len, episodes)) < config.rl.steps_per_update:
+        starts = rng.choice(panel, size=config.rl.episodes_per_update // config.rl.group)
+        tasks = [str(task) for task in starts for _ in range(config.rl.group)]
+        rngs = distributed.shard(rng.spawn(len(tasks)))
+        played = play(spec, agent, distributed.shard(tasks), rngs, config.rl.horizon, config.rl.milestone)
+        episodes += distributed.gather(played)
+    return setting, episodes
 
 
 def validation_success(config: Config, players: PlayerPair) -> float:
     """Sampled success on the validation tasks of the training setting; the same generators at every call."""
     spec, shard = get(config.env), distributed.shard
-    tasks = spec.panel(spec.training_setting, "validation", config.data.tasks) * config.rl.evaluation_repeats
+    tasks = spec.panel(spec.training_setting, "validation", config.data.validation) * config.rl.evaluation_repeats
     rngs = [np.random.default_rng([config.seed, 5, i]) for i in range(len(tasks))]
     agent = PlayersAgent(players.policy, players.reflector)
     episodes = distributed.gather(play(spec, agent, shard(tasks), shard(rngs), config.rl.horizon))
@@ -171,7 +179,7 @@ def _save(learner: Learner, checkpoints: Checkpoints, state: dict) -> None:
     if learner.critic is not None:
         tensors["critic"] = learner.critic.state_dict()
     replay = [asdict(success) for success in learner.replay]
-    checkpoints.save(state["update"], tensors, state | {"replay": replay})
+    checkpoints.save(state["update"], tensors, state | {"replay": replay, "spread": learner.spread})
 
 
 def _resume(learner: Learner, checkpoints: Checkpoints) -> dict | None:
@@ -184,6 +192,8 @@ def _resume(learner: Learner, checkpoints: Checkpoints) -> dict | None:
     restore_optimizer(learner.optimizer, tensors["optimizer"])
     if learner.critic is not None:
         learner.critic.load_state_dict(tensors["critic"])
+        learner.fitted = True
+    learner.spread = state.pop("spread")
     learner.replay = [Success(**kept | {"episode": _episode(kept["episode"])}) for kept in state.pop("replay")]
     return state
 

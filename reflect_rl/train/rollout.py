@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from reflect_rl.envs.base import EnvSpec
+from reflect_rl.envs.play import ILLEGAL
 from reflect_rl.lm.players import Policy, Reflector
 from reflect_rl.lm.prompts import PLAIN, Format
 
@@ -175,8 +176,7 @@ def _record(episode: Episode, now: ActiveEpisode, decision: Decision, outcome: t
     """Add a step to an episode and move on to its next state; whether the episode is over."""
     observation, reward, terminated, truncated, info = outcome
     episode.transitions.append(Transition(now.observation, now.actions, decision, float(reward)))
-    legal = decision.action < len(now.actions)
-    now.last_action = now.actions[decision.action] if legal else "an action that is not legal"
+    now.last_action = now.actions[decision.action] if decision.action < len(now.actions) else ILLEGAL
     now.observation, now.actions = observation, info["actions"]
     if terminated or truncated:
         episode.success, episode.last_observation = bool(info["success"]), observation

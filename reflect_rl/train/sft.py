@@ -70,6 +70,28 @@ class Pairs(Dataset):
         }
 
 
+def completion_loss(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean cross-entropy of the completions' tokens of a collated batch; logits are computed at their positions only."""
+    targets = inputs["labels"][:, 1:]  # of each position, a run of them in each row
+    kept = targets != IGNORED
+    first, count = kept.int().argmax(1, keepdim=True), kept.sum(1, keepdim=True)
+    place = torch.arange(int(count.max()), device=kept.device)
+    positions, real = (first + place).clamp(max=targets.shape[1] - 1), place < count
+    hidden = models.hidden_states(model, inputs["input_ids"], positions, use_cache=False)
+    logits = models.causal_lm(model).get_output_embeddings()(hidden[real])
+    return torch.nn.functional.cross_entropy(logits.float(), targets[kept])  # bfloat16 has three digits
+
+
+@torch.no_grad()
+def log_likelihood(model: PreTrainedModel, pairs: Pairs, batch_size: int) -> float:
+    """Mean log-likelihood in nats of the completions, which are of one token each."""
+    total = 0.0
+    for first in range(0, len(pairs), batch_size):
+        batch = {k: v.to(model.device) for k, v in pairs.collate(pairs.rows[first : first + batch_size]).items()}
+        total -= completion_loss(model, batch).item() * len(batch["labels"])
+    return total / len(pairs)
+
+
 class _Watch(TrainerCallback):
     """Progress bar, early stopping, and keeping the weights at which the measure was best."""
 
@@ -94,29 +116,22 @@ class _Watch(TrainerCallback):
 
 
 class _Trainer(Trainer):
-    """A Trainer whose evaluation plays episodes and whose loss computes logits at the completion's positions only."""
+    """A Trainer whose evaluation is a measure of its own."""
 
     measure: Callable[[], float]
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        targets = inputs["labels"][:, 1:]  # of each position, a run of them in each row
-        kept = targets != IGNORED
-        first, count = kept.int().argmax(1, keepdim=True), kept.sum(1, keepdim=True)
-        place = torch.arange(int(count.max()), device=kept.device)
-        positions, real = (first + place).clamp(max=targets.shape[1] - 1), place < count
-        hidden = models.hidden_states(model, inputs["input_ids"], positions, use_cache=False)
-        logits = models.causal_lm(model).get_output_embeddings()(hidden[real])
-        return torch.nn.functional.cross_entropy(logits.float(), targets[kept])  # bfloat16 has three digits
+        return completion_loss(model, inputs)
 
     def evaluate(self, *args, metric_key_prefix="eval", **kwargs):
-        metrics = {f"{metric_key_prefix}_follow_success": self.measure()}
+        metrics = {f"{metric_key_prefix}_score": self.measure()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
 def _measured(state: TrainerState) -> list[float]:
-    return [line["eval_follow_success"] for line in state.log_history if "eval_follow_success" in line]
+    return [line["eval_score"] for line in state.log_history if "eval_score" in line]
 
 
 def _whole_checkpoint(folder: Path) -> str | None:
@@ -168,7 +183,7 @@ def fit(
     if measure is not None:
         models.load_weights(model, player, best)
     model.eval()
-    return [line for line in trainer.state.log_history if "loss" in line or "eval_follow_success" in line]
+    return [line for line in trainer.state.log_history if "loss" in line or "eval_score" in line]
 
 
 def _arguments(config: SFTConfig, folder: Path, seed: int, measured: bool) -> TrainingArguments:

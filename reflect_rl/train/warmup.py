@@ -1,6 +1,7 @@
 """Stage 1: the supervised warm-up of the two players, done once and then loaded."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,17 +13,18 @@ from reflect_rl.core.config import Config
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import read_csv, read_json, write_csv, write_json
 from reflect_rl.core.identity import locked_run_dir, stage_dir
+from reflect_rl.envs.base import EnvSpec, Situation, Teacher
 from reflect_rl.envs.registry import get
 from reflect_rl.lm import distributed, models
 from reflect_rl.lm.players import Encoder, Policy, Reflector
-from reflect_rl.lm.prompts import labels_for
+from reflect_rl.lm.prompts import labels_for, reflection_prompt
 from reflect_rl.lm.tokenizers import load_tokenizer
 from reflect_rl.train import data
 from reflect_rl.train.agents import Follow, PerturbedAgent
 from reflect_rl.train.rollout import play
-from reflect_rl.train.sft import Pairs, fit
+from reflect_rl.train.sft import Pairs, fit, log_likelihood
 
-LOG_COLUMNS = ["step", "epoch", "loss", "grad_norm", "learning_rate", "eval_follow_success"]
+LOG_COLUMNS = ["step", "epoch", "loss", "grad_norm", "learning_rate", "eval_score"]
 SETS = {  # warm-up variant -> SFT set of the reflector and of the policy
     "reflect_rl": ("reflector", "policy"),
     "reflect_rl_no_negatives": ("reflector_no_negatives", "policy_no_negatives"),
@@ -64,7 +66,7 @@ def follow_success(config: Config, reflector: Reflector) -> float:
     """
     reflector.memory.clear()
     spec = get(config.env)
-    tasks = spec.panel(spec.training_setting, "validation", config.data.tasks)
+    tasks = spec.panel(spec.training_setting, "validation", config.data.validation)
     follow = Follow(reflector)
     rates = []
     for agent, horizon in ((follow, spec.horizon), (PerturbedAgent(spec, follow, 0.1), 2 * spec.horizon)):
@@ -72,6 +74,32 @@ def follow_success(config: Config, reflector: Reflector) -> float:
         episodes = play(spec, agent, tasks, rngs, horizon)
         rates.append(sum(e.success for e in episodes) / len(episodes))
     return sum(rates) / len(rates)
+
+
+def facts_right(spec: EnvSpec, teacher: Teacher, situations: Sequence[Situation], texts: Sequence[str]) -> list[float]:
+    """For each situation the share of the facts in the teacher's reflection (`EnvSpec.facts_of`) that a text states."""
+    found = []
+    for situation, text in zip(situations, texts, strict=True):
+        told, said = spec.facts_of(teacher(situation)), spec.facts_of(text)
+        found.append(sum(said.get(name) == fact for name, fact in told.items()) / len(told))
+    return found
+
+
+def fact_accuracy(config: Config, reflector: Reflector) -> float:
+    """Share of right facts in reflections on *validation* tasks: along the expert's way with one action in ten random.
+
+    It chooses a reflector's checkpoint where reflections name no action that could be followed.
+    """
+    reflector.memory.clear()
+    spec, rng = get(config.env), np.random.default_rng([config.seed, 2])
+    env, tasks = (
+        spec.make(horizon=spec.horizon),
+        spec.panel(spec.training_setting, "validation", config.data.validation),
+    )
+    situations = [now for task in tasks for now, _ in data.trajectory(spec, env, task, 0.1, rng)]
+    texts = reflector.reflect([reflection_prompt(now.observation, now.last_action) for now in situations])
+    right = facts_right(spec, spec.teacher_of(config.teacher.tells), situations, texts)
+    return sum(right) / len(right)
 
 
 def warm_up(config: Config, policy: bool = True) -> PlayerPair:
@@ -87,7 +115,8 @@ def warm_up(config: Config, policy: bool = True) -> PlayerPair:
         return players
     reflector_set, policy_set = SETS[config.arm.warmup]
     if players.reflector is not None:
-        measure = partial(follow_success, config, players.reflector)
+        measure = follow_success if config.teacher.tells == "action" else fact_accuracy
+        measure = partial(measure, config, players.reflector)
         _ensure(config, "reflector", players.reflector, reflector_set, measure)
         players.reflector.memory = known_reflections(config)
     if policy:
@@ -112,8 +141,20 @@ def keep_reflections(config: Config, players: PlayerPair) -> None:
 
 
 def training_log(config: Config, player: str) -> pd.DataFrame:
-    """The log of a player's warm-up: step, loss, ..., and for the reflector its success when followed."""
+    """The log of a player's warm-up: step, loss, ..., and the score by which its weights were chosen.
+
+    That of a reflector is its success when followed, or where it names no action its share of right facts; that of a
+    policy the log-likelihood of what was held out.
+    """
     return read_csv(stage_dir(config, player) / "log.csv")
+
+
+def split(lines: Sequence[dict], share: float, rng: np.random.Generator) -> tuple[list[dict], list[dict]]:
+    """The lines of an SFT set, and those of a share of its prompts that are kept aside, each once."""
+    prompts = [*dict.fromkeys(line["prompt"] for line in lines)]
+    aside = {prompts[i] for i in rng.permutation(len(prompts))[: round(share * len(prompts))]}
+    kept_aside = {(line["prompt"], line["completion"]): line for line in lines if line["prompt"] in aside}
+    return [line for line in lines if line["prompt"] not in aside], [*kept_aside.values()]
 
 
 def _ensure(config: Config, name: str, player: Policy | Reflector, set_name: str, measure=None) -> None:
@@ -127,10 +168,14 @@ def _ensure(config: Config, name: str, player: Policy | Reflector, set_name: str
             tokenizer = player.encode.tokenizer
             end, limit = [tokenizer.eos_token_id] if name == "reflector" else [], player.encode.limit
             room = config.model.context - limit
-            pairs = Pairs(data.read(config, set_name), Encoder(tokenizer, limit), room, end)
+            lines, settings = data.read(config, set_name), getattr(config, name)
+            lines, aside = split(lines, settings.held_out, np.random.default_rng([config.seed, 10]))
+            pairs, *others = (Pairs(part, Encoder(tokenizer, limit), room, end) for part in (lines, aside) if part)
+            if others and name == "policy":
+                measure = partial(log_likelihood, player.model, *others, settings.batch_size)
             description = f"{config.arm.warmup} seed {config.seed}: {name} warm-up"
             work = folder / "checkpoints"
-            log = fit(player.model, pairs, getattr(config, name), work, config.seed, description, measure)
+            log = fit(player.model, pairs, settings, work, config.seed, description, measure)
             write_csv(folder / "log.csv", pd.DataFrame(log).reindex(columns=LOG_COLUMNS))
             models.save_weights(player.model, name, target)
             shutil.rmtree(work, ignore_errors=True)

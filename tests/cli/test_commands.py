@@ -35,13 +35,14 @@ def test_settings_say_what_is_in_force_and_why(capsys):
         str(settings.load("smoke").rl.env_steps),
         "configs/smoke.yaml, section taxi",
     ]
-    assert lines["rl.baseline"].split(maxsplit=2)[1:] == ["mean", "default"]
+    assert lines["rl.advantage"].split(maxsplit=2)[1:] == ["gae", "default"]
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         (["settings", "--profile", "mine"], "unknown profile 'mine'; choose one of: "),
+        (["settings", "--regime", "paper", "--env", "taxi"], "unknown regime of taxi 'paper'; choose one of: "),
         (["settings", "--env", "lake"], "unknown environment 'lake'; choose one of: "),
         (["settings", "--overrides", "rl.clip=-3"], "rl.clip"),
         (["check", "lake"], "unknown environment 'lake'; choose one of: "),

@@ -78,9 +78,9 @@ WARMUP = {"reflect_rl seed 0: warm-up", "reflect_rl seed 0: online RL"}
         ("reflect_rl/train/objectives.py", "\n    return ", "\n    return 2 * ", RL | REPORT),
         ("reflect_rl/report/tables.py", "import", "import math\nimport", REPORT - {"taxi: quickstart"}),
         ("reflect_rl/cli/main.py", "import", "import math\nimport", set()),
-        ("notebooks/04_curriculum_ablations.ipynb", '"# ', '"# Of ', set()),
+        ("notebooks/05_curriculum_ablations.ipynb", '"# ', '"# Of ', set()),
         (
-            "notebooks/04_curriculum_ablations.ipynb",
+            "notebooks/05_curriculum_ablations.ipynb",
             '"profile = ',
             '"PROFILE = ',
             {"taxi: ablations", "taxi: comparison"},
@@ -104,21 +104,36 @@ def test_every_variant_warmup_and_seed_has_its_notebook(tmp_path):
     profile = settings.profile("laptop")
     logs = {job.log for job in snakemake(tmp_path, "--dry-run", *where, "--config", "profile=laptop")}
     for env in profile.envs:
-        for variant in profile.variants_of(env):
-            for seed in profile.seeds:
-                ran = f"runs/laptop/{env}/{variant}/seed{seed}/03_online_rl.log" in logs
-                assert ran == VARIANTS[variant].rl
+        for _, variant, seed in profile.runs_of(env):
+            ran = f"runs/laptop/{env}/{variant}/seed{seed}/03_online_rl.log" in logs
+            assert ran == VARIANTS[variant].rl
         for group in ("reflect_rl", "reflect_rl_no_negatives", "sft_only"):
             assert f"runs/laptop/{env}/{group}/seed{profile.seeds[-1]}/02_sft_warmup.log" in logs
-        for name in ("00_quickstart", "04_curriculum_ablations", "05_baseline_comparison"):
+        for name in ("00_quickstart", "05_curriculum_ablations", "06_baseline_comparison"):
             assert f"runs/laptop/{env}/{name}.log" in logs
+
+
+def test_every_regime_has_notebooks_of_its_own(made):
+    regimes = (
+        "  regimes: {paper: {}, more: {grid: {data.negatives: [5]}, seeds: [3], variants: [sft_rl, reflect_rl]}}\n"
+    )
+    (made / "configs" / "two.yaml").write_text(TINY + regimes)
+    jobs = snakemake(made, "--dry-run", "--config", "profile=two")
+    assert len({job.log for job in jobs}) == len({job.name for job in jobs}) == len(jobs) == 7 + 5
+    logs = {job.log for job in jobs}
+    assert {f"runs/two/taxi/{name}.log" for name in ("00_quickstart", "05_curriculum_ablations")} < logs
+    for place in ("paper/rl_only/seed0", "paper/reflect_rl/seed0", "more-5/sft_rl/seed3", "more-5/reflect_rl/seed3"):
+        assert f"runs/two/taxi/{place}/03_online_rl.log" in logs
+    assert "runs/two/taxi/more-5/sft_only/seed3/02_sft_warmup.log" in logs
 
 
 def test_one_environment_and_the_tuning_grid(tmp_path):
     where = ("--snakefile", str(ROOT / "Snakefile"), "--config", "profile=laptop", "env=taxi")
     logs = {job.log for job in snakemake(tmp_path, "tune", "--dry-run", *where)}
     grid = settings.tuning("laptop", "taxi")
-    runs = {f"runs/laptop/tuning/taxi/{variant}/seed{seed}/{slug}/notebook.log" for _, variant, seed, _, slug in grid}
+    runs = {
+        f"runs/laptop/tuning/taxi/{variant}/seed{seed}/{slug}/notebook.log" for _, _, variant, seed, _, slug in grid
+    }
     assert runs < logs and len(runs) == len(grid)
     assert all("/taxi/" in log for log in logs)
 
@@ -129,4 +144,4 @@ def test_the_shell_lines_quote_what_they_are_given(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     text = done.stdout + done.stderr
     assert "03_online_rl.ipynb -p profile smoke -p env taxi -p variant sft_rl -p seed 0 > " in text
-    assert "05_baseline_comparison.ipynb -p profile smoke -p env taxi -p collect true > " in text
+    assert "06_baseline_comparison.ipynb -p profile smoke -p env taxi -p collect true > " in text

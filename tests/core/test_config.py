@@ -24,11 +24,18 @@ INF, NAN = math.inf, math.nan
 ODD = {
     DataConfig: {
         "trajectories": (0, -1, 1.5, True, "7", None, 10**20),
-        "random_action_probability": (7, -0.1, 1.0001, INF, NAN, True, "often", None, [0.5]),
+        "random_action_probability": (7, -0.1, 1.0001, INF, NAN, True, "often", None, []),
         "negatives": (-1, 2.5, False),
         "horizon": (0, True),
         "sft_examples": (0, INF),
         "tasks": (-1, 0.5),
+        "reflections": (-1, 0.5),
+        "target": ("expert", None),
+        "policy_draw": ("rare", True),
+        "policy_examples": (-1, 0.5),
+        "validation_tasks": (-1, 0.5),
+        "illegal_action_probability": (2, True),
+        "wrong_steps": (1, "yes"),
     },
     ModelConfig: {
         "base": (0, None, True),
@@ -54,20 +61,28 @@ ODD = {
         "bucket": (-1,),
         "evaluate_every": (0,),
         "good_enough": (0, 1.01),
+        "held_out": (-0.1, 1),
     },
     RLConfig: {
         "env_steps": (0, -5, 1e5, "1e5"),
         "episodes_per_update": (0,),
         "objective": ("trpo", 1, None),
-        "baseline": ("median", ["mean"]),
-        "epochs": (-1, True, 2),
-        "minibatches": (-1, 2),
+        "advantage": ("median", ["gae"]),
+        "epochs": (-1, True, 0.5),
+        "minibatches": (-1, 0.5),
         "clip": (-3, 0, 1, INF),
         "learning_rate": (-1, 0, INF),
         "learning_rate_end": (-0.1, 2),
         "entropy": (-0.01, 100, NAN),
         "entropy_end": (-1,),
         "replay": (-1,),
+        "group": (0, 1.5),
+        "discount": (-0.1, 1.1),
+        "gae_lambda": (-0.1, 2),
+        "normalise": (1, "yes"),
+        "critic_learning_rate": (0, INF),
+        "critic_steps": (-1,),
+        "kl": (-1, NAN),
         "max_grad_norm": (0, -0.3, INF),
         "milestone": (1, 0, "yes", None),
         "stage_shares": (0.2, [0.8, 0.5], [-0.1], ["much"], [True], "0.2", None),
@@ -82,7 +97,7 @@ ODD = {
         "repeats": (0,),
         "tasks": (-1,),
     },
-    TeacherConfig: {"max_new_tokens": (0,), "advice": (1,), "model": (5,)},
+    TeacherConfig: {"max_new_tokens": (0,), "tells": ("all", None), "model": (5,)},
     ClientConfig: {"per_minute": (-1, INF), "side_by_side": (0, 5000), "prompt_price": (-0.1,), "key": (None,)},
     PromptedConfig: {"examples": (0, -1), "context": (1, 48), "max_new_tokens": (0, 4096), "dtype": ("int8",)},
 }
@@ -155,11 +170,18 @@ def test_settings_cannot_be_changed():
 
 
 def test_passes_over_a_batch_follow_from_the_objective():
-    assert [(c.epochs, c.minibatches) for c in (RLConfig(), RLConfig(objective="ppo"))] == [(1, 1), (4, 2)]
+    assert [(c.epochs, c.minibatches) for c in (RLConfig(objective="pg"), RLConfig())] == [(1, 1), (2, 4)]
     given = RLConfig(objective="ppo", epochs=3)
-    assert (given.epochs, given.minibatches) == (3, 2)
+    assert (given.epochs, given.minibatches) == (3, 4)
     with pytest.raises(ReflectRLError, match="rl.epochs=2 and .*; for more take rl.objective=ppo"):
-        RLConfig(epochs=2)
+        RLConfig(objective="pg", epochs=2)
+
+
+def test_groups_that_compare_nothing_are_refused():
+    with pytest.raises(ReflectRLError, match="rl.advantage=rloo compares episodes of one task; give rl.group"):
+        RLConfig(advantage="rloo")
+    with pytest.raises(ReflectRLError, match="rl.group=3 should be a divisor of rl.episodes_per_update=128"):
+        RLConfig(group=3)
 
 
 @pytest.mark.parametrize("url", ["http://me:word@host/v1", "https://host/v1?key=abc", "https://host/v1#abc"])
@@ -188,10 +210,11 @@ def test_model_names_tell_the_architecture_or_the_base():
     assert names["follow"] == names["rl_only"] == "gpt2-scratch-2x64" and names["prompted"] == "smollm2-135m"
 
 
-def test_sections_are_plain_json_with_the_teacher_where_it_is_a_language_model():
+def test_sections_are_plain_json_with_what_decides_of_the_teacher():
     run = Config("mine", "game", "reflect_rl", 3)
     found = run.sections(*DECIDING)
     assert [*found] == ["env", "seed", *DECIDING] and "client" not in found
-    assert json.loads(json.dumps(found))["rl"]["clip"] == 0.1
+    assert json.loads(json.dumps(found))["rl"]["clip"] == 0.2
     written = dataclasses.replace(run, teacher=TeacherConfig(model="m", endpoint="http://host/v1"))
-    assert "teacher" in written.sections("data") and "teacher" not in run.sections("data")
+    assert written.sections("data")["teacher"]["model"] == "m"
+    assert run.sections("data")["teacher"] == {"tells": "action"} and "teacher" not in run.sections("rl")

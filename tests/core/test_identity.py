@@ -320,7 +320,7 @@ def changed(run, other):
 @pytest.mark.parametrize(
     ("other", "stages"),
     [
-        ({"rl": RLConfig(clip=0.2)}, {"rl", "evaluation"}),
+        ({"rl": RLConfig(clip=0.3)}, {"rl", "evaluation"}),
         ({"policy": SFTConfig(steps=7)}, {"policy", "rl", "evaluation"}),
         ({"reflector": SFTConfig(steps=7)}, {"reflector", "rl", "evaluation", "reflections"}),
         ({"evaluation": EvaluationConfig(repeats=3)}, {"evaluation", "reflections"}),
@@ -330,6 +330,7 @@ def changed(run, other):
         ({"teacher": TeacherConfig(max_new_tokens=7)}, set()),  # the rules write as much as they write
         ({"env_code": "other"}, set(identity.STAGES)),
         ({"overrides": (("rl.clip", 0.1),), "sources": {"rl.clip": "override"}}, set()),
+        ({"regime": "limited"}, set()),  # a name: regimes whose settings agree share their runs
         ({"seed": 1}, set(identity.STAGES) - {"probes"}),
         ({"profile": "other"}, set(identity.STAGES)),
     ],
@@ -349,19 +350,19 @@ def test_the_code_of_a_language_model_as_teacher_counts_where_there_is_one(monke
 
 
 def test_variants_share_the_stages_whose_settings_agree():
-    other = dataclasses.replace(RUN, variant="reflect_rl_no_curriculum")
-    assert changed(RUN, other) == {"rl", "evaluation"}
+    for variant in ("reflect_sft", "reflect_rl_no_milestones", "reflect_rl_stages"):
+        assert changed(RUN, dataclasses.replace(RUN, variant=variant)) == {"rl", "evaluation"}
     assert changed(RUN, dataclasses.replace(RUN, variant="reflect_rl_no_negatives")) == {
         "reflector", "policy", "rl", "evaluation", "reflections",
     }  # fmt: skip
 
 
 def test_settings_that_a_variant_has_no_use_for_do_not_count():
-    for variant, other in (("rl_only", {"policy": SFTConfig(steps=7)}), ("random", {"rl": RLConfig(clip=0.2)})):
+    for variant, other in (("rl_only", {"policy": SFTConfig(steps=7)}), ("random", {"rl": RLConfig(clip=0.3)})):
         run = dataclasses.replace(RUN, variant=variant)
         assert stage_key(run, "evaluation") == stage_key(dataclasses.replace(run, **other), "evaluation")
     run = dataclasses.replace(RUN, variant="rl_only")
-    assert stage_key(run, "rl") != stage_key(dataclasses.replace(run, rl=RLConfig(clip=0.2)), "rl")
+    assert stage_key(run, "rl") != stage_key(dataclasses.replace(run, rl=RLConfig(clip=0.3)), "rl")
 
 
 def test_folders_have_their_names(monkeypatch, tmp_path):
@@ -407,7 +408,7 @@ def test_a_run_folder_says_what_it_belongs_to(monkeypatch, tmp_path):
         with identity.locked_run_dir(RUN, "rl") as folder:
             assert folder == stage_dir(RUN, "rl")
     found = files.read_json(folder / "config.json")
-    assert found["settings"]["rl"]["clip"] == 0.1 and found["settings"]["group"] == "reflect_rl"
+    assert found["settings"]["rl"]["clip"] == 0.2 and found["settings"]["group"] == "reflect_rl"
     assert found["threads"] == 1 and found["code"] == identity.stage_code(RUN, "rl")
     assert files.read_json(folder / "provenance.json")["packages"]["torch"]
 

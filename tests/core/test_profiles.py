@@ -13,8 +13,21 @@ GOOD = "envs: [game]\nseeds: [0, 1]\nvariants: [random, reflect_rl]\n"
 SECTION = "game:\n  policy: {steps: 50}\n"
 
 
-def load(overrides="", variant="reflect_rl", seed=0, defaults=None):
-    return profiles.load("mine", "game", variant, seed, overrides, defaults)
+REGIMES = """
+  regimes:
+    paper:
+      settings: {rl.clip: 0.3}
+    limited:
+      grid: {data.reflections: [50, 100], teacher.tells: [hint, action]}
+      settings: {data.negatives: 0}
+      variants: [sft_rl, reflect_rl]
+      seeds: [7]
+      variant_overrides: {sft_rl: {rl.entropy: 0.5}}
+"""
+
+
+def load(overrides="", variant="reflect_rl", seed=0, defaults=None, regime=""):
+    return profiles.load("mine", "game", variant, seed, overrides, defaults, regime=regime)
 
 
 # --- messages ---
@@ -35,6 +48,7 @@ def load(overrides="", variant="reflect_rl", seed=0, defaults=None):
         ({"variant": "reflect"}, ["unknown variant 'reflect'", ", ".join(VARIANTS)]),
         ({"variant": "sft_rl:some"}, ["unknown variant 'sft_rl:some'", "prompted:<model>"]),
         ({"seed": True}, ["setting seed=True"]),
+        ({"regime": "paper"}, ["unknown regime of game 'paper'; choose one of: (it has none: leave it out)"]),
         ({"defaults": {"rl.horizn": 5}}, ["the environment game: unknown setting of rl 'horizn'"]),
     ],
     ids=str,
@@ -70,7 +84,10 @@ def test_bad_setting_is_one_line_that_names_it_and_the_choices(write, arguments,
         (GOOD + "game: {variants: [expert], rl: {clip: 0.2}}\n", "leaves out 'reflect_rl'"),
         (GOOD + "game: {variants: [reflect_rl]}\n", "configs/mine.yaml has no section 'game' with the settings"),
         (GOOD + SECTION + "tuned: {rl_only: {rl.clip: 0.2}}\n", "section tuned: unknown settings section 'rl_only'"),
-        (GOOD + SECTION + "variant_overrides: {rl_only: {rl.clip: 0.2}}\n", "section variant_overrides: unknown settings"),
+        (
+            GOOD + SECTION + "variant_overrides: {rl_only: {rl.clip: 0.2}}\n",
+            "section variant_overrides: unknown settings",
+        ),
         (
             GOOD + "game: {rl: {clip: 0.2}, variant_overrides: {sft_rl: {rl.clipp: 0.2}}}\n",
             "variant_overrides of sft_rl: unknown setting of rl 'clipp'",
@@ -82,6 +99,43 @@ def test_bad_setting_is_one_line_that_names_it_and_the_choices(write, arguments,
         (GOOD + SECTION + "other: {rl: {clip: 2}}\n", "section other: setting rl.clip=2 should be a number above 0"),
         (GOOD + "game: {variants: reflect_rl}\n", "game.variants: Input should be a valid list"),
         (GOOD + "game:\n  policy: {steps: 5}\n  policy: {batch_size: 7}\n", "policy twice in the mapping of line 5"),
+        (GOOD + "game: {regimes: {}}\n", "mine.yaml, game.regimes: Dictionary should have at least 1 item"),
+        (GOOD + "game: {regimes: {50: {}}}\n", "game.regimes.50.[key]: Input should be a valid string"),
+        (GOOD + "game: {regimes: {a/b: {}}}\n", "game.regimes.a/b.[key]: String should match pattern"),
+        (GOOD + "game: {regimes: {a: {setting: {}}}}\n", "game.regimes.a.setting: Extra inputs are not permitted"),
+        (GOOD + "game: {regimes: {a: {seeds: []}}}\n", "game.regimes.a.seeds: list at least one, and each once"),
+        (GOOD + "game: {regimes: {a: {grid: {}}}}\n", "game.regimes.a.grid: Dictionary should have at least 1 item"),
+        (GOOD + "game: {regimes: {a: {grid: {rl.clip: []}}}}\n", "a.grid.rl.clip: List should have at least 1 item"),
+        (
+            GOOD + "game: {regimes: {a: {grid: {rl.clip: [0.1, 0.2, 0.1]}}}}\n",
+            "mine.yaml, game.regimes: two regimes have the name a-0.1",
+        ),
+        (
+            GOOD + "game: {regimes: {a-0.1: {}, a: {grid: {rl.clip: [0.1]}}}}\n",
+            "game.regimes: two regimes have the name a-0.1",
+        ),
+        (
+            GOOD + "game: {regimes: {a: {settings: {rl.clip: 0.1}, grid: {rl.clip: [0.2]}}}}\n",
+            "game.regimes: regime a has rl.clip in its settings and in its grid",
+        ),
+        (GOOD + "game: {regimes: {a: {}, a: {}}}\n", "a twice in the mapping of line 4"),
+        (
+            GOOD + "game: {regimes: {a: {settings: {rl.clipp: 0.1}}}}\n",
+            "configs/mine.yaml, regime a of game: unknown setting of rl 'clipp'",
+        ),
+        (
+            GOOD + "game: {regimes: {a: {grid: {rl.clip: [0.1, 2]}}}}\n",
+            "regime a-2 of game: setting rl.clip=2 should be a number above 0",
+        ),
+        (
+            GOOD + "game: {regimes: {a: {variant_overrides: {sft_rl: {rl.clipp: 0.1}}}}}\n",
+            "regime a of game, variant_overrides of sft_rl: unknown setting of rl 'clipp'",
+        ),
+        (GOOD + "game: {regimes: {a: {variants: [sft_rl]}}}\n", "leaves out 'reflect_rl'"),
+        (
+            GOOD + SECTION + "tuning: {game: {variants: [sft_rl], seeds: [9], grid: {rl.clip: [1]}, regime: a}}\n",
+            "unknown regime of game 'a'; choose one of",
+        ),
         ("envs: [game\n", "configs/mine.yaml is not valid YAML"),
         ("- 5\n", "mine.yaml, envs: Field required; see configs/template.yaml"),
     ],
@@ -139,9 +193,9 @@ def test_what_is_in_force_says_where_it_comes_from_and_what_it_replaces(write):
     assert shown["evaluation.repeats"] == (1, f"{overridden}, instead of 2 of {mine}")
     assert shown["rl.clip"] == (0.2, mine)
     assert shown["rl.entropy"] == (RLConfig().entropy, "default")
-    shown = {key: (value, source) for key, value, source in profiles.describe(load("rl.clip=0.3 rl.objective=ppo"))}
+    shown = {key: (value, source) for key, value, source in profiles.describe(load("rl.clip=0.3 rl.objective=pg"))}
     assert shown["rl.clip"] == (0.3, f"override, instead of 0.2 of {mine}")
-    assert shown["rl.epochs"] == (4, "default of rl.objective=ppo")
+    assert shown["rl.epochs"] == (1, "default of rl.objective=pg")
 
 
 def test_an_edit_of_a_section_is_in_force_for_every_variant(write):
@@ -157,13 +211,71 @@ def test_without_a_section_the_environment_must_say_how_long_to_train(write):
     assert load(defaults={"rl.env_steps": 500}).rl.env_steps == 500
 
 
-def test_no_curriculum_has_neither_milestones_nor_stages_unless_told(write):
+def test_an_arm_lacks_milestones_or_has_stages_unless_told(write):
     write(GOOD + "game:\n  rl: {stage_shares: [0.2, 0.1]}\n")
-    run, full = load(variant="reflect_rl_no_curriculum"), load()
-    assert (run.rl.milestone, run.rl.stage_shares) == (False, ())
-    assert (full.rl.milestone, full.rl.stage_shares) == (True, (0.2, 0.1))
-    assert "instead of (0.2, 0.1)" in run.sources["rl.stage_shares"]
-    assert load("rl.milestone=true", "reflect_rl_no_curriculum").rl.milestone
+    variants = ("reflect_rl", "reflect_rl_no_milestones", "reflect_rl_stages")
+    full, no_milestones, stages = (load(variant=variant) for variant in variants)
+    assert (full.rl.milestone, full.rl.stage_shares) == (True, ())
+    assert "instead of (0.2, 0.1)" in full.sources["rl.stage_shares"]
+    assert (no_milestones.rl.milestone, no_milestones.rl.stage_shares) == (False, ())
+    assert (stages.rl.milestone, stages.rl.stage_shares) == (True, (0.2, 0.1))
+    assert load("rl.milestone=true", "reflect_rl_no_milestones").rl.milestone
+    assert load("rl.stage_shares=[0.3]").rl.stage_shares == (0.3,)
+
+
+# --- regimes ---
+
+
+def test_a_grid_is_a_regime_for_each_of_its_points(write):
+    write(GOOD + SECTION + REGIMES)
+    found = profiles.profile("mine")
+    limited = ("limited-50-hint", "limited-50-action", "limited-100-hint", "limited-100-action")
+    assert found.regimes_of("game") == ("paper", *limited) and found.regimes_of("other") == ("",)
+    run = load(regime="limited-100-hint")
+    assert (run.regime, run.data.reflections, run.teacher.tells, run.data.negatives) == (
+        *("limited-100-hint", 100, "hint", 0),
+    )
+    with pytest.raises(
+        ReflectRLError, match="unknown regime of game 'limited'; choose one of: paper, limited-50-hint, "
+    ):
+        load(regime="limited")
+
+
+def test_the_first_regime_is_the_default(write):
+    write(GOOD + SECTION + REGIMES)
+    assert load() == load(regime="paper") != load(regime="limited-50-hint")
+    assert load().sources["rl.clip"] == "configs/mine.yaml, regime paper of game"
+    write(GOOD + SECTION)
+    assert load().regime == ""
+    write(GOOD + "game:" + REGIMES)  # a section with regimes alone
+    assert load().rl.clip == 0.3 and profiles.profile("mine").stem("game", "paper") == "game_paper"
+
+
+def test_a_regime_wins_over_its_section_and_its_overrides_over_those_of_the_section(write):
+    text = "game:\n  rl: {clip: 0.2, entropy: 0.2, stage_shares: [0.1]}\n"
+    text += "  variant_overrides: {sft_rl: {rl.entropy: 0.3, rl.clip: 0.4}}\n"
+    regimes = "  regimes:\n    a: {settings: {rl.entropy: 0.6, rl.clip: 0.6, rl.stage_shares: [0.6]},"
+    write(GOOD + text + regimes + " variant_overrides: {sft_rl: {rl.entropy: 0.7}}}\n")
+    assert (load().rl.entropy, load().rl.clip) == (0.6, 0.6)
+    run = load(variant="sft_rl")
+    assert (run.rl.entropy, run.rl.clip) == (0.7, 0.4)
+    assert run.sources["rl.entropy"] == (
+        "configs/mine.yaml, regime a of game, variant_overrides of sft_rl, "
+        "instead of 0.3 of configs/mine.yaml, variant_overrides of sft_rl"
+    )
+    assert load(variant="reflect_rl_stages").rl.stage_shares == (0.6,)
+    assert load("rl.entropy=0.8", "sft_rl").rl.entropy == 0.8
+
+
+def test_a_regime_may_have_variants_and_seeds_of_its_own(write):
+    write(GOOD + SECTION + REGIMES)
+    found = profiles.profile("mine")
+    assert found.variants_of("game") == found.variants_of("game", "paper") == ("random", "reflect_rl")
+    assert found.variants_of("game", "limited-50-hint") == ("sft_rl", "reflect_rl")
+    assert found.seeds_of("sft_rl", "game") == (0, 1) and found.seeds_of("sft_rl", "game", "limited-50-hint") == (7,)
+    runs = list(found.runs_of("game"))
+    assert runs[:2] == [("paper", "random", 0), ("paper", "random", 1)] and len(runs) == 4 + 4 * 2
+    assert runs[-1] == ("limited-100-action", "reflect_rl", 7)
 
 
 def test_overrides_are_read_by_type_and_sorted_and_the_later_of_two_counts(write):
@@ -209,17 +321,21 @@ def test_tuning_grids(write):
     assert len(jobs) == 4 and jobs == profiles.tuning("mine", "game")
     assert jobs[0] == (
         "game",
+        "",
         "sft_rl",
         9,
         "rl.clip=0.1 evaluation.horizons=[5,6]",
         "rl.clip=0.1,evaluation.horizons=[5,6]",
     )
-    assert load(jobs[0][3]).evaluation.horizons == (5, 6)
+    assert load(jobs[0][4]).evaluation.horizons == (5, 6)
+    for regime, given in (("paper", ""), ("limited-50-hint", ", regime: limited-50-hint")):
+        write(GOOD + SECTION + REGIMES + f"tuning:\n  game: {grid[:-1]}{given}}}\n")
+        assert {job[1] for job in profiles.tuning("mine")} == {regime}
     write(GOOD + SECTION + "tuning:\n  game: {variants: [reflect_rl], seeds: [9], grid: {model.lora: [16/8/0]}}\n")
-    assert [job[3:] for job in profiles.tuning("mine")] == [("model.lora=16/8/0", "model.lora=16-8-0")]
+    assert [job[4:] for job in profiles.tuning("mine")] == [("model.lora=16/8/0", "model.lora=16-8-0")]
     for empty in ("grid: {}", "grid: {rl.clip: []}"):
         write(GOOD + SECTION + f"tuning:\n  game: {{variants: [reflect_rl], seeds: [9], {empty}}}\n")
-        with pytest.raises(ReflectRLError, match="tuning.game.grid.* should have at least 1 item"):
+        with pytest.raises(ReflectRLError, match="tuning.game.0.grid.* should have at least 1 item"):
             profiles.tuning("mine")
     write(GOOD + SECTION + "tuning:\n  game: {grid: {rl.clip: [0.1]}}\n")
     with pytest.raises(ReflectRLError, match="tuning.game.variants: Field required"):
@@ -234,21 +350,23 @@ def test_tuning_grids(write):
 # --- the project's own ---
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in paths.configs().glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted({path.stem for path in paths.configs().glob("*.yaml")} - {"claims"}))
 def test_every_profile_loads_for_all_it_lists(name):
     found = settings.profile(name)
     raw = yaml.safe_load((paths.configs() / f"{name}.yaml").read_text())
     for env in raw.keys() - {"envs", "seeds", "variants", "tuning"}:  # one beside `envs` runs notebook by notebook
-        for variant in found.variants_of(env):
-            for seed in found.seeds:
-                settings.load(name, env, variant, seed)
+        for regime, variant, seed in found.runs_of(env):
+            settings.load(name, env, variant, seed, regime=regime)
 
 
 def test_the_template_shows_every_part_of_a_profile():
     text = (paths.configs() / "template.yaml").read_text()
     raw = yaml.safe_load(text)
     assert {"envs", "seeds", "variants"} < raw.keys() and len(raw["seeds"]) >= 5
-    assert all(word in text for word in ("variant_overrides:", "tuning:", "variants:", "base:", "settings --profile"))
+    assert all(
+        word in text
+        for word in ("variant_overrides:", "tuning:", "variants:", "regimes:", "base:", "settings --profile")
+    )
     assert len(text.splitlines()) < 40
 
 
@@ -261,16 +379,18 @@ def test_laptop_has_at_least_five_seeds_and_every_variant():
 
 def test_all_trained_variants_of_laptop_have_the_same_settings():
     for env in profiles.profile("laptop").envs:
-        runs = [settings.load("laptop", env, v).rl for v, arm in VARIANTS.items() if arm.rl and arm.curriculum]
-        assert len(runs) > 3 and all(run == runs[0] for run in runs)
+        runs = [
+            settings.load("laptop", env, v).rl for v in ("rl_only", "sft_rl", "reflect_rl", "reflect_rl_no_negatives")
+        ]
+        assert all(run == runs[0] for run in runs)
 
 
 def test_tuning_grid_is_the_same_for_every_variant_on_seeds_of_its_own():
     jobs = settings.tuning("laptop")
     by_variant: dict[str, dict[str, list]] = {}
-    for env, variant, seed, overrides, slug in jobs:
+    for env, regime, variant, seed, overrides, slug in jobs:
         by_variant.setdefault(env, {}).setdefault(variant, []).append((seed, overrides))
-        run = settings.load("laptop", env, variant, seed, overrides)  # every point is a valid setting
+        run = settings.load("laptop", env, variant, seed, overrides, regime)  # every point is a valid setting
         assert run.evaluation.split == "validation"
         assert " " not in slug
     assert set(by_variant) == set(profiles.profile("laptop").envs)
@@ -278,7 +398,7 @@ def test_tuning_grid_is_the_same_for_every_variant_on_seeds_of_its_own():
         assert set(of_env) == {v for v, arm in VARIANTS.items() if arm.rl} | {"sft_only"}
         grids = list(of_env.values())
         assert all(grid == grids[0] for grid in grids) and len(grids[0]) > 1
-    assert not {job[2] for job in jobs} & set(profiles.profile("laptop").seeds)
+    assert not {job[3] for job in jobs} & set(profiles.profile("laptop").seeds)
 
 
 def not_in_force(table):

@@ -32,9 +32,7 @@ def test_an_odd_number_of_threads_is_named(monkeypatch, text):
 
 def test_every_way_of_starting_computes_with_as_many_threads():
     """In Jupyter torch took all cores, in `make reproduce` one: other digits for the same seed."""
-    code = (
-        "import torch\nfrom reflect_rl.lm.arithmetic import fix_arithmetic\nfix_arithmetic()\nprint(torch.get_num_threads())"
-    )
+    code = "import torch\nfrom reflect_rl.lm.arithmetic import fix_arithmetic\nfix_arithmetic()\nprint(torch.get_num_threads())"
     environment = {k: v for k, v in os.environ.items() if k != "REFLECT_RL_THREADS"} | {"OMP_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"

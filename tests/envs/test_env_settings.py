@@ -29,7 +29,7 @@ PLAIN = {"stages": (), "milestones": False, "oracle_action": None, "oracle_steps
 
 def test_the_taxi_has_its_horizons_and_stages(write):
     write("envs: [taxi]\nseeds: [0]\nvariants: [reflect_rl]\ntaxi:\n  policy: {steps: 5}\n")
-    config = settings.load("mine", "taxi")
+    config = settings.load("mine", "taxi", "reflect_rl_stages")
     assert (config.rl.horizon, config.rl.stage_shares, config.rl.milestone) == (20, (0.2, 0.1), True)
     assert (config.evaluation.horizons, config.data.horizon) == ((15, 20), 40)
     assert config.env_code == settings.spec_code(registry.get("taxi"))
@@ -39,7 +39,8 @@ def test_the_taxi_has_its_horizons_and_stages(write):
 def test_what_a_spec_does_not_say_follows_from_it():
     corridor, plain = settings.load("smoke", "corridor"), settings.load("smoke", "plain")
     assert (corridor.rl.horizon, corridor.evaluation.horizons, corridor.rl.env_steps) == (6, (6,), 100)
-    assert (corridor.rl.stage_shares, corridor.rl.milestone) == ((0.1,), True)
+    assert (corridor.rl.stage_shares, corridor.rl.milestone) == ((), True)
+    assert settings.load("smoke", "corridor", "reflect_rl_stages").rl.stage_shares == (0.1,)
     assert (plain.rl.stage_shares, plain.rl.milestone) == ((), False)
     assert settings.defaults(changed(horizon=100))["data.horizon"] == 100
     assert settings.defaults(changed(claims_horizon=3))["evaluation.horizons"] == (3, 6)
@@ -70,10 +71,21 @@ def test_a_default_that_is_no_setting_is_named():
         ({"profile": "nope", "env": "taxy"}, "unknown environment 'taxy'"),
         ({"variant": "reflect"}, "unknown variant 'reflect'; choose one of: random, "),
         (
-            {"env": "plain", "variant": "reflect_rl_no_curriculum"},
-            "environment 'plain' has no variant 'reflect_rl_no_curriculum': it has no curriculum (neither stages nor "
-            "milestones) that could be left out",
+            {"env": "plain", "variant": "reflect_rl_no_milestones"},
+            "environment 'plain' has no variant 'reflect_rl_no_milestones': training has no milestones that could be left "
+            "out (rl.milestone is false); choose another",
         ),
+        (
+            {"env": "plain", "variant": "reflect_rl_stages"},
+            "environment 'plain' has no variant 'reflect_rl_stages': training has no easier stages to begin with "
+            "(rl.stage_shares is empty); choose another",
+        ),
+        ({"variant": "reflect_rl_stages", "overrides": "rl.stage_shares=[]"}, "'taxi' has no variant 'reflect_rl_stages': training has no easier"),
+        (
+            {"variant": "reflect_rl_no_milestones", "overrides": "rl.milestone=false"},
+            "'taxi' has no variant 'reflect_rl_no_milestones': training has no milestones",
+        ),
+        ({"regime": "paper"}, "unknown regime of taxi 'paper'; choose one of: (it has none: leave it out)"),
         ({"env": "plain", "variant": "oracle"}, "environment 'plain' has no variant 'oracle': it has no oracle"),
         (
             {"env": "plain", "overrides": "rl.stage_shares=[0.2]"},
@@ -92,11 +104,13 @@ def test_what_an_environment_does_not_have_is_refused_in_words(given, said):
     assert said in str(error.value)
 
 
-def test_milestones_alone_are_a_curriculum():
+def test_an_environment_may_have_milestones_and_no_stages():
     registry._registered["plain"] = changed(**PLAIN | {"milestones": True}, defaults=BUDGET)
-    config = settings.load("smoke", "plain", "reflect_rl_no_curriculum")
+    config = settings.load("smoke", "plain", "reflect_rl_no_milestones")
     assert (config.rl.milestone, config.rl.stage_shares) == (False, ())
     assert settings.load("smoke", "plain").rl.milestone
+    with pytest.raises(ReflectRLError, match="no easier stages to begin with"):
+        settings.load("smoke", "plain", "reflect_rl_stages")
 
 
 def test_a_prompted_variant_may_name_its_model():
@@ -105,14 +119,17 @@ def test_a_prompted_variant_may_name_its_model():
 
 
 def test_a_profile_leaves_out_what_an_environment_has_no_use_for(write):
-    variants = "[oracle, reflect_rl, reflect_rl_no_curriculum]"
+    variants = "[oracle, reflect_rl, reflect_rl_no_milestones, reflect_rl_stages]"
     write(
         f"envs: [corridor, plain]\nseeds: [0]\nvariants: {variants}\ncorridor:\n  policy: {{steps: 5}}\n"
-        "plain:\n  policy: {steps: 5}\n"
+        "  regimes: {a: {}, b: {settings: {rl.stage_shares: []}}}\nplain:\n  policy: {steps: 5}\n"
     )
     profile = settings.profile("mine")
-    assert profile.variants_of("corridor") == ("oracle", "reflect_rl", "reflect_rl_no_curriculum")
+    without = ("oracle", "reflect_rl", "reflect_rl_no_milestones")
+    assert profile.variants_of("corridor") == (*without, "reflect_rl_stages")
+    assert profile.variants_of("corridor", "b") == without
     assert profile.variants_of("plain") == ("reflect_rl",)
+    assert settings.load("mine", "corridor", regime="b").regime == "b" and settings.load("mine").regime == "a"
     assert settings.chosen(profile, "") == ("corridor", "plain") and settings.chosen(profile, "plain") == ("plain",)
 
 

@@ -1,9 +1,8 @@
 """A step of play at a time."""
 
-import pytest
 from small_corridor import BARE, SPEC, changed
 
-from reflect_rl.envs.play import act, begin, expert_steps
+from reflect_rl.envs.play import ILLEGAL, act, begin, expert_steps
 
 
 def test_an_episode_is_told_as_the_teacher_sees_it():
@@ -46,7 +45,8 @@ def test_an_expert_that_does_not_finish_is_cut():
     assert expert_steps(changed(expert_action=lambda env: 2), "train-full-2") == 10 * SPEC.horizon
 
 
-def test_an_illegal_action_is_no_step_to_be_told_of():
+def test_an_action_that_is_not_legal_is_wrong_and_has_a_name():
     env = SPEC.make(horizon=6)
-    with pytest.raises(IndexError):
-        act(SPEC, env, begin(SPEC, env, "train-full-2"), 3)
+    first = begin(SPEC, env, "train-full-2")
+    now = act(SPEC, env, first, 3)
+    assert (now.last_action, now.action_feedback, now.observation) == (ILLEGAL, "wrong", first.observation)

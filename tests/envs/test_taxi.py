@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from reflect_rl.core.config import ModelConfig
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.envs.play import act, begin, expert_steps
+from reflect_rl.envs.play import act, advised_action, begin, expert_steps
 from reflect_rl.envs.taxi import env as taxi
 from reflect_rl.envs.taxi.draw import GLYPHS
 from reflect_rl.envs.taxi.spec import SPEC
@@ -33,7 +33,7 @@ def start(task, **options):
 
 
 def all_starts():
-    return [state for split in taxi.SPLITS for state in taxi.starts(split)]
+    return [state for split in taxi.SPLITS for name in ("full", "pairs") for state in taxi.starts(name, split)]
 
 
 def reachable(mode):
@@ -115,11 +115,16 @@ def test_describe_reads_every_fact_back_and_the_text_fits_its_space(states_of_pl
         assert space.contains(text)
         facts = taxi.describe(text)
         aboard = passenger == taxi.ABOARD
+        target = ORIGINAL.locs[goal if aboard else passenger]
+        sides = {"south": target[0] > row, "north": target[0] < row, "east": target[1] > col, "west": target[1] < col}
+        stuck = [ORIGINAL.P[state][action][0][1] == state for action in range(4)]  # south, north, east, west
         assert facts == {
             "taxi": (row, col),
             "aboard": aboard,
             "passenger": None if aboard else "RGYB"[passenger],
             "destination": "RGYB"[goal],
+            "towards": [side for side, is_there in sides.items() if is_there] or ["here"],
+            "walls": [side for side, is_stuck in zip(sides, stuck, strict=True) if is_stuck],
         }
 
 
@@ -137,19 +142,33 @@ def test_grid_by_hand():
 # --- facts of the task ---
 
 
-def test_there_are_300_starts_split_140_60_100_disjoint_and_complete():
-    sizes = {split: len(taxi.starts(split)) for split in taxi.SPLITS}
-    assert sizes == {"train": 140, "validation": 60, "test": 100}
+def test_panels_are_disjoint_and_hold_all_300_starts():
+    sizes = {name: [len(taxi.starts(name, split)) for split in taxi.SPLITS] for name in ("full", "pairs")}
+    assert sizes == {"full": [90, 50, 60], "pairs": [0, 50, 50]}
     initial = {s for s, p in enumerate(ORIGINAL.initial_state_distrib) if p > 0}
     assert len(initial) == 300
     assert sorted(all_starts()) == sorted(initial)  # each once
 
 
-def test_split_never_changes():
-    listed = {split: [int(s) for s in taxi.starts(split)] for split in taxi.SPLITS}
+def test_no_other_panel_runs_between_the_landmarks_of_a_held_out_pair():
+    pairs = {
+        (name, split): {FACTS[state][2:] for state in taxi.starts(name, split)}
+        for name in ("full", "pairs")
+        for split in taxi.SPLITS
+    }
+    for split in ("validation", "test"):
+        own = pairs.pop(("pairs", split))
+        assert own == set(taxi.held_out_pairs(split)) and len(own) == 2
+        assert not any(own & others for others in pairs.values())
+    rows = [row for row, _ in ORIGINAL.locs]
+    assert all(rows[a] != rows[b] for split in taxi.HELD_OUT for a, b in taxi.held_out_pairs(split))
+
+
+def test_panels_never_change():
+    listed = {f"{name} {split}": taxi.tasks(name, split) for name in taxi.SETTINGS for split in taxi.SPLITS}
     assert (
         sha256(json.dumps(listed).encode()).hexdigest()
-        == "7073596264608820bc2222c77bd71887af42ab4dffd70b0ddc4117077cd8730d"
+        == "9b5c69d60e81775540591cfb3e6d1f3e220977aad29833aeaeff1a1a32bb977c"
     )
 
 
@@ -405,12 +424,12 @@ def test_unknown_task_is_named(task):
         make().reset(options={"task": task})
 
 
-def test_unknown_mode_in_a_task_lists_the_modes():
-    with pytest.raises(ReflectRLError, match="unknown mode 'half'; choose one of: pickup, dropoff, full"):
+def test_unknown_setting_in_a_task_lists_the_settings():
+    with pytest.raises(ReflectRLError, match="unknown setting 'half'; choose one of: pickup, dropoff, full, pairs"):
         make().reset(options={"task": "half-3"})
     with pytest.raises(ReflectRLError, match="unknown split 'dev'"):
         taxi.tasks("full", "dev")
-    with pytest.raises(ReflectRLError, match="unknown mode 'half'"):
+    with pytest.raises(ReflectRLError, match="unknown setting 'half'"):
         taxi.tasks("half", "train")
 
 
@@ -452,7 +471,7 @@ def situations(task):
                 yield now, env.state
 
 
-@pytest.mark.parametrize("task", taxi.tasks("full", "train")[:4])
+@pytest.mark.parametrize("task", sorted(taxi.tasks("full", "train"), key=taxi.shortest)[-4:])
 def test_teacher_names_the_experts_action_the_feedback_and_the_passenger(task):
     seen = set()
     for now, state in situations(task):
@@ -477,6 +496,34 @@ def test_teacher_by_hand():
     gerund |= {"move west": "Moving west", "pick up": "Picking up", "drop off": "Dropping off"}
     expected = f"{gerund[now.last_action]} was wrong: the passenger waits at G. Next: {now.expert_action}."
     assert SPEC.teacher(now) == expected
+
+
+@pytest.mark.parametrize("task", sorted(taxi.tasks("full", "train"), key=taxi.shortest)[-4:])
+def test_hint_tells_goal_direction_and_walls_and_verdict_less_and_neither_an_action(task):
+    for now, _ in situations(task):
+        facts, hint, verdict = (
+            taxi.describe(now.observation),
+            SPEC.teacher_of("hint")(now),
+            SPEC.teacher_of("verdict")(now),
+        )
+        assert advised_action(hint, now.actions) is advised_action(verdict, now.actions) is None
+        stated = SPEC.facts_of(hint)
+        assert stated["where"] == " and ".join(facts["towards"])
+        assert stated["walls"] == (" ".join(facts["walls"]) or "none")
+        assert stated["goal"].endswith(facts["destination"] if facts["aboard"] else facts["passenger"])
+        assert hint.startswith(verdict) and SPEC.facts_of(verdict) == {"verdict": stated["verdict"]}
+        assert SPEC.facts_of(SPEC.teacher(now)) | {"where": "", "walls": ""} == {
+            "verdict": stated["verdict"],
+            "goal": stated["goal"].replace("passenger to", "aboard for").replace("passenger at", "waits at"),
+            "action": now.expert_action,
+            "where": "",
+            "walls": "",
+        }
+
+
+def test_hint_by_hand():
+    now = begin(SPEC, make(), "full-64")
+    assert SPEC.teacher_of("hint")(now) == "Starting. Goal: fetch the passenger at G, east. Walls: north."
 
 
 # --- its texts and the small models from scratch ---
@@ -515,7 +562,7 @@ def test_texts_fit_the_context_and_the_reflections_their_limit(tokenizer):
 def test_a_row_of_the_grid_is_never_split_by_the_pattern():
     import re
 
-    grid = taxi.grid(taxi.starts("test")[0], False)
+    grid = taxi.grid(taxi.starts("full", "test")[0], False)
     assert re.findall(SPEC.tokenizer_pattern, grid) == grid.splitlines(keepends=True)
 
 

@@ -72,11 +72,11 @@ def test_rows_follow_the_contract(home):
     assert set(rows.split) == {"test"} and set(rows.decoding) == {"sampled"} and set(rows.horizon) == {15, 20}
     assert rows.model.isna().all()
     assert (rows.steps <= rows.horizon).all() and (rows.steps >= 1).all()
-    for setting in ("pickup", "full"):
+    for setting in TAXI.settings:
         own = rows[rows.setting == setting]
         assert set(own.task) == set(TAXI.panel(setting, "test"))
         assert (own.groupby(["task", "horizon"]).repeat.apply(list).map(sorted).map(tuple) == (0, 1)).all()
-        assert len(own) == 100 * 2 * 2
+        assert len(own) == len(TAXI.panel(setting, "test")) * 2 * 2
 
 
 def test_repeats_and_seeds_play_different_episodes(home):
@@ -109,7 +109,33 @@ def test_two_homes_give_the_same_bytes(tmp_path, monkeypatch):
         panels.evaluate(run)
         found.append((stage_dir(run, "evaluation") / "episodes.csv.gz").read_bytes())
     assert found[0] == found[1]
-    assert gzip.decompress(found[0]).startswith(",".join(panels.EPISODE_COLUMNS).encode())
+    header = gzip.decompress(found[0]).splitlines()[0].decode().split(",")
+    assert set(panels.EPISODE_COLUMNS) - set(header) == {"regime", "reflections", "target", "tells"}
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        ("random", (None, None, None)),
+        ("prompted_reflection", (None, None, None)),
+        ("sft_only", (50, "executed", None)),
+        ("reflect_sft", (50, "executed", "hint")),
+    ],
+)
+def test_the_columns_of_a_regime_say_what_a_variant_learns_from(write, variant, said):
+    given = "{data.reflections: 50, data.target: executed, teacher.tells: hint}"
+    write(f"envs: [taxi]\nseeds: [0]\nvariants: [reflect_rl]\ntaxi: {{regimes: {{few: {{settings: {given}}}}}}}\n")
+    columns = panels._regime(settings.load("mine", "taxi", variant))
+    assert columns == dict(zip(("regime", "reflections", "target", "tells"), ("few", *said), strict=True))
+
+
+def test_regimes_with_equal_settings_share_an_evaluation_and_keep_their_names(write, home, monkeypatch):
+    write("envs: [taxi]\nseeds: [0]\nvariants: [reflect_rl]\ntaxi: {regimes: {one: {}, two: {}}}\n")
+    one = panels.evaluate(settings.load("mine", "taxi", "oracle", regime="one"))
+    monkeypatch.setattr(panels, "play", None)
+    two = panels.evaluate(settings.load("mine", "taxi", "oracle", regime="two"))
+    assert set(one.regime) == {"one"} and set(two.regime) == {"two"}
+    pd.testing.assert_frame_equal(one.drop(columns="regime"), two.drop(columns="regime"))
 
 
 def test_evaluation_is_made_once_and_then_read(home, monkeypatch):
@@ -123,7 +149,7 @@ def test_evaluation_of_other_settings_gets_a_folder_of_its_own(home):
     validation = panels.evaluate(load("oracle", overrides="evaluation.split=validation"))
     assert set(validation.task).isdisjoint(test.task)
     assert {task.split("-")[0] for task in validation.task} == {"pickup", "full"}
-    assert validation.task.nunique() == 2 * 60
+    assert validation.task.nunique() == 3 * 50
 
 
 def test_damaged_episodes_are_named_and_what_is_missing_is_made_anew(home):
@@ -142,7 +168,7 @@ def test_damaged_episodes_are_named_and_what_is_missing_is_made_anew(home):
 def test_parts_of_an_evaluation_are_in_order_and_independent(home, monkeypatch):
     whole = panels.evaluate(load("random"))
     keys = whole[["setting", "horizon", "repeat"]].drop_duplicates().values.tolist()
-    assert keys == [[s, h, r] for s in ("pickup", "full") for h in (15, 20) for r in (0, 1)]
+    assert keys == [[s, h, r] for s in TAXI.settings for h in (15, 20) for r in (0, 1)]
     monkeypatch.setattr(panels, "AT_A_TIME", 7)
     monkeypatch.setenv("REFLECT_RL_HOME", str(home / "other"))
     pd.testing.assert_frame_equal(panels.evaluate(load("random")), whole)

@@ -148,7 +148,7 @@ def test_every_prompted_variant_is_evaluated_like_the_others(base, variant):
     episodes = panels.evaluate(load(base, variant))
     assert list(episodes) == panels.EPISODE_COLUMNS and set(episodes.variant) == {variant}
     assert set(episodes.model) == {base.name} and set(episodes.decoding) == {"sampled", "greedy"}
-    assert len(episodes) == 2 * 2 * 4
+    assert len(episodes) == 2 * 2 * 6
     counts = pd.read_csv(stage_dir(load(base, variant), "evaluation") / "prompts.csv")
     assert counts.prompts.item() >= 4 and counts.shortened.item() == 0
 

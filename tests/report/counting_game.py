@@ -43,7 +43,7 @@ SPEC = EnvSpec("counting", Counting, tasks, lambda env: env.said, teach, horizon
 PROFILE = """
 envs: [counting]
 seeds: [0, 1]
-variants: [random, oracle, expert, follow, sft_rl, reflect_rl, reflect_rl_no_curriculum]
+variants: [random, oracle, expert, follow, sft_rl, reflect_sft, reflect_rl, reflect_rl_stages]
 counting:
   data: {trajectories: 30, negatives: 10, sft_examples: 64}
   model: {n_layer: 1, n_head: 2, d_model: 16, vocab_size: 300}
@@ -51,4 +51,10 @@ counting:
   policy: {steps: 4, batch_size: 16}
   rl: {env_steps: 40, episodes_per_update: 4, evaluate_every: 2, checkpoint_every: 2}
   evaluation: {repeats: 1}
+"""
+CLAIMS = """
+claims: {3: Reflections help.}
+comparisons:
+  counting:
+    - {claim: 3, comparison: [reflect_rl, sft_rl], regime: "", setting: full, horizon: 6, split: test, decoding: sampled}
 """

@@ -1,64 +1,75 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ttest_rel
 
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.variants import VARIANTS
-from reflect_rl.evaluate.stats import newcombe, rate_interval
+from reflect_rl.evaluate.stats import p_value, paired_difference, seeds_needed
 from reflect_rl.report import claims
+from reflect_rl.report.rule import Rule
 
-HEADLINE = {"env": "taxi", "setting": "full", "split": "test", "horizon": 20, "decoding": "sampled", "model": "tiny"}
+PLACE = {"setting": "full", "horizon": 20, "split": "test", "decoding": "sampled"}
+HEADLINE = {"env": "taxi", "regime": "plentiful", **PLACE, "model": "tiny"}
+HEADLINE |= {"reflections": 100, "target": "oracle", "tells": "action"}
+WORSE = {1: "sft_only", 2: "rl_only", 3: "sft_rl", 6: "prompted"}
 
 
-def episodes(variant, success, **keys):
-    """One episode of each seed (row) and task (column)."""
+def rule(regime="plentiful", envs=("taxi",), **changes):
+    """Four of the paper's claims in one regime."""
+    entries = [{"claim": n, "comparison": ["reflect_rl", w], "regime": regime, **PLACE} for n, w in WORSE.items()]
+    sentences = {number: "It is better." for number in WORSE}
+    return Rule(**{"claims": sentences, "comparisons": dict.fromkeys(envs, entries), **changes})
+
+
+def episodes(variant, success, repeats=1, **keys):
+    """Episodes of each seed (row) and task (column)."""
     rows = [
-        {**HEADLINE, **keys, "variant": variant, "seed": seed, "task": f"full-{task}", "success": value}
+        {**HEADLINE, **keys, "variant": variant, "seed": seed, "task": f"full-{task}", "repeat": i, "success": value}
         for seed, of_seed in enumerate(np.asarray(success))
         for task, value in enumerate(of_seed)
+        for i in range(repeats)
     ]
     return pd.DataFrame(rows)
 
 
 def rates(*by_seed, tasks=20):
     """Success `(num_seeds, tasks)` with these rates."""
-    return [[int(task < round(rate * tasks)) for task in range(tasks)] for rate in by_seed]
+    return np.array([[float(task < round(rate * tasks)) for task in range(tasks)] for rate in by_seed])
 
 
-def judge(better, worse, against="sft_only", ceilings=None):
-    table = claims.claims_table(pd.concat([episodes("reflect_rl", better), episodes(against, worse)]), ceilings)
+def judge(better, worse, against="sft_only", ceilings=None, repeats=1, **changes):
+    parts = episodes("reflect_rl", better), episodes(against, worse, repeats)
+    table = claims.claims_table(pd.concat(parts), ceilings, rule(**changes))
     assert list(table) == claims.COLUMNS
-    (row,) = table.to_dict("records")
+    (row,) = [row for row in table.to_dict("records") if row["comparison"].endswith(against)]
     return row
 
 
-def test_seven_claims_compare_known_variants():
-    assert [claim.number for claim in claims.CLAIMS] == [1, 2, 3, 4, 5, 6, 7]
-    assert all(claim.better == "reflect_rl" and claim.worse in VARIANTS for claim in claims.CLAIMS[:6])
-    assert (claims.CLAIMS[6].better, claims.CLAIMS[6].worse) == (None, None)
+def test_the_columns_are_those_of_the_design():
+    assert ", ".join(claims.COLUMNS) == (
+        "claim, env, setting, regime, comparison, effect, ci_low, ci_high, p, p_holm, verdict, n_seeds, n_tasks, note"
+    )
 
 
-TESTED = {"n_seeds": 5, "n_tasks": 100, "prompted": False, "better": 0.9, "worse": 0.1, "best": 1.0, "p_holm": np.nan}
+TESTED = {"n_seeds": 5, "seeds": 5, "better": 0.9, "worse": 0.1, "best": 1.0, "p_holm": np.nan}
 
 
 @pytest.mark.parametrize(
     ("changes", "judged"),
     [
+        ({}, None),
         ({"n_seeds": 4}, "undecided"),
-        ({"n_seeds": 1, "prompted": True}, "undecided"),
-        ({"n_tasks": 19, "prompted": True}, "undecided"),
-        ({"n_tasks": 19}, None),
-        ({"n_tasks": 20, "prompted": True}, None),
+        ({"seeds": 10}, "undecided"),
+        ({"n_seeds": 10, "seeds": 10}, None),
         ({"better": 0.04, "worse": 0.0}, "undecided"),
         ({"better": 0.06, "worse": 0.0}, None),
         ({"better": 0.96, "worse": 0.95}, "at the ceiling"),
         ({"better": 0.96, "worse": 0.94}, None),
         ({"better": 0.74, "worse": 0.71, "best": 0.74}, "at the ceiling"),
+        ({"better": 0.04, "worse": 0.04, "best": 0.04}, "undecided"),  # the floor comes first
     ],
 )
 def test_what_is_not_tested(changes, judged):
-    found = claims.verdict(TESTED | changes)
+    found = claims.verdict(TESTED | changes, rule())
     assert (None if found is None else found[0]) == judged
     assert found is None or (judged == "undecided") == bool(found[1])
 
@@ -76,46 +87,84 @@ def test_what_is_not_tested(changes, judged):
     ],
 )
 def test_what_a_tested_difference_decides(effect, low, high, p_holm, judged):
-    found, why = claims.verdict(TESTED | {"effect": effect, "ci_low": low, "ci_high": high, "p_holm": p_holm})
+    row = TESTED | {"effect": effect, "ci_low": low, "ci_high": high, "p_holm": p_holm}
+    found, why = claims.verdict(row, rule())
     assert found == judged and (judged == "undecided") == bool(why)
 
 
-def test_a_claim_pairs_seeds():
-    better, worse = (0.5, 0.6, 0.7, 0.8, 0.9), (0.2, 0.4, 0.3, 0.5, 0.6)
-    row = judge(rates(*better), rates(*worse))
-    assert (row["claim"], row["comparison"]) == (1, "reflect_rl vs sft_only")
+def test_the_constants_of_the_rule_count():
+    row = TESTED | {"effect": 0.2, "ci_low": 0.1, "ci_high": 0.3, "p_holm": 0.03}
+    assert claims.verdict(row, rule(alpha=0.02))[0] == "undecided"
+    assert claims.verdict(row, rule(alpha=0.02, margin=0.3))[0] == "equivalent"
+    assert claims.verdict(TESTED, rule(ceiling=0.1))[0] == "at the ceiling"
+    assert claims.verdict(TESTED, rule(floor=0.95))[0] == "undecided"
+
+
+def test_a_claim_pairs_seeds_and_tasks():
+    better, worse = rates(0.5, 0.6, 0.7, 0.8, 0.9), rates(0.2, 0.4, 0.3, 0.5, 0.6)
+    row = judge(better, worse)
+    assert (row["claim"], row["regime"], row["comparison"]) == ("1", "plentiful", "reflect_rl vs sft_only")
     assert (row["n_seeds"], row["n_tasks"]) == (5, 20)
     assert row["effect"] == pytest.approx(0.3)
-    half = 2.776 * np.std([0.3, 0.2, 0.4, 0.3, 0.3], ddof=1) / np.sqrt(5)
-    assert (row["ci_low"], row["ci_high"]) == pytest.approx((0.3 - half, 0.3 + half), abs=1e-4)
-    assert row["p"] == row["p_holm"] == pytest.approx(ttest_rel(better, worse).pvalue, abs=1e-6)
+    assert (row["effect"], row["ci_low"], row["ci_high"]) == pytest.approx(paired_difference(better, worse))
+    assert row["p"] == row["p_holm"] == pytest.approx(p_value(better, worse))
     assert row["verdict"] == "reproduced" and not row["note"]
-    assert judge(rates(*worse), rates(*better))["verdict"] == "not reproduced"
+    assert judge(worse, better)["verdict"] == "not reproduced"
 
 
-def test_few_seeds_and_success_near_zero_decide_nothing():
+def test_too_few_seeds_and_success_near_zero_decide_nothing():
     """What a run of minutes gives: two seeds, and hardly a success."""
     row = judge(rates(0.9, 1), rates(0, 0.1))
-    assert (row["verdict"], row["note"]) == ("undecided", "2 seeds; a verdict needs 5")
+    assert (row["verdict"], row["note"]) == ("undecided", "2 seeds; a decision needs 5 seeds")
     row = judge(rates(*[0.04] * 5, tasks=100), rates(*[0] * 5, tasks=100))
-    assert (row["verdict"], row["note"]) == ("undecided", "both succeed in less than 5%")
+    assert row["verdict"] == "undecided"
+    assert row["note"] == "both succeed in less than 5%; a decision needs an arm that has learned the task"
     row = judge(rates(0.9), rates(0.1))
-    assert row["verdict"] == "undecided" and np.isnan([row["ci_low"], row["p"], row["p_holm"]]).all()
+    assert (row["verdict"], np.isnan(row["p_holm"])) == ("undecided", True)
+    assert row["note"] == "1 seed; the interval is over tasks alone, and a decision needs 5 seeds"
 
 
-def test_three_episodes_of_a_prompted_model_decide_nothing():
-    row = judge(rates(*[1] * 5, tasks=25), rates(0, tasks=3), against="prompted")
-    assert (row["verdict"], row["note"]) == ("undecided", "3 tasks of the prompted model; a verdict needs 20")
-    assert row["effect"] == 1 and row["ci_low"] < 0.25 and np.isnan(row["p_holm"])
+def test_a_regime_may_ask_for_more_seeds():
+    better, worse = rates(*[0.8, 0.9] * 3), rates(*[0.2, 0.1] * 3)
+    assert judge(better, worse, seeds_of_regime={"paper": 10})["verdict"] == "reproduced"
+    row = judge(better, worse, seeds_of_regime={"plentiful": 10})
+    assert (row["verdict"], row["note"]) == ("undecided", "6 seeds; a decision needs 10 seeds")
 
 
-def test_a_prompted_model_is_compared_on_the_tasks_it_played_and_its_uncertainty_counts():
-    better = rates(*[0.5] * 5, tasks=40)  # on the first 25 tasks: 20
-    row = judge(better, rates(0.2, tasks=25), against="prompted")
-    assert (row["claim"], row["n_seeds"], row["n_tasks"]) == (6, 5, 25)
-    assert row["effect"] == pytest.approx(0.8 - 0.2)
-    expected = newcombe(rate_interval(np.array(better)[:, :25]), rate_interval(np.array(rates(0.2, tasks=25))))
-    assert (row["effect"], row["ci_low"], row["ci_high"]) == pytest.approx(expected)
+def test_an_undecided_row_says_how_many_seeds_a_decision_needs():
+    better, worse = rates(0.4, 0.5, 0.9, 0.6, 0.7), rates(0.4, 0.6, 0.5, 0.5, 0.6)
+    row, needed = judge(better, worse), seeds_needed(better, worse)
+    assert row["verdict"] == "undecided" and needed > 5
+    assert row["note"] == f"the interval holds 0 and more than 5 points; a decision needs {needed} seeds"
+    hard = np.tile([0.0, 0, 1], (5, 4))
+    row = judge(hard, 1 - hard + 0.3 * np.eye(5, 12))
+    tasks = seeds_needed(hard.T, (1 - hard + 0.3 * np.eye(5, 12)).T)
+    assert row["note"].endswith(f"; a decision needs 5 seeds and {tasks} tasks")
+    far = np.repeat([[0.0], [1.0]], 12, axis=1) + np.tile([0.0, 0.4], 6)
+    row = judge(far / 2 + 0.2, 0.9 - far / 2, seeds=2, margin=0.001)
+    assert row["note"].endswith("; a decision needs more seeds than 2 and more tasks than 12")
+
+
+def test_what_needs_no_test_needs_the_least_seeds():
+    notes = [judge(np.ones((2, 12)), np.full((2, 12), worse))["note"] for worse in (1.0, 0.0)]
+    assert notes == ["2 seeds; a decision needs 5 seeds"] * 2
+
+
+def test_a_prompted_model_of_too_few_episodes_does_not_enter():
+    both = [episodes("reflect_rl", rates(*[1] * 5, tasks=50)), episodes("prompted", rates(0, tasks=33), repeats=3)]
+    table = claims.claims_table(pd.concat(both), rule=rule())
+    assert "reflect_rl vs prompted" not in set(table["comparison"])
+    both[1] = episodes("prompted", rates(0, tasks=34), repeats=3)
+    table = claims.claims_table(pd.concat(both), rule=rule()).set_index("claim")
+    assert (table.loc["6", "n_seeds"], table.loc["6", "n_tasks"]) == (5, 34)
+    assert table.loc["6", "verdict"] == "reproduced"
+
+
+def test_a_prompted_model_is_compared_on_the_tasks_it_played():
+    better, worse = rates(0.5, 0.5, 0.6, 0.6, 0.4, tasks=40), rates(0.2, tasks=25)
+    row = judge(better, worse, against="prompted", repeats=4)
+    assert (row["claim"], row["n_seeds"], row["n_tasks"]) == ("6", 5, 25)
+    assert (row["effect"], row["ci_low"], row["ci_high"]) == pytest.approx(paired_difference(better[:, :25], worse))
     assert row["verdict"] == "reproduced"
 
 
@@ -127,23 +176,41 @@ def test_the_ceiling_is_that_of_the_panel():
         assert judge(*below, ceilings=unknown)["verdict"] == "equivalent"
 
 
-def test_p_is_adjusted_for_the_comparisons_of_the_environment_that_are_tested():
+def test_p_is_adjusted_for_all_comparisons_that_are_tested_whatever_their_environment():
     parts = [
         episodes("reflect_rl", rates(0.5, 0.6, 0.7, 0.8, 0.9)),
         episodes("sft_only", rates(0.2, 0.4, 0.3, 0.5, 0.6)),
         episodes("sft_rl", rates(0.5, 0.4, 0.5, 0.7, 0.8)),
         episodes("rl_only", rates(0, 0, 0)),  # three seeds
+        episodes("reflect_rl", rates(0.5, 0.6, 0.7, 0.8, 0.9), env="other"),
+        episodes("sft_only", rates(0.1, 0.3, 0.3, 0.5, 0.6), env="other"),
     ]
-    table = claims.claims_table(pd.concat(parts)).set_index("claim")
-    first, third = table.loc[1, "p"], table.loc[3, "p"]
-    assert first < third < 0.05
-    assert table.loc[[1, 3], "p_holm"].tolist() == pytest.approx([2 * first, third])
-    assert np.isnan(table.loc[2, "p_holm"]) and table.loc[2, "note"] == "3 seeds; a verdict needs 5"
+    table = claims.claims_table(pd.concat(parts), rule=rule(envs=("taxi", "other"))).set_index(["claim", "env"])
+    ours, other, third = table["p"]["1", "taxi"], table["p"]["1", "other"], table["p"]["3", "taxi"]
+    assert ours < third and other < third
+    tested = table["p_holm"].dropna().sort_values().to_numpy()
+    assert tested == pytest.approx([3 * min(ours, other), max(2 * max(ours, other), 3 * min(ours, other)), third])
+    assert np.isnan(table.loc[("2", "taxi"), "p_holm"]) and table.loc[("2", "taxi"), "note"].startswith("3 seeds; ")
 
 
-def test_claims_need_sampled_test_episodes_at_the_environments_horizon_of_both_variants():
-    both = [episodes(name, rates(0.5), horizon=15) for name in ("reflect_rl", "sft_only")]
-    table = claims.claims_table(pd.concat([*both, episodes("reflect_rl", rates(0.5))]))
+def test_claims_are_judged_on_the_episodes_that_the_rule_names():
+    kept = rates(0.5, 0.6, 0.7, 0.8, 0.9), rates(0.2, 0.4, 0.3, 0.5, 0.6)
+    names = "reflect_rl", "sft_only"
+    right = [episodes(name, success) for name, success in zip(names, kept, strict=True)]
+    others = [{"regime": "paper"}, {"setting": "pickup"}, {"horizon": 15}, {"split": "train"}, {"decoding": "greedy"}]
+    wrong = [episodes(name, rates(*[0.1] * 5), **other) for other in others for name in names]
+    for frame in (pd.concat(right), pd.concat(right + wrong)):
+        row = claims.claims_table(frame, rule=rule()).iloc[0]
+        assert (row["effect"], row["ci_low"], row["ci_high"]) == pytest.approx(paired_difference(*kept))
+
+
+def test_what_was_not_played_is_undecided_and_what_has_another_regime_is_left_out():
+    both = pd.concat([episodes(name, rates(*[0.5] * 5), horizon=15) for name in ("reflect_rl", "sft_only")])
+    table = claims.claims_table(both, rule=rule())
+    assert table["claim"].tolist() == ["1", "2", "3"] and table["effect"].isna().all()
+    assert set(table["verdict"]) == {"undecided"} and set(table["n_seeds"]) == {0}
+    assert set(table["note"]) == {"0 seeds; a decision needs 5 seeds of both"}
+    table = claims.claims_table(both, rule=rule(regime="limited"))
     assert table.empty and list(table) == claims.COLUMNS
 
 
@@ -154,5 +221,6 @@ def test_claims_use_the_seeds_that_both_variants_have():
 
 def test_claims_refuse_different_tasks():
     worse = episodes("sft_rl", rates(0.5)).assign(task=lambda rows: rows["task"] + "0")
-    with pytest.raises(ReflectRLError, match="taxi full reflect_rl vs sft_rl: no common seeds and tasks"):
-        claims.claims_table(pd.concat([episodes("reflect_rl", rates(0.5)), worse]))
+    where = "taxi full reflect_rl vs sft_rl, regime plentiful: no common seeds and tasks"
+    with pytest.raises(ReflectRLError, match=where):
+        claims.claims_table(pd.concat([episodes("reflect_rl", rates(0.5)), worse]), rule=rule())

@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from counting_game import PROFILE, SPEC
+from counting_game import CLAIMS, PROFILE, SPEC
 
 from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
@@ -21,6 +21,7 @@ def counted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     (folder / "configs").mkdir()
     (folder / "configs" / "tiny.yaml").write_text(PROFILE)
+    (folder / "configs" / "claims.yaml").write_text(CLAIMS)
     (folder / "pyproject.toml").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -36,7 +37,7 @@ def counted(tmp_path_factory):
 
 def test_what_an_environment_lacks_is_left_out(counted):
     variants = set(counted.episodes.variant)
-    assert variants == {"random", "expert", "follow", "sft_rl", "reflect_rl"}
+    assert variants == {"random", "expert", "follow", "sft_rl", "reflect_sft", "reflect_rl"}
     assert counted.episodes.provenance.isna().all() and counted.ceilings.ceiling.isna().all()
     assert set(counted.training.stage) == {"warm-up", "full"}
     assert counted.reflections.judges_right.dropna().isin([0, 1]).all()
@@ -99,8 +100,9 @@ def test_the_manifest_names_settings_code_data_and_machines(counted):
     entry = json.loads((paths.results("tiny") / "manifest.json").read_text())["environments"]["counting"]
     run = settings.load("tiny", "counting")
     assert entry["code"] == {stage: stage_code(run, stage) for stage in STAGES}
-    assert set(entry["data_sha256"]) == {"seed 0", "seed 1"} and entry["seeds"] == [0, 1]
-    assert entry["settings"]["sft_rl"]["rl"]["env_steps"] == 40
+    (made,) = entry["regimes"].values()
+    assert set(made["data_sha256"]) == {"seed 0", "seed 1"}
+    assert made["settings"]["sft_rl"]["rl"]["env_steps"] == 40
     assert len(entry["machines"]) == 1 and "CPU cores" in entry["machines"][0]
 
 
@@ -131,12 +133,12 @@ def test_all_tables_and_figures_are_made_from_the_raw_results(counted, monkeypat
     assert set(made.figures) == {"training_curves", "main_results", "reflector", "episode"}
     assert "ceiling" in made.tables["main"] and made.tables["main"].ceiling.isna().all()
     assert "paper (secondary source)" not in made.tables["headline"]
-    assert set(made.tables["claims"].claim) == {3} and set(made.tables["claims"].verdict) == {"undecided"}
+    assert set(made.tables["claims"].claim) == {"3"} and set(made.tables["claims"].verdict) == {"undecided"}
     drawn = {path.name for path in paths.figures("tiny").iterdir()}
     assert drawn == {f"counting_{name}.{kind}" for name in made.figures for kind in ("png", "svg")}
     written = {path.relative_to(paths.results("tiny")).as_posix() for path in paths.results("tiny").rglob("*.md")}
     own = {"headline", "online_rl", "ablations", "reflector"}
-    assert written == {"claims.md"} | {f"tables/{n}.md" for n in ("main", "seeds", "runs", "prompts")} | {
+    assert written == {"claims.md"} | {f"tables/{n}.md" for n in ("main", "seeds", "parts", "runs", "prompts")} | {
         f"tables/counting_{name}.md" for name in own
     }
     assert "ceiling is" not in protocol.protocol("tiny", "counting")
@@ -149,3 +151,48 @@ def test_the_kept_episode_is_the_first_test_task(counted):
     assert kept["task"] == SPEC.panel("full", "test")[0] and kept["variant"] == "reflect_rl"
     assert kept["frames"][-1]["action"] == "" and len(kept["frames"]) <= 7
     assert results.example_episode("tiny", "nothing") is None
+
+
+def test_regimes_share_runs_and_have_rows_and_files_of_their_own(counted, monkeypatch):
+    """Two regimes of equal settings, of which the second has fewer variants and seeds: nothing is run."""
+    regimes = "  regimes: {one: {}, two: {variants: [random, sft_rl, reflect_rl], seeds: [1]}}\n"
+    (paths.configs() / "tiny.yaml").write_text(PROFILE + regimes)
+    with pytest.raises(ReflectRLError, match="no results of regime 'two' of counting in profile 'tiny' yet; make them"):
+        write.products("tiny", "counting", regime="two")
+    monkeypatch.setattr("reflect_rl.evaluate.panels.agents", None)
+    found = results.results("tiny", "counting", collect=True)
+    seeds = found.episodes.groupby(["regime", "variant"], sort=False).seed.agg(set).to_dict()
+    assert list(seeds)[-3:] == [("two", name) for name in ("random", "sft_rl", "reflect_rl")]
+    assert seeds["two", "reflect_rl"] == {1} and seeds["one", "reflect_sft"] == {0, 1}
+    for name in ("training", "reflections", "runs", "ceilings", "prompts"):
+        assert set(getattr(found, name).regime) == {"one", "two"}
+        assert set(getattr(found.of("counting", "two"), name).regime) == {"two"}
+    made = write.write_all("tiny", "counting", found, "two")
+    assert made.regime == "two" and set(made.tables["headline"].variant) == {"Random", "SFT + RL", "Reflect-RL"}
+    for folder, kind in ((paths.figures("tiny"), "png"), (paths.tables("tiny"), "md")):
+        files = {path.stem for path in folder.glob(f"counting_*.{kind}")}
+        assert {f"counting_{name}" for name in ("one_reflector", "two_reflector")} < files
+    assert (paths.results("tiny") / "counting_two_episode.json").exists()
+    assert "Settings of the regimes: `one`: none; `two`: none." in (paths.tables("tiny") / "main.md").read_text()
+    assert "regime `two`, 1 seeds" in (paths.tables("tiny") / "counting_two_headline.md").read_text()
+    assert set(verify.stale("tiny").env) == {"counting"} and made.maps == {}  # nothing to compare
+    assert not (paths.figures("tiny") / "counting_map.png").exists()
+
+
+def test_regimes_that_differ_in_their_reflections_have_figures_that_compare_them(counted):
+    regimes = "  regimes: {all: {}, few: {settings: {data.reflections: 20}}, other: {settings: {policy.steps: 5}}}\n"
+    (paths.configs() / "tiny.yaml").write_text(PROFILE + regimes)
+    few = counted.episodes.reflections.mask(counted.episodes.variant != "random", 20)
+    of_regimes = {
+        name: [rows.assign(regime=regime) for regime in ("all", "few", "other")] for name, rows in vars(counted).items()
+    }
+    of_regimes["episodes"][1] = of_regimes["episodes"][1].assign(reflections=few)
+    found = results.Results(**{name: pd.concat(rows, ignore_index=True) for name, rows in of_regimes.items()})
+    made = write.write_all("tiny", "counting", found)
+    assert set(made.maps) == {"map", "parts", "costs"} and made.regime == "all"
+    drawn = {path.name for path in paths.figures("tiny").iterdir()}
+    assert {f"counting_{name}.{kind}" for name in made.maps for kind in ("png", "svg")} < drawn
+    ticks = made.maps["map"].axes[0].get_xticklabels()
+    assert [tick.get_text() for tick in ticks] == ["20", "all"] and len(made.maps["costs"].axes) == 1
+    parts = pd.read_csv(paths.tables("tiny") / "parts.csv")
+    assert set(parts.regime) == {"all", "few", "other"} and set(parts.reflections.dropna()) == {20}

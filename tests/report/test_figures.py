@@ -11,10 +11,11 @@ from reflect_rl.envs.base import Drawing
 from reflect_rl.report import comparisons, curves, style, tables
 from reflect_rl.report.film import film_strip
 
-KEYS = {"env": "taxi", "setting": "full", "split": "test", "horizon": 20, "decoding": "sampled"}
+KEYS = {"env": "taxi", "regime": "", "setting": "full", "split": "test", "horizon": 20, "decoding": "sampled"}
+DATA = {"reflections": None, "target": "oracle", "tells": "action"}
 CEILINGS = pd.DataFrame(
     [
-        {"env": "taxi", "setting": "full", "split": split, "horizon": 20, "ceiling": ceiling}
+        {"env": "taxi", "regime": "", "setting": "full", "split": split, "horizon": 20, "ceiling": ceiling}
         for split, ceiling in (("test", 1.0), ("validation", 0.95))
     ]
 )
@@ -23,7 +24,7 @@ CEILINGS = pd.DataFrame(
 def episodes(variants):
     rng = np.random.default_rng(0)
     rows = [
-        {**KEYS, "variant": variant, "model": "tiny", "seed": seed, "task": f"full-{task}", "repeat": 0}
+        {**KEYS, **DATA, "variant": variant, "model": "tiny", "seed": seed, "task": f"full-{task}", "repeat": 0}
         | {"success": int(rng.random() < 0.6), "return": 0.0, "steps": 9, "ended": "horizon", "provenance": "here"}
         for variant in variants
         for seed in range(3)

@@ -21,7 +21,7 @@ def home(tmp_path, monkeypatch):
 
 def part(env, value):
     """Raw results of one environment, a row each."""
-    key = {"env": env, "variant": "sft_rl", "seed": 0}
+    key = {"env": env, "regime": "", "variant": "sft_rl", "seed": 0}
     rows = {name: dict.fromkeys(columns) | key | {"value": value} for name, columns in results.COLUMNS.items()}
     return results.Results(**{name: pd.DataFrame([row]) for name, row in rows.items()})
 
@@ -60,7 +60,7 @@ def test_tables_say_what_they_were_made_on(home, monkeypatch):
 
 def test_a_protocol_says_what_the_claims_are_judged_on(home):
     text = protocol.protocol("laptop", "taxi")
-    assert "100 fixed test tasks a setting" in text and "judged on sampled decoding within 20 steps" in text
+    assert "100 fixed test tasks a setting" in text and "judged on what configs/claims.yaml lists" in text
     assert "secondary source" in text and "measured on 100 random maps" in text
     assert "Prompted models (smollm2-135m) are not trained and have one seed" in text
     with pytest.raises(ReflectRLError, match="profile 'smoke' does not run 'alfworld'"):

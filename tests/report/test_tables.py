@@ -4,17 +4,18 @@ import pytest
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.evaluate.panels import EPISODE_COLUMNS
-from reflect_rl.evaluate.stats import t_interval, wilson
+from reflect_rl.evaluate.stats import rate_interval, wilson
 from reflect_rl.report import tables
 
-KEYS = {"env": "taxi", "setting": "full", "split": "test", "horizon": 20, "decoding": "sampled"}
-CEILINGS = pd.DataFrame([{"env": "taxi", "setting": "full", "split": "test", "horizon": 20, "ceiling": 0.9}])
+KEYS = {"env": "taxi", "regime": "", "setting": "full", "split": "test", "horizon": 20, "decoding": "sampled"}
+CEILINGS = pd.DataFrame([KEYS | {"ceiling": 0.9}]).drop(columns="decoding")
+DATA = {"reflections": None, "target": "oracle", "tells": "action"}
 
 
 def episodes(variant="reflect_rl", success=((1, 0), (1, 1)), repeats=1, **keys):
     """Episodes with `success` of each seed (row) and task (column), alike in every repeat."""
     rows = [
-        {**KEYS, "variant": variant, "model": "tiny", **keys, "seed": seed, "task": f"full-{task}"}
+        {**KEYS, **DATA, "variant": variant, "model": "tiny", **keys, "seed": seed, "task": f"full-{task}"}
         | {"repeat": repeat, "success": value, "return": 0.5, "steps": 9, "ended": "success", "provenance": "here"}
         for seed, of_seed in enumerate(success)
         for task, value in enumerate(of_seed)
@@ -37,16 +38,16 @@ def test_scores_refuse_a_seed_that_lacks_a_task_and_name_it():
 
 def test_prompts_are_summed_over_seeds_and_the_longest_kept():
     rows = [
-        ["taxi", "sft_rl", 0, 10, 40, 95, 0],
-        ["taxi", "sft_rl", 1, 5, 99, 95, 1],
-        ["taxi", "sft_only", 0, 2, 7, 95, 0],
+        ["taxi", "", "sft_rl", 0, 10, 40, 95, 0],
+        ["taxi", "", "sft_rl", 1, 5, 99, 95, 1],
+        ["taxi", "", "sft_only", 0, 2, 7, 95, 0],
     ]
     table = tables.prompt_table(
-        pd.DataFrame(rows, columns=["env", "variant", "seed", "prompts", "longest", "limit", "shortened"])
+        pd.DataFrame(rows, columns=["env", "regime", "variant", "seed", "prompts", "longest", "limit", "shortened"])
     )
     assert table.to_dict("split")["data"] == [
-        ["taxi", "sft_only", 1, 2, 7, 95, 0],
-        ["taxi", "sft_rl", 2, 15, 99, 95, 1],
+        ["taxi", "", "sft_only", 1, 2, 7, 95, 0],
+        ["taxi", "", "sft_rl", 2, 15, 99, 95, 1],
     ]
 
 
@@ -58,8 +59,8 @@ def test_scores_refuse_mixed_rows():
 
 def test_main_table_keeps_its_column_contract():
     assert ",".join(tables.main_table(episodes(), CEILINGS)) == (
-        "env,setting,split,horizon,decoding,variant,model,n_seeds,n_tasks,n_episodes,"
-        "success,ci_low,ci_high,ceiling,paper"
+        "env,regime,setting,split,horizon,decoding,variant,model,reflections,target,tells,n_seeds,n_tasks,n_episodes,"
+        "success,ci_low,ci_high,validation,ceiling,paper"
     )
 
 
@@ -67,19 +68,20 @@ def test_main_table_row_by_hand():
     row = tables.main_table(episodes(success=[(1, 0), (1, 1)], repeats=3), CEILINGS).iloc[0]
     assert (row["n_seeds"], row["n_tasks"], row["n_episodes"]) == (2, 2, 12)
     assert row["success"] == 0.75
-    assert (row["ci_low"], row["ci_high"]) == (0, 1)  # two seeds, 0.5 and 1, leave everything open
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((0.010, 0.999), abs=1e-3)  # little is known of two seeds
     assert (row["ceiling"], row["paper"]) == (0.9, 0.58)
 
 
 @pytest.mark.parametrize("repeats", [1, 10])
 def test_one_seed_is_as_uncertain_as_its_tasks_are_few(repeats):
     row = tables.main_table(episodes(success=[(1, 0, 1, 1)], repeats=repeats), CEILINGS).iloc[0]
-    assert (row["n_tasks"], row["ci_low"], row["ci_high"]) == (4, *wilson(3, 4))
+    assert (row["n_tasks"], row["ci_low"], row["ci_high"]) == (4, *wilson(2.25, 3, df=3))
 
 
-def test_the_interval_of_several_seeds_is_students():
-    row = tables.main_table(episodes(success=[(1, 0), (1, 1), (1, 0), (1, 0), (0, 0)]), CEILINGS).iloc[0]
-    assert (row["success"], row["ci_low"], row["ci_high"]) == t_interval([0.5, 1, 0.5, 0.5, 0])
+def test_the_interval_of_several_seeds_is_over_seeds_and_tasks():
+    success = np.array([(1, 0), (1, 1), (1, 0), (1, 0), (0, 0)])
+    row = tables.main_table(episodes(success=success), CEILINGS).iloc[0]
+    assert (row["success"], row["ci_low"], row["ci_high"]) == rate_interval(success)
 
 
 def test_all_or_no_successes_are_as_uncertain_as_the_tasks_are_few():
@@ -108,6 +110,16 @@ def test_main_table_sorts_by_protocol_and_then_in_the_order_of_the_variants():
     assert table["variant"].tolist() == ["random", "sft_only", "reflect_rl", "reflect_rl_no_negatives"] * 2
 
 
+def test_regimes_are_rows_of_their_own_in_the_order_of_the_results():
+    limited = [episodes(regime=f"limited-{n}", reflections=n, success=[(1, 1)]) for n in (100, 50)]
+    parts = [*limited, episodes(regime="paper"), episodes("random", regime="paper", target=None, tells=None)]
+    table = tables.main_table(pd.concat(parts), CEILINGS.assign(regime="paper"))
+    assert table["regime"].tolist() == ["limited-100", "limited-50", "paper", "paper"]
+    assert table["reflections"].tolist()[:2] == [100, 50] and table["reflections"][2:].isna().all()
+    assert table["success"].tolist() == [1, 1, 0.75, 0.75]
+    assert table["ceiling"].notna().tolist() == [False, False, True, True]
+
+
 def test_rows_do_not_depend_on_each_other():
     success = np.random.default_rng(0).integers(2, size=(5, 8))
     alone = tables.main_table(episodes(success=success), CEILINGS)
@@ -131,12 +143,14 @@ def test_reflector_table_averages_seeds_not_prompts():
     marks = [(0, "wrong", 1, 1, 0), (0, "wrong", 1, 0, 0), (0, "wrong", 1, 0, 0), (1, "wrong", 0, 1, 1)]
     marks += [(0, "start", 1, np.nan, 0), (1, "start", 1, np.nan, 0)]
     columns = ["seed", "situation", "names_best", "judges_right", "names_fatal"]
-    raw = pd.DataFrame(marks, columns=columns).assign(env="taxi", variant="reflect_rl", phase="to passenger")
+    raw = pd.DataFrame(marks, columns=columns).assign(env="taxi", regime="", variant="reflect_rl", phase="to passenger")
+    raw["facts_right"] = [0.5, 1, 0, 1, 1, 1]
     table = tables.reflector_table(raw)
     assert list(table) == [
-        *("env", "variant", "situation", "n_seeds", "n_prompts"),
+        *("env", "regime", "variant", "situation", "n_seeds", "n_prompts"),
         *("names_best", "names_best_low", "names_best_high"),
-        *("judges_right", "judges_right_low", "judges_right_high", "names_fatal"),
+        *("judges_right", "judges_right_low", "judges_right_high"),
+        *("facts_right", "facts_right_low", "facts_right_high", "names_fatal"),
     ]
     assert table["situation"].tolist() == ["start", "wrong"]
     start, wrong = (row for _, row in table.iterrows())
@@ -144,13 +158,14 @@ def test_reflector_table_averages_seeds_not_prompts():
     assert (wrong["n_seeds"], wrong["n_prompts"]) == (2, 4)
     assert (wrong["names_best"], wrong["names_best_low"], wrong["names_best_high"]) == (0.5, 0, 1)
     assert (wrong["judges_right"], wrong["names_fatal"]) == (pytest.approx(2 / 3), 0.5)
+    assert wrong["facts_right"] == 0.75
 
 
 def test_the_headline_says_how_much_stands_behind_a_row():
     rows = pd.concat([episodes(success=[(1, 0), (1, 1)]), episodes("prompted", success=[(0, 0)])])
     table = tables.headline(tables.main_table(rows, CEILINGS), "taxi", "full").set_index("variant")
     assert table["seeds x tasks"].to_dict() == {"Reflect-RL": "2 x 2", "Prompted": "1 x 2"}
-    assert table.loc["Reflect-RL", "sampled, 20 steps"] == "0.750 (0.000-1.000)"
+    assert table.loc["Reflect-RL", "sampled, 20 steps"] == "0.750 (0.010-0.999)"
     assert table["paper (secondary source)"].to_dict() == {"Reflect-RL": "0.58 (GPT-2 XL)", "Prompted": ""}
 
 

@@ -23,13 +23,13 @@ def home(tmp_path, monkeypatch):
     ],
 )
 def test_a_small_lead_in_tuning_is_none_and_the_smaller_learning_rate_counts(points, chosen):
-    rows = [("taxi", "reflect_rl", seed, text, value) for seed in (1, 2) for text, value in points]
-    table = pd.DataFrame(rows, columns=["env", "variant", "seed", "overrides", "success"])
+    rows = [("taxi", "", "reflect_rl", seed, text, value) for seed in (1, 2) for text, value in points]
+    table = pd.DataFrame(rows, columns=tuning.COLUMNS[:-1])
     assert tuning.choose(table) == [int(i == chosen) for i in range(2)] * 2
 
 
 def grid(monkeypatch, *points, variants=("random",), seeds=(100, 101)):
-    jobs = [("taxi", v, s, p, p.replace(" ", ",")) for v in variants for s in seeds for p in points]
+    jobs = [("taxi", "", v, s, p, p.replace(" ", ",")) for v in variants for s in seeds for p in points]
     monkeypatch.setattr(settings, "tuning", lambda name, env="": jobs)
 
 
@@ -60,8 +60,8 @@ def test_tuning_chooses_the_highest_mean_over_seeds_on_sampled_full_episodes(mon
     table = tuning.collect_tuning("smoke")
     assert table.success.tolist() == [1.0, 0.5, 0.75, 0.0, 0.75, 0.5]
     assert table.chosen.tolist() == [0, 1, 0, 0, 1, 0]  # 0.2 and 0.3 are level: the smaller rate
-    written = pd.read_csv(paths.results("smoke") / "tuning.csv")
-    assert list(written) == ["env", "variant", "seed", "overrides", "success", "chosen"]
+    written = tuning.tuning_results("smoke")
+    assert list(written) == ["env", "regime", "variant", "seed", "overrides", "success", "chosen"]
     assert written.chosen.tolist() == table.chosen.tolist()
     other = written.assign(env="alfworld")
     pd.concat([written, other]).to_csv(paths.results("smoke") / "tuning.csv", index=False)

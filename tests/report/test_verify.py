@@ -9,7 +9,9 @@ def main(**changes):
     """A main table: oracle, random play and an arm, at one setting and horizon."""
     rows = [("oracle", 0.9, 0.9, 0.9), ("random", 0.12, 0.1, 0.2), ("reflect_rl", 0.8, 0.7, 0.9)]
     table = pd.DataFrame(rows, columns=["variant", "success", "ci_low", "ci_high"])
-    table = table.assign(env="taxi", setting="full", split="test", horizon=20, decoding="greedy", ceiling=0.9)
+    table = table.assign(
+        env="taxi", regime="", setting="full", split="test", horizon=20, decoding="greedy", ceiling=0.9
+    )
     for column, (variant, value) in changes.items():
         table.loc[table.variant == variant, column] = value
     return table

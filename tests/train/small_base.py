@@ -9,7 +9,7 @@ from reflect_rl.lm.arithmetic import seeded
 from reflect_rl.lm.prompts import policy_prompt, reflection_prompt
 from reflect_rl.lm.tokenizers import train_tokenizer
 
-GRIDS = [taxi.grid(state, False) for state in taxi.starts("train")[:40]]
+GRIDS = [taxi.grid(state, False) for state in taxi.starts("full", "train")[:40]]
 QUESTIONS = [reflection_prompt(grid, ["", "move east", "drop off"][i % 3]) for i, grid in enumerate(GRIDS)]
 PROMPTS = [policy_prompt(grid, "", taxi.ACTIONS, "Go on. Next: move south.") for grid in GRIDS]
 LEGAL = [tuple(range(6))] * len(PROMPTS)

@@ -4,12 +4,31 @@ import pytest
 from reflect_rl.train import advantages
 
 # episodes of 3, 1 and 2 steps
-RETURNS, STEPS = np.array([1.0, 2.0, 3.0, 4.0, 7.0, 10.0]), np.array([0, 1, 2, 0, 0, 1])
+REWARDS, STEPS = np.array([-1.0, -1.0, 3.0, 4.0, -3.0, 10.0]), np.array([0, 1, 2, 0, 0, 1])
+RETURNS = np.array([1.0, 2.0, 3.0, 4.0, 7.0, 10.0])
 
 
 def test_return_to_go_sums_to_the_end_of_the_episode():
-    np.testing.assert_allclose(advantages.return_to_go(np.array([-0.05, 1.0, -0.05, 1.0])), [1.9, 1.95, 0.95, 1.0])
-    np.testing.assert_array_equal(advantages.return_to_go(np.array([3.0])), [3.0])
+    np.testing.assert_allclose(advantages.return_to_go(REWARDS, STEPS), RETURNS)
+    np.testing.assert_allclose(advantages.return_to_go(REWARDS, STEPS, 0.5), [-0.75, 0.5, 3, 4, 2, 10])
+
+
+def test_gae_by_hand():
+    """Values 1, 2, 3 and 4; gamma 0.5, lambda 0.5, so that a step looks 0.25 times at the next one's advantage."""
+    rewards, values, steps = np.array([1.0, 0.0, 2.0, 1.0]), np.array([1.0, 2.0, 3.0, 4.0]), np.array([0, 1, 2, 0])
+    deltas = [1 + 0.5 * 2 - 1, 0 + 0.5 * 3 - 2, 2 - 3, 1 - 4]
+    expected = [deltas[0] + 0.25 * (deltas[1] + 0.25 * deltas[2]), deltas[1] + 0.25 * deltas[2], deltas[2], deltas[3]]
+    np.testing.assert_allclose(advantages.gae(rewards, values, steps, 0.5, 0.5), expected)
+
+
+def test_gae_is_the_td_error_at_lambda_0_and_the_return_minus_the_value_at_1():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=len(REWARDS))
+    following = np.where(np.append(STEPS[1:] == 0, True), 0, np.append(values[1:], 0))
+    td = REWARDS + 0.9 * following - values
+    np.testing.assert_allclose(advantages.gae(REWARDS, values, STEPS, 0.9, 0.0), td)
+    returns = advantages.return_to_go(REWARDS, STEPS, 0.9)
+    np.testing.assert_allclose(advantages.gae(REWARDS, values, STEPS, 0.9, 1.0), returns - values)
 
 
 def test_baseline_is_the_mean_of_the_other_episodes_at_the_same_place():
@@ -30,22 +49,53 @@ def test_an_only_episode_has_no_baseline():
     np.testing.assert_array_equal(advantages.leave_one_out_means(np.array([5.0, 3.0]), np.array([0, 1])), [0, 0])
 
 
-def test_policy_gradient_with_the_baseline_has_the_expectation_of_that_without():
+def test_groups_by_hand():
+    """Starts 0 (returns 1, 2 and 6), 1 (5 and 5) and 2 (7, alone)."""
+    totals, starts = np.array([1.0, 5.0, 2.0, 6.0, 5.0, 7.0]), np.array([0, 1, 0, 0, 1, 2])
+    np.testing.assert_allclose(advantages.rloo(totals, starts), [1 - 4, 0, 2 - 3.5, 6 - 1.5, 0, 0])
+    spread = np.sqrt(14 / 3)  # of 1, 2 and 6 around 3
+    np.testing.assert_allclose(advantages.grpo(totals, starts), [-2 / spread, 0, -1 / spread, 3 / spread, 0, 0])
+
+
+def test_group_advantages_are_those_of_the_whole_episode_in_all_its_steps():
+    """Discounted returns of the three episodes are -0.75, 4 and 2; the first two have one start."""
+    given = REWARDS, STEPS, np.array([0, 0, 1]), None, 0.5
+    np.testing.assert_allclose(advantages.advantage("rloo", *given), [-4.75] * 3 + [4.75] + [0] * 2)
+    np.testing.assert_allclose(advantages.advantage("grpo", *given), [-1] * 3 + [1] + [0] * 2)
+
+
+def test_normalised_has_mean_0_and_deviation_1_and_equal_ones_are_0():
+    found = advantages.normalised(RETURNS, advantages.spread(RETURNS, 0.0))
+    assert found.mean() == pytest.approx(0) and found.std() == pytest.approx(1)
+    np.testing.assert_array_equal(advantages.normalised(np.full(4, 2.5), 0.0), np.zeros(4))
+
+
+def test_small_differences_after_large_ones_are_not_blown_up():
+    former = advantages.spread(100 * RETURNS, 0.0)
+    assert former == pytest.approx(100 * RETURNS.std())
+    now = advantages.spread(RETURNS, former)
+    assert now == pytest.approx(0.99 * former)
+    assert advantages.normalised(RETURNS, now).std() == pytest.approx(1 / 99)
+
+
+@pytest.mark.parametrize("estimator", ["leave_one_out", "rloo"])
+def test_policy_gradient_with_a_baseline_of_others_has_the_expectation_of_that_without(estimator):
     """All pairs of one-step episodes of a policy of probability p, with returns 1 and 0 for its two actions."""
     p = 0.3
-    expected = {"none": 0.0, "mean": 0.0}
+    expected = {"return": 0.0, estimator: 0.0}
     for a in (0, 1):
         for b in (0, 1):
-            returns, weight = np.array([1.0 - a, 1.0 - b]), (1 - p if a else p) * (1 - p if b else p)
+            rewards, weight = np.array([1.0 - a, 1.0 - b]), (1 - p if a else p) * (1 - p if b else p)
             score = np.array([1 / p if x == 0 else -1 / (1 - p) for x in (a, b)])  # d log pi / dp
-            for baseline in expected:
-                advantage = advantages.advantage(returns, np.array([0, 0]), baseline)
-                expected[baseline] += weight * (score * advantage).mean()
-    assert expected["mean"] == pytest.approx(expected["none"]) == pytest.approx(1.0)
+            for name in expected:
+                found = advantages.advantage(name, rewards, np.array([0, 0]), np.array([0, 0]))
+                expected[name] += weight * (score * found).mean()
+    assert expected[estimator] == pytest.approx(expected["return"]) == pytest.approx(1.0)
 
 
 def test_advantage_by_hand():
-    values = np.array([1.0, 1, 1, 2, 2, 2])
-    np.testing.assert_array_equal(advantages.advantage(RETURNS, STEPS, "none"), RETURNS)
-    np.testing.assert_allclose(advantages.advantage(RETURNS, STEPS, "mean"), [-4.5, -8, -4, 0, 4.5, 8])
-    np.testing.assert_array_equal(advantages.advantage(RETURNS, STEPS, "critic", values), [0, 1, 2, 2, 5, 8])
+    values, starts = np.array([1.0, 1, 1, 2, 2, 2]), np.array([0, 1, 2])
+    given = REWARDS, STEPS, starts, values
+    np.testing.assert_array_equal(advantages.advantage("return", *given), RETURNS)
+    np.testing.assert_allclose(advantages.advantage("leave_one_out", *given), [-4.5, -8, -4, 0, 4.5, 8])
+    np.testing.assert_array_equal(advantages.advantage("gae", *given), [0, 1, 2, 2, 5, 8])

@@ -1,6 +1,7 @@
 import json
 import random
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -13,6 +14,7 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.identity import stage_dir
 from reflect_rl.envs.base import Situation
 from reflect_rl.envs.labels import IN_ORDER
+from reflect_rl.envs.play import advised_action
 from reflect_rl.envs.registry import get
 from reflect_rl.envs.taxi import env as taxi
 from reflect_rl.lm.tokenizers import load_tokenizer
@@ -72,7 +74,7 @@ def test_equal_seeds_give_equal_files_and_different_seeds_differ(made, tmp_path,
 
 
 def test_no_validation_or_test_start_is_a_start_situation(made):
-    train = {taxi.grid(state, False) for state in taxi.starts("train")}
+    train = {taxi.grid(state, False) for state in taxi.starts("full", "train")}
     starts = {e["situation"]["observation"] for e in made[2] if e["situation"]["action_feedback"] == "start"}
     assert len(starts) > 20
     assert starts <= train
@@ -126,6 +128,103 @@ def test_manifest_has_the_checksums_of_the_files(made):
     assert sum(sum(kind.values()) for kind in manifest["balance"].values()) == len(examples)
 
 
+# --- a limited number of reflections, and what the policy imitates ---
+
+
+@pytest.fixture(scope="module")
+def steps():
+    """Free play of seed 0, with the wrong steps of its walk."""
+    config = replace(load(more="data.trajectories=400").data, wrong_steps=True, negatives=0)
+    return data.play_freely(TAXI, config, np.random.default_rng([0, 1]))
+
+
+def test_limited_reflections_are_nested_by_kind_and_phase(steps):
+    sets = {n: {s.asked: s for s in data.limited(steps, n, np.random.default_rng(0))} for n in (30, 60, 120)}
+    assert {n: len(found) for n, found in sets.items()} == {30: 30, 60: 60, 120: 120}
+    assert sets[30].keys() < sets[60].keys() < sets[120].keys()
+    strata = {(s.kind, s.situation.phase) for s in steps}
+    for found in sets.values():
+        assert {(s.kind, s.situation.phase) for s in found.values()} == strata and len(strata) > 5
+        negatives = sum(s.kind == "negative" for s in found.values())
+        assert len(found) / 4 < negatives < len(found) / 2
+    assert len(data.limited(steps, 0, np.random.default_rng(0))) == len(steps)
+    other = {s.asked for s in data.limited(steps, 30, np.random.default_rng(1))}
+    assert other != sets[30].keys()
+
+
+def test_all_visits_of_a_chosen_situation_are_kept(steps):
+    chosen = data.limited(steps, 40, np.random.default_rng(0))
+    situations = {s.asked for s in chosen}
+    assert len(chosen) == sum(s.asked in situations for s in steps) > 60
+
+
+def test_teacher_is_asked_once_for_each_of_the_limited_situations(home, monkeypatch):
+    asked = []
+    teacher = replace(TAXI, teacher=lambda s: asked.append(s) or TAXI.teacher(s))
+    monkeypatch.setattr(data, "get", lambda _: teacher)
+    run = load(more="data.reflections=24 data.trajectories=200")
+    manifest = data.make(run)
+    assert manifest["sets"]["policy"]["reflections"] == manifest["sets"]["policy_no_negatives"]["reflections"] == 24
+    assert 24 < len(asked) == len({replace(s, task="", index=0) for s in asked}) <= 32  # a third more without negatives
+    for name in data.SETS:
+        prompts = {
+            line["prompt"].split("\nReflection")[0].split("\nActions")[0] for line in lines(folder_of(run), name)
+        }
+        assert len(prompts) <= 24
+
+
+def test_policy_imitates_what_was_executed(home):
+    """Random in half of the steps: the expert's action in .5 + .5 / 6 of the cases, and another one in the rest."""
+    more = "data.target=executed data.trajectories=300 data.negatives=0 data.wrong_steps=true data.sft_examples=2000"
+    run = load(more=more)
+    data.make(run)
+    examples = [json.loads(line) for line in (folder_of(run) / "examples.jsonl").read_text().splitlines()]
+    same = np.mean([e["executed"] == e["situation"]["expert_action"] for e in examples])
+    assert 0.53 < same < 0.64
+    assert {e["kind"] for e in examples} == {"positive", "negative"}
+    allowed = {}
+    for e in examples:
+        s = e["situation"]
+        label = " " + IN_ORDER.names[s["actions"].index(e["executed"])]
+        allowed.setdefault((s["observation"], s["last_action"] or "none"), set()).add(label)
+    for line in lines(folder_of(run), "policy"):
+        observation, _, rest = line["prompt"].partition("\nLast: ")
+        assert line["completion"] in allowed[observation, rest.split("\n")[0]]
+    named = [line["prompt"].split("Next: ")[1].split(".")[0] for line in lines(folder_of(run), "policy")]
+    taken = [taxi.ACTIONS[IN_ORDER.names.index(x["completion"].strip())] for x in lines(folder_of(run), "policy")]
+    assert 0.4 < np.mean([a == b for a, b in zip(named, taken, strict=True)]) < 0.75
+
+
+def test_tokenizer_knows_the_grids_of_free_play_that_no_reflection_was_bought_for(home):
+    """So that the unit of a tokenizer does not depend on how many reflections there are."""
+    few, all_of_them = load(more="data.reflections=20"), load()
+    for run in (few, all_of_them):
+        data.make(run)
+    vocabularies = [
+        load_tokenizer(run.model, folder_of(run) / "tokenizer.json").get_vocab().keys() for run in (few, all_of_them)
+    ]
+    shared = len(vocabularies[0] & vocabularies[1]) / len(vocabularies[1])
+    assert shared > 0.8
+
+
+@pytest.mark.parametrize("tells", ["hint", "verdict"])
+def test_reflections_of_less_telling_teachers_name_no_action(home, tells):
+    run = load(more=f"teacher.tells={tells}")
+    data.make(run)
+    assert folder_of(run) != folder_of(load())
+    for line in lines(folder_of(run), "reflector"):
+        assert advised_action(line["completion"], taxi.ACTIONS) is None
+        assert line["completion"].startswith((" Starting.", " Moving ", " Picking ", " Dropping "))
+
+
+def test_unknown_level_of_telling_names_the_way_out(home, monkeypatch):
+    monkeypatch.setattr(data, "get", lambda _: replace(TAXI, teachers={}))
+    with pytest.raises(
+        ReflectRLError, match="no teacher for teacher.tells=hint, only for action; give its EnvSpec one"
+    ):
+        data.make(load(more="teacher.tells=hint"))
+
+
 # --- trajectories ---
 
 
@@ -135,7 +234,7 @@ def env():
 
 def test_trajectory_without_random_actions_is_the_oracles():
     for task in TAXI.tasks("full", "train")[:20]:
-        found = list(data.trajectory(TAXI, env(), task, 0.0, np.random.default_rng(0)))
+        found = [now for now, _ in data.trajectory(TAXI, env(), task, 0.0, np.random.default_rng(0))]
         assert len(found) == TAXI.oracle_steps(task)
         assert [s.action_feedback for s in found] == ["start"] + ["right"] * (len(found) - 1)
         assert [s.index for s in found] == list(range(len(found)))
@@ -144,7 +243,7 @@ def test_trajectory_without_random_actions_is_the_oracles():
 
 def test_trajectory_with_random_actions_is_shorter_and_has_wrong_ones():
     rng = np.random.default_rng(0)
-    found = [list(data.trajectory(TAXI, env(), t, 0.9, rng)) for t in TAXI.tasks("full", "train")[:40]]
+    found = [[now for now, _ in data.trajectory(TAXI, env(), t, 0.9, rng)] for t in TAXI.tasks("full", "train")[:40]]
     assert sum(map(len, found)) < sum(map(TAXI.oracle_steps, TAXI.tasks("full", "train")[:40]))
     assert {s.action_feedback for steps in found for s in steps} == {"start", "right", "wrong"}
 
@@ -166,7 +265,7 @@ def test_negative_is_survived_wrong_and_recoverable():
             left += 1
             assert info["success"] or not (terminated or truncated)
         assert after.index - 1 + left >= TAXI.oracle_steps(task)  # a step was lost
-    assert found > 100
+    assert found > 70
 
 
 def test_negatives_fall_on_every_part_of_the_way():
@@ -179,7 +278,7 @@ def test_negatives_fall_on_every_part_of_the_way():
 def test_rare_situations_are_drawn_more_often_than_they_occur():
     def example(feedback, phase, observation):
         s = Situation("full-1", 0, observation, "", feedback, phase, ("a",), "a")
-        return data.Example("positive", s, "")
+        return data.Example("positive", s, "", "")
 
     common = [example("right", "to passenger", str(i)) for i in range(64)]
     rare = [example("right", "at destination", f"d{i}") for i in range(4)]
@@ -191,8 +290,15 @@ def test_rare_situations_are_drawn_more_often_than_they_occur():
 # --- damage ---
 
 
+def test_visits_are_drawn_as_they_are_and_each_once_while_there_are_enough():
+    examples = [data.Example("positive", None, str(i), "") for i in range(50)]
+    drawn = data.visits(examples, 50, np.random.default_rng(0))
+    assert sorted(e.executed for e in drawn) == sorted(e.executed for e in examples) and drawn != examples
+    assert len(data.visits(examples, 120, np.random.default_rng(0))) == 120
+
+
 def test_data_is_made_once(home, monkeypatch):
-    monkeypatch.setattr(data, "collect", None)
+    monkeypatch.setattr(data, "play_freely", None)
     assert data.make(load())["seed"] == 0
     assert len(data.read(load(), "policy")) == 300
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from train_helpers import PPO, load_rl
+from train_helpers import PG, PPO, load_rl
 
 from reflect_rl.envs.labels import IN_ORDER
 from reflect_rl.lm import models
-from reflect_rl.train import rl
-from reflect_rl.train.learner import Batch, Learner, Success
+from reflect_rl.train import advantages, objectives, rl
+from reflect_rl.train.learner import MEASURED, Batch, Learner, Success
 from reflect_rl.train.warmup import warm_up
 
 
@@ -18,9 +18,7 @@ def episodes_of(run, players, update=0):
 
 def batch_of(learner, episodes):
     """A batch with its advantages, as an update makes it."""
-    batch = Batch.of(episodes, IN_ORDER)
-    batch.advantage = learner._advantage(batch)
-    return batch
+    return learner._judged(Batch.of(episodes, IN_ORDER))
 
 
 def successes(episodes, stage="full"):
@@ -42,7 +40,7 @@ def gradients(learner, batch, rows=1000):
     return total, found
 
 
-@pytest.mark.parametrize("more", ["", PPO, "rl.baseline=none"], ids=["pg_mean", "ppo_critic", "pg_none"])
+@pytest.mark.parametrize("more", [PG, PPO, PG + " rl.advantage=return"], ids=["pg", "ppo", "pg_return"])
 def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole(homes, more):
     run = load_rl(more=more + " rl.episodes_per_update=20")
     learner = Learner(run, warm_up(run))
@@ -54,7 +52,7 @@ def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole(homes, more):
         torch.testing.assert_close(parts[name], gradient, rtol=0, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("more", ["", PPO, "rl.baseline=none"], ids=["pg_mean", "ppo_critic", "pg_none"])
+@pytest.mark.parametrize("more", [PG, PPO, PG + " rl.advantage=return"], ids=["pg", "ppo", "pg_return"])
 def test_aggregation_by_distinct_prompt_gives_the_gradient_of_one_row_a_step(homes, more):
     run = load_rl(more=more + " rl.episodes_per_update=40")
     learner = Learner(run, warm_up(run))
@@ -67,9 +65,12 @@ def test_aggregation_by_distinct_prompt_gives_the_gradient_of_one_row_a_step(hom
         row=torch.arange(steps),
         action=batch.action,
         log_prob=batch.log_prob,
-        returns=batch.returns,
+        reward=batch.reward,
         step=batch.step,
+        start=batch.start,
         advantage=batch.advantage,
+        target=batch.target,
+        reference=None if batch.reference is None else batch.reference[batch.row],
     )
     loss, aggregated = gradients(learner, batch)
     expected_loss, expected = gradients(learner, plain)
@@ -79,7 +80,7 @@ def test_aggregation_by_distinct_prompt_gives_the_gradient_of_one_row_a_step(hom
         torch.testing.assert_close(aggregated[name], gradient, rtol=0, atol=1e-5, msg=name)
 
 
-def test_batch_keeps_order_returns_and_places(homes):
+def test_batch_keeps_order_rewards_places_and_starts(homes):
     run = load_rl()
     episodes = episodes_of(run, warm_up(run))
     batch = Batch.of(episodes, IN_ORDER)
@@ -90,8 +91,7 @@ def test_batch_keeps_order_returns_and_places(homes):
     start = 0
     for episode in episodes:
         own = slice(start, start + len(episode))
-        rewards = [t.reward for t in episode.transitions]
-        assert batch.returns[own].tolist() == pytest.approx([sum(rewards[i:]) for i in range(len(rewards))], abs=1e-5)
+        assert batch.reward[own].tolist() == [t.reward for t in episode.transitions]
         assert batch.step[own].tolist() == list(range(len(episode)))
         start += len(episode)
 
@@ -104,7 +104,8 @@ def test_sampled_log_probabilities_are_those_of_the_first_update(homes):
     log_probs = learner.policy.log_probs(batch.prompts, batch.legal)[batch.row]
     now = log_probs.gather(1, batch.action[:, None])[:, 0]
     torch.testing.assert_close(now, batch.log_prob.float(), rtol=0, atol=1e-5)
-    _, (_, clipped) = learner._loss(batch, torch.arange(len(batch.prompts)), 0.0, torch.tensor(len(batch.row)))
+    _, measured = learner._loss(batch, torch.arange(len(batch.prompts)), 0.0, torch.tensor(len(batch.row)))
+    clipped = dict(zip(MEASURED[1:], measured, strict=True))["clip_fraction"]
     assert clipped == 0
 
 
@@ -125,7 +126,7 @@ def test_update_makes_actions_with_positive_advantage_likelier(homes):
 
 
 def test_learning_rate_and_entropy_bonus_run_linearly_to_their_ends(homes, monkeypatch):
-    run = load_rl(more="rl.learning_rate=0.01 rl.learning_rate_end=0.1 rl.entropy=0.2 rl.entropy_end=0.1")
+    run = load_rl(more=f"{PG} rl.learning_rate=0.01 rl.learning_rate_end=0.1 rl.entropy=0.2 rl.entropy_end=0.1")
     learner = Learner(run, warm_up(run))
     episodes = episodes_of(run, learner.players)
     bonuses = []
@@ -144,10 +145,10 @@ def test_learning_rate_and_entropy_bonus_run_linearly_to_their_ends(homes, monke
 
 def test_ppo_clips_something_with_the_passes_that_are_its_default(homes):
     """A single pass over one minibatch has ratios of 1, so that there is nothing to clip."""
-    run = load_rl(more="rl.objective=ppo rl.learning_rate=0.01 rl.episodes_per_update=30")
+    run = load_rl(more="rl.learning_rate=0.01 rl.episodes_per_update=30")
     learner = Learner(run, warm_up(run))
     log = learner.update(episodes_of(run, learner.players), 0.0, "full")
-    assert (run.rl.epochs, run.rl.minibatches) == (4, 2) and log["clip_fraction"] > 0
+    assert (run.rl.epochs, run.rl.minibatches) == (2, 4) and log["clip_fraction"] > 0
 
 
 def test_ratios_that_are_not_1_before_the_first_step_are_warned_of(homes, recwarn):
@@ -161,17 +162,16 @@ def test_ratios_that_are_not_1_before_the_first_step_are_warned_of(homes, recwar
 
 
 def test_advantages_are_those_of_the_critic_before_the_first_pass_in_all_passes(homes, monkeypatch):
-    run = load_rl(more="rl.objective=ppo rl.baseline=critic rl.learning_rate=0.01")
+    run = load_rl(more="rl.learning_rate=0.01 rl.normalise=false")
     learner = Learner(run, warm_up(run))
     episodes = episodes_of(run, learner.players)
     learner.update(episodes, 0.0, "full")  # values are 0 at first
     before = batch_of(learner, episodes).advantage
-    assert not torch.equal(before, Batch.of(episodes, IN_ORDER).returns)
     seen, values, loss = [], [], learner._loss
 
     def watched(batch, *more):
         seen.append(batch.advantage.clone())
-        values.append(learner.critic.weight.detach().clone())
+        values.append(learner.critic.body[-1].weight.detach().clone())
         return loss(batch, *more)
 
     monkeypatch.setattr(learner, "_loss", watched)
@@ -181,7 +181,7 @@ def test_advantages_are_those_of_the_critic_before_the_first_pass_in_all_passes(
 
 
 def test_gradient_of_the_critic_ends_at_its_head(homes):
-    run = load_rl(more="rl.objective=ppo rl.baseline=critic rl.entropy=0.0")
+    run = load_rl(more="rl.entropy=0.0")
     learner = Learner(run, warm_up(run))
     batch = batch_of(learner, episodes_of(run, learner.players))
     batch.advantage = torch.zeros_like(batch.advantage)  # so that nothing but the critic has a gradient
@@ -193,22 +193,70 @@ def test_gradient_of_the_critic_ends_at_its_head(homes):
 
 
 def test_a_large_gradient_of_the_critic_does_not_shrink_that_of_the_policy(homes):
-    run = load_rl(more="rl.objective=ppo rl.baseline=critic rl.epochs=1 rl.minibatches=1")
+    run = load_rl(more="rl.epochs=1 rl.minibatches=1")
     learner = Learner(run, warm_up(run))
     batch = batch_of(learner, episodes_of(run, learner.players))
     norms = []
     for scale in (1, 1000):
-        batch.returns = batch.returns * scale
+        batch.target = batch.target * scale
         learner._gradient(batch, torch.arange(len(batch.prompts)), 0.0, None)
         norms.append([p.grad.clone() for p in learner.optimizer.param_groups[0]["params"]])
     assert all(torch.equal(a, b) for a, b in zip(*norms, strict=True))
+
+
+def test_critic_is_fitted_to_the_returns_of_the_first_batch_before_the_first_update(homes):
+    run = load_rl(more="rl.critic_steps=300 rl.critic_learning_rate=0.01 rl.discount=0.5 rl.episodes_per_update=40")
+    learner = Learner(run, warm_up(run))
+    batch = batch_of(learner, episodes_of(run, learner.players))
+    returns = advantages.return_to_go(batch.reward, batch.step, 0.5)
+    with torch.no_grad():
+        values = learner.critic(learner.policy.hidden(batch.prompts))[batch.row].numpy()
+    assert np.mean((returns - values) ** 2) < 0.5 * np.mean(returns**2)
+    before = values
+    batch_of(learner, episodes_of(run, learner.players))
+    with torch.no_grad():  # and only there
+        np.testing.assert_array_equal(learner.critic(learner.policy.hidden(batch.prompts))[batch.row].numpy(), before)
+
+
+def test_targets_of_the_critic_are_its_values_plus_the_advantages(homes):
+    run = load_rl(more="rl.normalise=false rl.gae_lambda=0.8 rl.discount=0.9")
+    learner = Learner(run, warm_up(run))
+    batch = batch_of(learner, episodes_of(run, learner.players))
+    with torch.no_grad():
+        values = learner.critic(learner.policy.hidden(batch.prompts))[batch.row]
+    torch.testing.assert_close(batch.target, values + batch.advantage, rtol=0, atol=1e-5)
+    expected = advantages.gae(batch.reward, values.numpy().astype(float), batch.step, 0.9, 0.8)
+    np.testing.assert_allclose(batch.advantage.numpy(), expected, atol=1e-5)
+
+
+# --- KL to the warmed-up policy ---
+
+
+def test_kl_is_0_before_the_first_step_and_holds_the_policy_back_later(homes):
+    moved = {}
+    for kl in (0.0, 10.0):
+        run = load_rl(more=f"rl.kl={kl} rl.learning_rate=0.01 rl.episodes_per_update=30")
+        learner = Learner(run, warm_up(run))
+        own = models.weights(learner.policy.model, "policy")
+        before = {name: weight.detach().clone() for name, weight in own.items()}
+        episodes = episodes_of(run, learner.players)
+        prompts = Batch.of(episodes, IN_ORDER)
+        reference = learner.policy.log_probs(prompts.prompts, prompts.legal).detach()
+        if kl:
+            torch.testing.assert_close(batch_of(learner, episodes).reference, reference, rtol=0, atol=1e-5)
+            assert all(torch.equal(weight, before[name]) for name, weight in own.items())
+        for _ in range(3):
+            log = learner.update(episodes, 0.0, "full")
+        now = learner.policy.log_probs(prompts.prompts, prompts.legal).detach()
+        moved[kl] = objectives.kl(now, reference).mean().item()
+    assert log["kl"] > 0 and moved[10.0] < 0.5 * moved[0.0]
 
 
 # --- replay ---
 
 
 def test_replay_keeps_the_newest_successes_with_the_advantages_of_their_own_batch(homes):
-    run = load_rl("rl_only", more="rl.replay=3")
+    run = load_rl("rl_only", more=f"{PG} rl.replay=3")
     learner = Learner(run, warm_up(run))
     episodes = episodes_of(run, learner.players)
     for i, episode in enumerate(episodes):
@@ -219,11 +267,11 @@ def test_replay_keeps_the_newest_successes_with_the_advantages_of_their_own_batc
     ends = np.cumsum([len(episode) for episode in episodes])
     for kept, i in zip(learner.replay, (3, 5, 7), strict=True):
         assert kept.advantage == batch.advantage[ends[i - 1] : ends[i]].tolist()
-        assert kept.advantage != batch.returns[ends[i - 1] : ends[i]].tolist()
+        assert kept.advantage != batch.reward[ends[i - 1] : ends[i]].tolist()
 
 
 def test_only_successes_of_the_present_stage_are_replayed(homes, monkeypatch):
-    run = load_rl("rl_only", more="rl.replay=20")
+    run = load_rl("rl_only", more=f"{PG} rl.replay=20")
     learner = Learner(run, warm_up(run))
     replayed, past = [], learner._past
     monkeypatch.setattr(learner, "_past", lambda found: replayed.append([s.stage for s in found]) or past(found))
@@ -238,7 +286,7 @@ def test_only_successes_of_the_present_stage_are_replayed(homes, monkeypatch):
 
 def test_replayed_gradient_is_that_of_the_stored_advantages(homes):
     """-(w A log p) averaged over the steps, with ratios w that are 1 while the policy is the one that played."""
-    run = load_rl("rl_only", more="rl.replay=3")
+    run = load_rl("rl_only", more=f"{PG} rl.replay=3")
     learner = Learner(run, warm_up(run))
     kept = successes(episodes_of(run, learner.players)[:3])
     past = learner._past(kept)
@@ -252,7 +300,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient(homes, rows):
     """Replay among them; a large model goes forward and backward in parts for the sake of memory."""
     found = []
     for size in (0, rows):
-        run = load_rl("rl_only", more=f"rl.replay=3 rl.entropy=0.1 model.micro_batch={size}")
+        run = load_rl("rl_only", more=f"{PG} rl.replay=3 rl.entropy=0.1 model.micro_batch={size}")
         learner = Learner(run, warm_up(run))
         episodes = episodes_of(run, learner.players)
         learner.replay = successes(episodes[:3])

@@ -22,7 +22,7 @@ from reflect_rl.envs.settings import load
 from reflect_rl.evaluate import prompted
 from reflect_rl.lm import pretrained
 from reflect_rl.train import data
-from reflect_rl.train.lm_teacher import LanguageModelTeacher
+from reflect_rl.train.lm_teacher import ASKED, LanguageModelTeacher
 from reflect_rl.train.rollout import play
 
 TAXI = get("taxi")
@@ -52,11 +52,11 @@ def test_the_teacher_is_shown_the_spoiler_and_its_words_are_taken():
     now = situations()[1]
     with server(text="That was fine.\nGo on.") as (url, asked):
         assert teacher_at(url).reflect(now) == f"That was fine. Go on. Next: {now.expert_action}."
-        assert teacher_at(url, advice=False).reflect(now) == "That was fine. Go on."
+        assert teacher_at(url, tells="hint").reflect(now) == "That was fine. Go on."
     told = asked[0][1]["messages"]
     assert f"Spoiler: {now.expert_action}" in told[1]["content"] and now.observation in told[1]["content"]
     assert TAXI.goal in told[0]["content"] and asked[0][1]["max_tokens"] == 100
-    assert len(asked) == 1  # advice is no part of the request
+    assert ASKED["action"] in told[0]["content"] and ASKED["hint"] in asked[1][1]["messages"][0]["content"]
 
 
 def test_a_teacher_of_an_environment_without_goal_and_legend_is_told_less():
@@ -88,12 +88,12 @@ def test_a_text_that_tells_is_asked_for_again_and_at_last_cut():
     now = situations()[0]
     texts = iter(["The spoiler says so.", "Fine so far."])
     with server(text=lambda body: next(texts)) as (url, asked):
-        writer = teacher_at(url, advice=False)
+        writer = teacher_at(url, tells="hint")
         assert writer.reflect(now) == "Fine so far." and writer.leaked == 1
         assert [body["temperature"] for _, body, _ in asked] == [0.0, 1.0]
     stubborn = f"Well done. The spoiler is {now.expert_action}. Go on!"
     with server(text=stubborn) as (url, asked):
-        writer = teacher_at(url, advice=False)
+        writer = teacher_at(url, tells="hint")
         assert writer.reflect(now) == "Well done. Go on!" and writer.leaked == len(asked) == 3
 
 
@@ -107,7 +107,7 @@ def test_data_of_a_language_model_are_made_and_a_stopped_run_goes_on():
         assert count == len(asked) > 8 and manifest["teacher"]["cost"] == pytest.approx(count * 10e-6)
         assert all(e["reflection"].startswith("All is well. Next: ") for e in data.read(run, "examples"))
     rules = load("smoke", overrides=SMALL)
-    assert stage_dir(rules, "data") != stage_dir(run, "data") and "teacher" not in rules.sections("data")
+    assert stage_dir(rules, "data") != stage_dir(run, "data")
     assert "teacher" not in data.make(rules)
     again = load("smoke", seed=0, overrides=settings)
     for file in ("manifest.json", "config.json"):

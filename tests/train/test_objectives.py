@@ -122,3 +122,12 @@ def test_value_loss_is_half_the_mean_squared_error():
     loss.backward()
     assert loss.item() == pytest.approx((1 + 9) / 4)
     assert value.grad.tolist() == pytest.approx([-0.5, 1.5])
+
+
+def test_kl_by_hand_and_without_what_is_not_legal():
+    rows, reference = logs(0.5, 0.5)[None], logs(0.25, 0.75)[None]
+    expected = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
+    assert objectives.kl(rows, reference).item() == pytest.approx(expected)
+    padded = torch.cat([rows, tensor(-INF)[None]], 1), torch.cat([reference, tensor(-INF)[None]], 1)
+    assert objectives.kl(*padded).item() == pytest.approx(expected)
+    assert objectives.kl(rows, rows).item() == 0

@@ -36,7 +36,7 @@ def test_two_processes_give_the_parameters_of_one(tmp_path, monkeypatch, kind):
     if kind == "lora":
         settings += f" model.base={make_base(tmp_path / 'base')} {ON_BASE}"
         # so that a process has nothing to do
-        settings += " rl.episodes_per_update=1 rl.horizon=2 rl.env_steps=8 rl.baseline=critic"
+        settings += " rl.episodes_per_update=1 rl.horizon=2 rl.env_steps=8"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     failed = train(two, settings, launcher)
     assert failed.returncode and "warm up in one process first (notebook 02)" in failed.stderr + failed.stdout

@@ -1,5 +1,6 @@
 """Released weights: the players of a run, loaded without data and without training."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -48,6 +49,15 @@ def test_a_variant_without_reflection_has_no_reflector(weights):
     run = load_rl("sft_rl")
     folder = release.release(run)
     assert release.released(run).reflector is None and not (folder / "reflector.safetensors").exists()
+
+
+def test_regimes_have_weights_of_their_own(weights):
+    run = load_rl("reflect_rl")
+    limited = dataclasses.replace(run, regime="limited")
+    folder = release.release_dir(run)
+    assert release.release_dir(limited) == folder.parents[1] / "limited" / folder.parent.name / folder.name
+    with pytest.raises(ReflectRLError, match="release --profile .* --regime limited --variant reflect_rl --seed 0"):
+        release.released(limited)
 
 
 def test_what_was_not_released_or_is_damaged_says_so(weights):

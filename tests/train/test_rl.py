@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_helpers import PPO, REPLAY, Killed, contents, dies, load_rl
+from train_helpers import PG, PPO, REPLAY, Killed, contents, dies, load_rl
 
 from reflect_rl.core import checkpoints
 from reflect_rl.core.config import Config, DataConfig, ModelConfig, RLConfig
@@ -41,7 +41,7 @@ def results(run):
 
 
 @pytest.mark.parametrize(
-    "more", ["", PPO, REPLAY, PPO + " " + REPLAY], ids=["pg_mean", "ppo_critic", "replay", "ppo_replay"]
+    "more", [PG, PPO, REPLAY, REPLAY + " rl.objective=ppo"], ids=["pg", "ppo_kl", "replay", "ppo_replay"]
 )
 def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeypatch, more):
     run = load_rl(more=more)
@@ -266,7 +266,7 @@ def test_loss_that_is_not_finite_ends_training_with_the_last_finite_policy(homes
         return update(self, *args)
 
     monkeypatch.setattr(Learner, "update", watched)
-    run = load_rl()
+    run = load_rl(more=PG)
     rl.train(run)
     status = json.loads((folder_of(run) / "status.json").read_text())
     assert status["status"] == "collapsed"
@@ -323,13 +323,16 @@ def test_collapsed_run_uses_up_its_budget_and_is_marked(homes):
 def first_updates():
     """Loss and gradient norm of the first updates of fixed settings, for `pg` and for `ppo` with a critic."""
     found = {}
-    for name, chosen in {"pg": {}, "ppo": dict(objective="ppo", baseline="critic", epochs=2, minibatches=2)}.items():
+    for name, chosen in {
+        "pg": dict(objective="pg", advantage="leave_one_out"),
+        "ppo": dict(epochs=2, minibatches=2),
+    }.items():
         run = Config(
             profile="invariant",
             env="taxi",
             variant="rl_only",
             seed=0,
-            data=DataConfig(60, 0.5, 40, 40, 300),
+            data=DataConfig(60, negatives=40, horizon=40, sft_examples=300),
             model=ModelConfig(n_layer=1, n_head=4, d_model=32, context=96, vocab_size=512),
             rl=RLConfig(env_steps=1000, episodes_per_update=16, stage_shares=(0.2, 0.1), horizon=20, **chosen),
         )

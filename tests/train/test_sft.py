@@ -214,7 +214,7 @@ def test_weights_of_the_best_measure_are_kept(fit, bars):
     weights, log = fit("whole", measure=scores(bars, {4: 0.1, 8: 0.9, 12: 0.5}))
     assert bars[-1].n == 12
     assert equal(weights, at_eight)
-    assert [line["eval_follow_success"] for line in log if "eval_follow_success" in line] == [0.1, 0.9, 0.5]
+    assert [line["eval_score"] for line in log if "eval_score" in line] == [0.1, 0.9, 0.5]
 
 
 @pytest.mark.parametrize("step", [7, 11])
@@ -227,7 +227,7 @@ def test_killed_warm_up_keeps_the_best_weights_of_before(fit, bars, step):
     bars.die_at = None
     continued, continued_log = fit("killed", measure=measure)
     assert equal(continued, weights)
-    measured = [[x["eval_follow_success"] for x in y if "eval_follow_success" in x] for y in (log, continued_log)]
+    measured = [[x["eval_score"] for x in y if "eval_score" in x] for y in (log, continued_log)]
     assert measured[0] == measured[1] == [0.9, 0.1, 0.5]
 
 

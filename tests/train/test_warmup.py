@@ -1,11 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import train_helpers
 from train_helpers import Killed, equal
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.identity import stage_dir
+from reflect_rl.envs.base import Situation
 from reflect_rl.envs.registry import get
 from reflect_rl.envs.taxi import env as taxi
 from reflect_rl.train import data, warmup
@@ -58,7 +61,7 @@ def test_variants_with_equal_players_share_their_warm_up(home, monkeypatch):
     monkeypatch.setattr(warmup, "follow_success", lambda *_: 0.0)
     warmup.warm_up(load("reflect_rl"))
     monkeypatch.setattr(warmup, "fit", None)
-    for variant in ("follow", "reflect_rl_no_curriculum"):
+    for variant in ("follow", "reflect_sft", "reflect_rl_no_milestones"):
         assert warmup.warm_up(load(variant)).reflector is not None
 
 
@@ -105,7 +108,70 @@ def test_damaged_weights_are_named_and_the_advised_deletion_makes_them_anew(home
     assert path.read_bytes() == whole
 
 
-# --- success when following the advice ---
+def test_what_is_held_out_chooses_the_weights_and_is_not_trained_on(home, monkeypatch):
+    seen, fit = {}, warmup.fit
+    monkeypatch.setattr(warmup, "fit", lambda model, pairs, *rest: seen.update(pairs=pairs) or fit(model, pairs, *rest))
+    run = load(more="policy.held_out=0.3 policy.steps=6 policy.evaluate_every=2")
+    warmup.warm_up(run)
+    lines = data.read(run, "policy_no_reflection")
+    prompts = {line["prompt"] for line in lines}
+    trained = {tuple(p) for p, _ in seen["pairs"].rows}
+    assert len(trained) == len(prompts) - round(0.3 * len(prompts))
+    log = warmup.training_log(run, "policy")
+    scores = log.eval_score.dropna()
+    assert len(scores) == 3 and (scores < 0).all()
+    warmup.warm_up(load())
+    assert warmup.training_log(load(), "policy").eval_score.isna().all()
+
+
+def test_split_keeps_whole_prompts_aside_and_each_pair_once():
+    lines = [{"prompt": f"p{i % 10}", "completion": f" {i % 3}"} for i in range(60)]
+    kept, aside = warmup.split(lines, 0.2, np.random.default_rng(0))
+    assert len({line["prompt"] for line in kept}) == 8 and len({line["prompt"] for line in aside}) == 2
+    assert not {line["prompt"] for line in kept} & {line["prompt"] for line in aside}
+    pairs = [(line["prompt"], line["completion"]) for line in aside]
+    assert len(pairs) == len(set(pairs)) == 6
+    assert warmup.split(lines, 0.0, np.random.default_rng(0)) == (lines, [])
+
+
+# --- success when following the advice, and facts that are right ---
+
+
+def hint(prompt):
+    """The facts of the goal and the walls, all of them right, after a verdict that may be wrong."""
+    observation, _, rest = prompt.partition("\nLast: ")
+    feedback = "start" if rest.startswith("none") else "right"
+    last = "" if feedback == "start" else rest.partition("\n")[0]
+    return TAXI.teacher_of("hint")(Situation("", 0, observation, last, feedback, "", taxi.ACTIONS, ""))
+
+
+def test_facts_are_judged_against_the_teachers_on_validation_tasks(monkeypatch):
+    run = load("follow", more="teacher.tells=hint")
+    reflector = Words(hint)
+    found = warmup.fact_accuracy(run, reflector)
+    assert 0.95 < found < 1  # but for the verdict on the few wrong actions
+    starts = {taxi.grid(taxi.parse_task(task)[1], False) for task in TAXI.tasks("full", "validation")}
+    assert {prompt[: prompt.index("\nLast")] for prompt in reflector.asked if "Last: none" in prompt} == starts
+    assert warmup.fact_accuracy(run, Words(lambda prompt: "")) == 0
+    assert 0.2 < warmup.fact_accuracy(run, Words(lambda prompt: hint(prompt).partition(" Walls")[0])) < found
+
+
+def test_facts_right_by_hand():
+    now = Situation("", 0, "", "wait", "wrong", "", ("wait", "go"), "go")
+    spec = replace(TAXI, facts=None)
+    texts = ["That was bad. Next: go.", "That was bad. Next: wait.", ""]
+    right = warmup.facts_right(spec, lambda _: "That was bad. Next: go.", [now] * 3, texts)
+    assert right == pytest.approx([1, 2 / 3, 0])
+
+
+def test_reflectors_that_name_no_action_are_chosen_by_their_facts(home, monkeypatch):
+    called = []
+    monkeypatch.setattr(warmup, "fact_accuracy", lambda *_: called.append("facts") or 0.5)
+    monkeypatch.setattr(warmup, "follow_success", lambda *_: called.append("follow") or 0.5)
+    warmup.warm_up(load("follow", more="teacher.tells=hint"), policy=False)
+    assert set(called) == {"facts"}
+    warmup.warm_up(load("follow"), policy=False)
+    assert set(called) == {"facts", "follow"}
 
 
 class Words:

@@ -4,7 +4,10 @@ import torch
 
 from reflect_rl.envs.settings import load as load_settings
 
-SMALL_DATA = "data.trajectories=60 data.negatives=40 data.sft_examples=300"
+SMALL_DATA = (
+    "data.trajectories=60 data.negatives=40 data.sft_examples=300 data.wrong_steps=false data.target=oracle "
+    "data.policy_draw=balanced model.n_conv=0 model.n_layer=2"
+)
 
 
 def load(variant="reflect_rl", seed=0, *settings):
@@ -15,10 +18,12 @@ def load(variant="reflect_rl", seed=0, *settings):
 
 TINY_RL = (
     "model.d_model=32 model.n_layer=1 reflector.steps=2 reflector.evaluate_every=2 policy.steps=60 "
-    "policy.evaluate_every=100 rl.episodes_per_update=8 rl.evaluate_every=3 rl.checkpoint_every=2 rl.env_steps=90"
+    "policy.evaluate_every=100 rl.episodes_per_update=8 rl.evaluate_every=3 rl.checkpoint_every=2 rl.env_steps=90 "
+    "rl.learning_rate=0.001 rl.critic_steps=3"
 )
-PPO = "rl.objective=ppo rl.baseline=critic rl.epochs=2 rl.minibatches=3"
-REPLAY = "rl.replay=4 rl.episodes_per_update=48 rl.env_steps=500 rl.stage_shares=[1.0,0.0]"
+PG = "rl.objective=pg rl.advantage=leave_one_out rl.normalise=false rl.discount=1"
+PPO = "rl.epochs=2 rl.minibatches=3 rl.kl=0.1"
+REPLAY = f"{PG} rl.replay=4 rl.episodes_per_update=48 rl.env_steps=500 rl.stage_shares=[1.0,0.0]"
 
 
 def load_rl(variant="sft_rl", seed=0, more=""):

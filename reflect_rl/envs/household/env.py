@@ -1,11 +1,13 @@
 """The environment: a household task in text.
 
-Observation: what the player knows from what it has read (`notes.Notes`). Legal actions: the engine's admissible commands
-but for those that change nothing (`NO_EFFECT`) and whose answer the observation holds. Success is the engine's `won`.
+Observation: what the player knows from what it has read (`notes.Notes`), or the game's own text with all that was read
+before. Legal actions: the engine's admissible commands but for those that change nothing (`NO_EFFECT`) and whose answer
+the observation holds. Success is the engine's `won`, or of another goal than the game's own the oracle's `reached`.
 """
 
 import itertools
 import os
+import sys
 import weakref
 from collections.abc import Iterable
 from functools import cache
@@ -22,7 +24,8 @@ from reflect_rl.envs.household.notes import Notes
 
 NO_EFFECT = ("look", "inventory", "help", "examine")  # verbs that are left out of the legal actions
 STEP, MILESTONE, SUCCESS = -0.02, 0.3, 1.0  # rewards: ours, since the paper's are not known
-CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 :,.\n'-"
+CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 :,.\n'-!=>"
+OBSERVATIONS = ("notes", "text")
 
 _free: dict[int, list[int]] = {}
 _next = itertools.count()
@@ -30,13 +33,17 @@ _next = itertools.count()
 
 def legal_actions(commands: Iterable[str]) -> tuple[str, ...]:
     """The commands that a player chooses from, in natural order."""
-    return tuple(sorted((c for c in commands if c.split(" ")[0] not in NO_EFFECT), key=natural))
+    possible = (sys.intern(c) for c in commands if c.split(" ")[0] not in NO_EFFECT)  # data hold the same ones for long
+    return tuple(sorted(possible, key=natural))
 
 
 def label_key(command: str) -> str:
-    """What tells a command from most others, in every room: the place to go to, the thing to take, or the verb alone."""
-    verb = command.split(" ")[0]
-    return command.partition(" from ")[0] if verb in ("go", "take") else verb
+    """What tells a command from most others, in every room: the place to go to, the kind of thing to take, or the verb.
+
+    Where two things of a kind lie at one place, either will do.
+    """
+    verb, _, rest = command.partition(" ")
+    return command if verb == "go" else f"take {kind(rest)}" if verb == "take" else verb
 
 
 class Household(gym.Env):
@@ -45,25 +52,31 @@ class Household(gym.Env):
     `reset(options={"task": "full:train/<task>/<trial>"})` starts that very episode; without it the environment's own
     generator draws a task of `setting` and `split`. `setting` is one of `store.SETTINGS`, or a stage: `pickup` ends with
     the object in hand, `dropoff` begins there, `full` is the game. A generated game is made at its first use.
-    With `milestone`, it is rewarded to take the task's object and to treat it, each once. An argument without such a
-    value, or a game that cannot be played, is a ReflectRLError.
+    With `milestone`, it is rewarded to take the task's object and to treat it, each once. `observation` is `notes`, or
+    `text`: the game's own, from the beginning of the episode. An argument without such a value, or a game that cannot
+    be played, is a ReflectRLError.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 4}
 
-    def __init__(self, setting="full", split="train", horizon=15, milestone=True, render_mode=None):
-        settings = (*store.STAGES, *store.SETTINGS)
-        for name, value, choices in (("setting", setting, settings), ("split", split, store.FIRST_TRIAL)):
+    def __init__(
+        self, setting="full", split="train", horizon=15, milestone=True, observation="notes", render_mode=None
+    ):
+        known = {
+            "setting": (setting, (*store.STAGES, *store.SETTINGS)),
+            "split": (split, store.FIRST_TRIAL),
+            "observation": (observation, OBSERVATIONS),
+            "render mode": (render_mode or "ansi", ["ansi"]),
+        }
+        for name, (value, choices) in known.items():
             if value not in choices:
                 raise unknown(name, value, choices)
-        if render_mode not in (None, "ansi"):
-            raise unknown("render mode", render_mode, ["ansi"])
         if horizon < 1:
             raise ReflectRLError(f"horizon {horizon} leaves no step; give 1 or more")
         self.setting, self.split, self.horizon = setting, split, horizon
-        self.milestone, self.render_mode = milestone, render_mode
+        self.milestone, self.observation, self.render_mode = milestone, observation, render_mode
         self.action_space = spaces.Discrete(256)
-        self.observation_space = spaces.Text(max_length=4096, charset=CHARACTERS)
+        self.observation_space = spaces.Text(max_length=2**15, charset=CHARACTERS)
         self._worker: Worker | None = None
 
     def _engine(self) -> Worker:
@@ -85,12 +98,14 @@ class Household(gym.Env):
         if self.task is None:
             choices = store.tasks(self.setting, self.split)
             self.task = choices[self.np_random.integers(len(choices))]
-        self.stage, game, self.recipe = store.parse_task(self.task)
-        self.goal = Goal.of(self.recipe)
-        engine, path = self._engine(), store.path_of(game)
+        task = store.parse_task(self.task)
+        self.stage, self.recipe, self.goal = task.stage, task.recipe, Goal.of(task.recipe)
+        engine, path = self._engine(), store.path_of(task.game)
         if not path.is_file():
-            engine.request("make", game)
-        scene, sentence = engine.reset(self._slot, path)
+            engine.request("make", task.game)
+        scene, own = engine.reset(self._slot, path, task.recipe.name if task.sentence else "")
+        sentence = task.sentence or own
+        self._texts = [scene.text.replace(own, sentence)]
         self.notes = Notes.start(scene.text, sentence)
         self.actions, self.steps, self._advice = legal_actions(scene.commands), 0, None
         self._rewarded, self._plan = set(), []
@@ -98,12 +113,16 @@ class Household(gym.Env):
             if self._milestones():
                 break
             self._execute(command)
-        return self.notes.text(), self._info()
+        return self._observe(), self._info()
+
+    def _observe(self) -> str:
+        return self.notes.text() if self.observation == "notes" else "\n".join(self._texts)
 
     def _execute(self, command: str) -> bool:
         """Play a command; whether the game is won."""
         scene = self._engine().step(self._slot, command)
         self.notes.read(command, scene.text)
+        self._texts.append(f"> {command}\n{scene.text}")
         self.actions, self._advice = legal_actions(scene.commands), None
         self._plan = self._plan[1:] if self._plan[:1] == [command] else []  # after another command, it is made anew
         self.notes.look(self.actions)
@@ -114,17 +133,17 @@ class Household(gym.Env):
         self.steps += 1
         truncated = self.steps >= self.horizon
         if not 0 <= action < len(self.actions):
-            return self.notes.text(), STEP, False, truncated, self._info(invalid_action=action)
+            return self._observe(), STEP, False, truncated, self._info(invalid_action=action)
         won = self._execute(self.actions[action])
         reached = self._milestones()
         success = won or (self.stage == "pickup" and "taken" in reached)
         new = reached - self._rewarded if self.milestone else set()
         self._rewarded |= reached
         reward = STEP + (SUCCESS if success else MILESTONE * len(new))
-        return self.notes.text(), reward, success, truncated and not success, self._info(success)
+        return self._observe(), reward, success, truncated and not success, self._info(success)
 
     def render(self):
-        return self.notes.text() if self.render_mode == "ansi" else None
+        return self._observe() if self.render_mode == "ansi" else None
 
     def _milestones(self) -> set[str]:
         """What has been reached of the way: the object taken, the object treated."""

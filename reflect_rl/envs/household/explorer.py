@@ -1,6 +1,6 @@
 """The explorer, an expert that knows what it has seen and what is kept where: it demonstrates, and is a ceiling."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,7 +13,7 @@ from reflect_rl.envs.household.notes import Notes
 class Advice:
     """What the explorer would do now."""
 
-    phase: str  # `search`, `fetch`, `carry`, `treat`, `place`, `seek light`, `light` or `put down`
+    phase: str  # the subgoal: `search`, `fetch`, `treat`, `place`, `seek light`, `light` or `put down`
     commands: tuple[str, ...]  # all that are equally good as far as is known; the first is its choice
 
 
@@ -46,20 +46,20 @@ def explore(notes: Notes, goal: Goal, legal: Sequence[str]) -> Advice:
     return _at("place", [(f"move {held} to {place}", place) for place in targets], legal)
 
 
-def _advise(phase: str, legal: Sequence[str], options: Iterable[tuple[str, Iterable[str]]]) -> Advice:
-    """The first of the options (phase, commands) that has legal commands; else whatever is legal."""
-    for name, commands in options:
+def _advise(phase: str, legal: Sequence[str], *options: Iterable[str]) -> Advice:
+    """The first of the options that has legal commands; else whatever is legal."""
+    for commands in options:
         possible = tuple(dict.fromkeys(command for command in commands if command in legal))
         if possible:
-            return Advice(name, possible)
+            return Advice(phase, possible)
     return Advice(phase, tuple(legal[:1]))
 
 
 def _at(phase: str, ways: Sequence[tuple[str, str]], legal: Sequence[str]) -> Advice:
     """One of these (command, place) where it is legal; else a place is opened, or gone to."""
-    going = ("fetch" if phase == "fetch" else "carry", [f"go to {place}" for _, place in ways])
-    acting, opening = [command for command, _ in ways], [f"open {place}" for _, place in ways]
-    return _advise(phase, legal, [(phase, acting), (phase, opening), going])
+    acting = [command for command, _ in ways]
+    opening, going = ([f"{verb} {place}" for _, place in ways] for verb in ("open", "go to"))
+    return _advise(phase, legal, acting, opening, going)
 
 
 def _put_down(notes: Notes, legal: Sequence[str]) -> Advice:
@@ -67,20 +67,20 @@ def _put_down(notes: Notes, legal: Sequence[str]) -> Advice:
     here = [command for command in legal if command.startswith(f"move {notes.held} to ")]
     opening = [f"open {name}" for name in fits if name == notes.here and name in notes.closed]
     going = [f"go to {name}" for name in sorted(fits, key=_effort)]
-    return _advise("put down", legal, [("put down", commands) for commands in (here, opening, going)])
+    return _advise("put down", legal, here, opening, going)
 
 
 def _search(phase: str, notes: Notes, wanted: str, target: str, legal: Sequence[str]) -> Advice:
+    """Look where it may be, first where nothing has to be opened; what is within reach is opened before one leaves."""
     unsearched = [name for name in notes.receptacles if name not in notes.contents]
-
-    def options() -> Iterator[tuple[str, list[str]]]:
-        promising = [name for name in unsearched if kind(name) in likely(wanted) and kind(name) != target]
-        for rank in (promising, unsearched, notes.receptacles):
-            if notes.here in rank and notes.here in notes.closed:
-                yield phase, [f"open {notes.here}"]
-            yield phase, [way for name in sorted(rank, key=_effort) for way in (f"go to {name}", f"open {name}")]
-
-    return _advise(phase, legal, options())
+    promising = [name for name in unsearched if kind(name) in likely(wanted) and kind(name) != target]
+    options = []
+    for rank in (promising, unsearched, notes.receptacles):
+        ordered = sorted(rank, key=_effort)
+        options.append([f"open {notes.here}"] if notes.here in rank and notes.here in notes.closed else [])
+        options.append([f"open {name}" for name in ordered if name in notes.near])
+        options.append([f"go to {name}" for name in ordered])
+    return _advise(phase, legal, *options)
 
 
 @cache

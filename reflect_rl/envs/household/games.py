@@ -13,6 +13,7 @@ import json
 import os
 import random
 import sys
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -22,7 +23,8 @@ import numpy as np
 
 from reflect_rl.core.errors import ReflectRLError, unknown
 
-UNSEEN = (10, 219, 308, 424)  # the scenes of the real valid_unseen split
+UNSEEN = (10, 219, 308, 424)  # the scenes of the real valid_unseen split: tested in, and used for nothing else
+VALIDATED = (9, 11, 218, 220, 307, 309, 423, 425)  # their neighbours: for choices about unseen scenes
 ROOMS = {
     "kitchen": range(1, 31),
     "living room": range(201, 231),
@@ -225,16 +227,48 @@ def trial_name(number: int) -> str:
     return f"trial_G{number:05d}"
 
 
+def trial_number(name: str) -> int:
+    """The inverse of `trial_name`."""
+    return int(name.removeprefix("trial_G"))
+
+
+def _generators(recipe: Recipe, trial: int, attempt: int) -> tuple[random.Random, np.random.Generator]:
+    """What a trial's words and its objects' places are drawn from; alfworld's helper wants the first kind."""
+    rng = np.random.default_rng([trial, attempt, *sha256(recipe.name.encode()).digest()[:8]])
+    return random.Random(int(rng.integers(2**63))), rng
+
+
+def sentence(recipe: Recipe, own: random.Random) -> str:
+    """The task in one of ALFWorld's wordings; the paper's task in the paper's."""
+    templates = package("alfworld.gen.goal_library").gdict[recipe.task_type]["templates"]
+    template = templates[1] if recipe.in_scene(PAPER.scene) == PAPER else own.choice(templates)
+    target = recipe.target.lower()
+    return template.format(obj=recipe.object.lower(), recep=target, toggle=target)
+
+
+def possible_goals(recipe: Recipe, trial: int) -> tuple[Recipe, ...]:
+    """The tasks that could as well be set in a generated game: its room as it is, with another goal.
+
+    The objects that they are about lie elsewhere than at the target, as in games of their own.
+    """
+    places, present = defaultdict(list), _place(recipe, _generators(recipe, trial, 0)[1])
+    for thing, where in present.items():
+        places[kind_of(thing)].append(kind_of(where))
+    return tuple(
+        other
+        for other in recipes(recipe.scene)
+        if other != recipe
+        and len(places[other.object]) > (other.task_type == "pick_two_obj_and_place")
+        and (LAMP in places if other.target == LAMP else other.target not in places[other.object])
+    )
+
+
 def generate(recipe: Recipe, trial: int, attempt: int = 0) -> tuple[dict, dict]:
     """(game, traj_data) of a draw of one trial, not yet proven solvable; equal arguments give equal games."""
     if recipe not in recipes(recipe.scene):
         raise unknown("task of this scene", recipe.name, [r.name for r in recipes(recipe.scene)])
-    rng = np.random.default_rng([trial, attempt, *sha256(recipe.name.encode()).digest()[:8]])
-    own = random.Random(int(rng.integers(2**63)))  # alfworld's helper wants one of these
-    templates, target = package("alfworld.gen.goal_library").gdict[recipe.task_type]["templates"], recipe.target.lower()
-    template = (
-        templates[1] if recipe.in_scene(PAPER.scene) == PAPER else own.choice(templates)
-    )  # [1]: the paper's words
+    own, rng = _generators(recipe, trial, attempt)
+    task = sentence(recipe, own)
     params = dict.fromkeys(("object_target", "parent_target", "toggle_target", "mrecep_target"), "")
     params["object_target"] = recipe.object
     params["toggle_target" if recipe.target == LAMP else "parent_target"] = recipe.target
@@ -243,9 +277,7 @@ def generate(recipe: Recipe, trial: int, attempt: int = 0) -> tuple[dict, dict]:
         "task_type": recipe.task_type,
         "pddl_params": params | {"object_sliced": False},
         "scene": {"floor_plan": f"FloorPlan{recipe.scene}", "scene_num": recipe.scene},
-        "turk_annotations": {
-            "anns": [{"task_desc": template.format(obj=recipe.object.lower(), recep=target, toggle=target)}]
-        },
+        "turk_annotations": {"anns": [{"task_desc": task}]},
         "provenance": recipe.origin(trial),
     }
     info, misc = package("alfworld.info"), package("alfworld.agents.utils.misc")

@@ -1,12 +1,12 @@
 """The oracle: a shortest plan, read off the engine's facts. It knows where everything is and gives the ceiling."""
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from reflect_rl.envs.household.engine.engine import Engine
 from reflect_rl.envs.household.games import LAMP
-from reflect_rl.envs.household.goal import Goal, natural, of_kind
+from reflect_rl.envs.household.goal import Goal, kind, natural, of_kind
 
 DONE = {"clean": "isclean", "heat": "ishot", "cool": "iscool"}  # treatment -> the predicate that it makes true
 
@@ -31,12 +31,38 @@ class _World:
         return not goal.treatment or (DONE[goal.treatment], thing) in self.true
 
 
+def reached(engine: Engine, goal: Goal) -> bool:
+    """Whether a goal holds now: for the goal of the game itself the engine says the same."""
+    names, inside, lights = engine.game.names, Counter(), set()
+    held = here = ""
+    homes, lamps = {}, {}
+    for predicate, *arguments in engine.facts:
+        match predicate:
+            case "inreceptacle":
+                thing, place = arguments
+                done = not goal.treatment or (DONE[goal.treatment], thing) in engine.facts
+                if kind(names[thing]) == goal.object and kind(names[place]) == goal.target and done:
+                    inside[place] += 1
+                lamps[thing] = place
+            case "istoggled":
+                lights.add(arguments[0])
+            case "receptacleatlocation":
+                homes[arguments[0]] = arguments[1]
+            case "atlocation":
+                here = arguments[1]
+            case "holds":
+                held = kind(names[arguments[1]])
+    if goal.light:
+        return held == goal.object and any(homes[lamps[light]] == here for light in lights)
+    return max(inside.values(), default=0) >= goal.count
+
+
 def shortest_plan(engine: Engine, goal: Goal) -> list[str]:
     """The commands of a shortest way to the goal from here, empty where there is none or it is reached.
 
     Shortest over the choice of objects and receptacles; where something else is in hand, it is put down on the way.
     """
-    if engine.won:
+    if reached(engine, goal):
         return []
     world = _World(engine)
     ends = of_kind(LAMP.lower(), world.inside) if goal.light else of_kind(goal.target, world.where)

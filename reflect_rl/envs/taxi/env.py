@@ -1,6 +1,8 @@
 """The environment of DangerousTaxi: its tasks, its states as text, and the oracle that searches them."""
 
+import itertools
 from collections import deque
+from collections.abc import Iterable
 from functools import cache
 from hashlib import sha256
 
@@ -15,7 +17,9 @@ PICK_UP = 4
 ABOARD = 4  # the passenger's place in Gymnasium's encoding of a state
 LANDMARKS = "RGYB"
 MODES = ("pickup", "dropoff", "full")
-SPLITS = {"train": slice(0, 140), "validation": slice(140, 200), "test": slice(200, 300)}
+SETTINGS = (*MODES, "pairs")
+SPLITS = {"train": slice(0, 90), "validation": slice(90, 140), "test": slice(140, 200)}
+HELD_OUT = {"validation": slice(0, 2), "test": slice(2, 4)}
 REWARD_SCALE = 20
 
 
@@ -25,35 +29,57 @@ def _gymnasium_taxi() -> TaxiEnv:
     return gym.make("Taxi-v4").unwrapped
 
 
+def _shuffled(items: Iterable) -> list:
+    """The items in the order of the SHA-256 of their names."""
+    return sorted(items, key=lambda item: sha256(f"DangerousTaxi 2 {item}".encode()).hexdigest())
+
+
 @cache
-def starts(split: str) -> tuple[int, ...]:
-    """Initial states of a split, as Gymnasium numbers them, in the order of the SHA-256 of their number."""
+def held_out_pairs(split: str) -> tuple[tuple[int, int], ...]:
+    """(passenger's landmark, destination) of the episodes of `pairs`, which no other panel has; none for training.
+
+    Both lie in different rows of the grid: of two in one row its text would be new, too.
+    """
+    rows = [row for row, _ in _gymnasium_taxi().locs]
+    found = _shuffled((a, b) for a, b in itertools.permutations(range(ABOARD), 2) if rows[a] != rows[b])
+    return tuple(found[HELD_OUT[split]]) if split in HELD_OUT else ()
+
+
+@cache
+def starts(setting: str, split: str) -> tuple[int, ...]:
+    """Initial states of a split, as Gymnasium numbers them: of the pairs held out for it, or of all that are not."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    initial = [s for s, p in enumerate(_gymnasium_taxi().initial_state_distrib) if p > 0]
-    ordered = sorted(initial, key=lambda s: sha256(f"DangerousTaxi {s}".encode()).hexdigest())
-    return tuple(ordered[SPLITS[split]])
+    taxi = _gymnasium_taxi()
+    initial = [s for s, p in enumerate(taxi.initial_state_distrib) if p > 0]
+    pair = {state: tuple(taxi.decode(state))[2:] for state in initial}
+    if setting == "pairs":
+        return tuple(_shuffled(state for state in initial if pair[state] in held_out_pairs(split)))
+    held_out = {each for name in HELD_OUT for each in held_out_pairs(name)}
+    return tuple(_shuffled(state for state in initial if pair[state] not in held_out)[SPLITS[split]])
 
 
 @cache
-def tasks(mode: str, split: str) -> tuple[str, ...]:
-    """Task ids of a mode and split, such as `full-231`.
+def tasks(setting: str, split: str) -> tuple[str, ...]:
+    """Task ids of a setting and split, such as `full-231`.
 
-    `pickup` ends with the pickup, `dropoff` begins with the passenger aboard (equal ones listed once), `full` is both.
+    `pickup` ends with the pickup, `dropoff` begins with the passenger aboard (equal ones listed once), `full` is both;
+    `pairs` are full ones from a landmark to a destination between which no training episode runs.
     """
-    if mode not in MODES:
-        raise unknown("mode", mode, MODES)
-    states, taxi = starts(split), _gymnasium_taxi()
-    if mode == "dropoff":
+    if setting not in SETTINGS:
+        raise unknown("setting", setting, SETTINGS)
+    states, taxi = starts(setting, split), _gymnasium_taxi()
+    if setting == "dropoff":
         decoded = (tuple(taxi.decode(s)) for s in states)
         states = dict.fromkeys(int(taxi.encode(row, col, ABOARD, goal)) for row, col, _, goal in decoded)
-    return tuple(f"{mode}-{state}" for state in states)
+    return tuple(f"{'full' if setting == 'pairs' else setting}-{state}" for state in states)
 
 
 def parse_task(task: str) -> tuple[str, int]:
     """`full-231` -> (`full`, 231); raises where the id names no start of that mode."""
     mode, _, number = str(task).partition("-")
-    if not any(task in tasks(mode, split) for split in SPLITS):
+    settings = ("full", "pairs") if mode == "full" else (mode,)
+    if not any(task in tasks(setting, split) for setting in settings for split in SPLITS):
         raise ReflectRLError(f"unknown taxi task {task!r}; take one from reflect_rl.envs.taxi.env.tasks(mode, split)")
     return mode, int(number)
 
@@ -80,13 +106,30 @@ def grid(state: int, was_aboard: bool) -> str:
 
 
 def describe(observation: str) -> dict:
-    """Read a grid back: the taxi's (row, column), aboard, the passenger's landmark (None if aboard), destination."""
-    cells = {(i, j): row[1 + 5 * j : 4 + 5 * j] for i, row in enumerate(observation.splitlines()) for j in range(5)}
+    """Read a grid back.
+
+    Keys: the taxi's (row, column), aboard, the passenger's landmark (None if aboard), destination; `towards`, the sides on
+    which the landmark lies that is to be reached now (`here` on it), and `walls`, those on which the taxi cannot drive.
+    """
+    lines = observation.splitlines()
+    cells = {(i, j): row[1 + 5 * j : 4 + 5 * j] for i, row in enumerate(lines) for j in range(5)}
     taxi = next(at for at, (occupant, _, _) in cells.items() if occupant in "tT")
     tagged = {tag: place for _, place, tag in cells.values()}
     passenger = tagged.get("w") or tagged.get("s") or tagged.get("*")
-    destination = tagged.get("d") or tagged.get("*")
-    return {"taxi": taxi, "aboard": cells[taxi][0] == "T", "passenger": passenger, "destination": destination}
+    destination, aboard = tagged.get("d") or tagged.get("*"), cells[taxi][0] == "T"
+    goal = next(at for at, (_, place, _) in cells.items() if place == (destination if aboard else passenger))
+    (row, column), away = taxi, (goal[0] - taxi[0], goal[1] - taxi[1])
+    sides = zip(("south", "north", "east", "west"), (away[0] > 0, away[0] < 0, away[1] > 0, away[1] < 0), strict=True)
+    east, west = lines[row][4 + 5 * column], lines[row][max(5 * column - 1, 0)]
+    closed = {"south": row == 4, "north": row == 0, "east": east == "|", "west": west == "|"}
+    return {
+        "taxi": taxi,
+        "aboard": aboard,
+        "passenger": passenger,
+        "destination": destination,
+        "towards": [side for side, is_there in sides if is_there] or ["here"],
+        "walls": [side for side, is_closed in closed.items() if is_closed],
+    }
 
 
 def _transition(state: int, action: int) -> int:

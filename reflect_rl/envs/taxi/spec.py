@@ -2,7 +2,7 @@
 
 from reflect_rl.envs.base import EnvSpec, Reported
 from reflect_rl.envs.taxi.env import DangerousTaxi, shortest, tasks
-from reflect_rl.envs.taxi.teacher import reflect
+from reflect_rl.envs.taxi.teacher import TEACHERS, facts, reflect
 
 SPEC = EnvSpec(
     name="taxi",
@@ -21,11 +21,15 @@ SPEC = EnvSpec(
         "and what is there (w the passenger waits, s the passenger was set down again, d the destination, * the "
         "passenger was delivered). Between two cells ':' is open and '|' is a wall."
     ),
-    settings=("pickup", "full"),
+    settings=("pickup", "full", "pairs"),
+    training_setting="full",
+    headline="full",
     horizon=20,
     defaults={"rl.horizon": 20, "rl.stage_shares": (0.2, 0.1), "evaluation.horizons": (15, 20)},
     stages=("pickup", "dropoff"),
     milestones=True,
+    teachers=TEACHERS,
+    facts=facts,
     good_actions=DangerousTaxi.good_actions,
     safe_actions=DangerousTaxi.safe_actions,
     slips=DangerousTaxi.slips,

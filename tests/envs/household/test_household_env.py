@@ -10,7 +10,7 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.household import store
 from reflect_rl.envs.household.env import Household, legal_actions, oracle_steps
 from reflect_rl.envs.household.goal import kind
-from reflect_rl.envs.household.spec import SPEC
+from reflect_rl.envs.household.spec import SPEC, TEXT
 
 
 def test_it_keeps_gymnasiums_contract():
@@ -106,11 +106,30 @@ def test_stages_and_milestones():
         ({"split": "tset"}, "unknown split 'tset'; .*test"),
         ({"horizon": 0}, "leaves no step"),
         ({"render_mode": "human"}, "unknown render mode"),
+        ({"observation": "pixels"}, "unknown observation 'pixels'; .*text"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(ReflectRLError, match=message):
         Household(**options)
+
+
+def test_the_games_own_text_with_its_history():
+    task = task_of(example("pick_and_place_simple"))
+    env = gym.make("reflect_rl/HouseholdText-v0", disable_env_checker=True, horizon=3).unwrapped
+    first, info = env.reset(options={"task": task})
+    assert first.startswith("-= Welcome to TextWorld, ALFRED! =-") and "Your task is to: " in first
+    command = info["actions"][0]
+    second, *_ = env.step(0)
+    assert second.startswith(f"{first}\n> {command}\n") and env.observation_space.contains(second)
+    assert env.step(len(env.actions))[0] == second, "an invalid action is no command"
+    assert TEXT.name == "alfworld_text" and TEXT.teacher is SPEC.teacher
+
+
+def test_another_goal_stands_in_the_games_text():
+    game, goal = store.other_goals()[0].split("#")
+    env = reset(f"full:{game}#{goal}", observation="text")
+    assert f"Your task is to: {env.notes.task}." in env._texts[0] and env._texts[0].count("Your task is to") == 1
 
 
 def test_a_bad_task():

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from small_games import example, made, reset, task_of
 
-from reflect_rl.envs import play
-from reflect_rl.envs.household import store, teacher
-from reflect_rl.envs.household.env import Household, oracle_steps
+from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.envs.household import store
+from reflect_rl.envs.household.engine.engine import Engine
+from reflect_rl.envs.household.env import oracle_steps
 from reflect_rl.envs.household.explorer import explore
 from reflect_rl.envs.household.games import PAPER, TASK_TYPES, Recipe
 from reflect_rl.envs.household.goal import Goal, kind
 from reflect_rl.envs.household.notes import Notes
-from reflect_rl.envs.household.spec import SPEC
+from reflect_rl.envs.household.oracle import reached, shortest_plan
 
 
 @pytest.mark.parametrize("task_type", TASK_TYPES)
@@ -34,22 +35,6 @@ def test_oracle_and_explorer_win(task_type):
         assert oracle_steps(task) <= steps
 
 
-@pytest.mark.parametrize("task_type", TASK_TYPES)
-def test_reflections_name_the_object_and_every_phase_is_met(task_type):
-    recipe = example(task_type)
-    env = Household(horizon=60)
-    now, phases = play.begin(SPEC, env, task_of(recipe, trial=7)), []
-    while now is not None:
-        text = teacher.reflect(now)
-        assert re.search(rf"{recipe.object.lower()}\. Next: ", text)
-        phases.append(now.phase)
-        assert now.action_feedback == ("right" if len(phases) > 1 else "start")
-        now = play.act(SPEC, env, now, env.expert_action())
-    assert phases[0] == "search" and "fetch" in phases
-    last = "light" if task_type == "look_at_obj_in_light" else "place"
-    assert phases[-1] == last and set(phases) <= set(teacher.SUBGOALS)
-
-
 def test_a_lamp_that_is_not_known_is_searched_for():
     notes = Notes("look at cup under the desklamp", ("desk 1", "shelf 1"), here="shelf 1", held="cup 1")
     notes.contents["shelf 1"] = ()
@@ -65,7 +50,7 @@ def test_what_shares_a_place_is_within_reach():
     while env.notes.here != "sinkbasin 1":
         env.step(env.actions.index("go to sinkbasin 1"))
     assert "go to microwave 1" not in env.actions and env.notes.near == ("microwave 1",)
-    assert "\nNear: microwave 1\n" in env.notes.text()
+    assert "\nNear, closed: microwave 1\n" in env.notes.text()
     done = False
     while not done:
         _, _, done, truncated, _ = env.step(env.expert_action())
@@ -191,19 +176,49 @@ def test_notes_read_the_texts():
     notes.read("take egg 1 from fridge 1", "You pick up the egg 1 from the fridge 1.")
     assert notes.held == "egg 1" and notes.known("egg") == [("egg 2", "fridge 1")]
     notes.read("cool egg 1 with fridge 1", "You cool the egg 1 using the fridge 1.")
-    assert "Hand: egg 1, cold" in notes.text() and "Here: egg 2\n" in notes.text()
+    assert "Hand: cold egg 1 !" in notes.text() and "Here: egg 2\n" in notes.text()
     notes.read("close fridge 1", "You close the fridge 1.")
-    assert "At: fridge 1, closed\nHand" in notes.text() and "Seen: egg 2 in fridge 1\n" in notes.text()
+    assert "At: fridge 1, closed\n" in notes.text() and "Seen: egg 2 in fridge 1\n" in notes.text()
     notes.read("go to cabinet 2", "You arrive at cabinet 2. On the cabinet 2, you see nothing.")
     assert (
         "Here:" not in notes.text()
         and "Seen: egg 2 in fridge 1" in notes.text()
-        and "Not searched: cabinet 10" in notes.text()
+        and "Searched: fridge 1\nNot searched: cabinet 10" in notes.text()
     )
     notes.read("put egg 1 in/on cabinet 2", "You put the egg 1 in/on the cabinet 2.")  # the wording before 0.4
     assert notes.contents["cabinet 2"] == ("egg 1",) and not notes.held
     notes.read("go to cabinet 10", "Nothing happens.")
     assert notes.here == "cabinet 2"
+
+
+def test_notes_are_short_and_mark_what_the_task_names():
+    room = tuple(f"cabinet {i}" for i in range(1, 29)) + ("drawer 1", "drawer 2", "sinkbasin 1")
+    notes = Notes("put a clean cup in drawer", room, here="drawer 2", held="cup 1", treated={"cup 1": "clean"})
+    notes.contents = {"cabinet 2": ("cup 2",), "drawer 1": ("cup 3", "pen 1"), "drawer 2": ("pen 2",)}
+    assert notes.text() == (
+        "Searched: cabinet 2, drawer 1\n"
+        "Not searched: cabinet 1 cabinet 3-28 sinkbasin 1\n"
+        "In place: cup 3 in drawer 1 !\n"
+        "Seen: cup 2 in cabinet 2\n"
+        "There: pen 2\n"
+        "Hand: clean cup 1 !\n"
+        "At: drawer 2 !\n"
+        "Task: put a clean cup in drawer"
+    )
+
+
+def test_what_is_within_reach_is_noted_from_the_legal_commands():
+    room = ("cabinet 1", "cabinet 2", "desk 1", "desk 2", "shelf 1")
+    notes = Notes(
+        "look at pen under the desklamp", room, here="desk 1", contents={"desk 1": (), "desk 2": ("desklamp 1",)}
+    )
+    notes.look(["go to shelf 1", "go to cabinet 2", "open cabinet 1", "take pen 1 from desk 2"])
+    assert notes.near == ("cabinet 1", "desk 2") and notes.closed == {"cabinet 1"}
+    assert notes.contents["desk 2"] == ("desklamp 1", "pen 1")
+    assert "Not searched: cabinet 2 shelf 1\nNear: desk 2\nNear, closed: cabinet 1\n" in notes.text()
+    goal = Goal("cup", "", "", "", 1, True)
+    legal = ["go to shelf 1", "go to cabinet 2", "open cabinet 1"]
+    assert explore(notes, goal, legal).commands == ("open cabinet 1",), "before one leaves"
 
 
 def test_the_explorer_prefers_what_needs_no_opening():
@@ -212,6 +227,38 @@ def test_the_explorer_prefers_what_needs_no_opening():
     advice = explore(notes, Goal("egg", "countertop", "", "", 1, False), actions)
     assert advice.phase == "search" and advice.commands[0] == "go to sinkbasin 1"
     assert set(advice.commands) == {"go to sinkbasin 1", "go to fridge 1", "go to microwave 1"}
+
+
+@pytest.mark.parametrize("task_type", TASK_TYPES)
+def test_a_goal_is_reached_when_the_engine_says_so(task_type):
+    recipe = example(task_type)
+    goal, engine, rng = Goal.of(recipe), Engine(), np.random.default_rng(0)
+    for share in (0.0, 0.3, 0.6):
+        engine.reset(store.path_of(made(recipe)))
+        for _ in range(40):
+            plan = shortest_plan(engine, goal)
+            assert reached(engine, goal) == engine.won == (not plan)
+            engine.step(str(rng.choice(engine.commands)) if engine.won or rng.random() < share else plan[0])
+
+
+@pytest.mark.parametrize("task_type", TASK_TYPES)
+def test_a_game_is_played_with_another_goal(task_type):
+    game, goal = next(t.split("#") for t in store.other_goals() if f"#{task_type}" in t)
+    store.make(game)
+    env = reset(f"full:{game}#{goal}")
+    assert env.recipe == Recipe.parse(goal) and kind(env.recipe.object.lower()) in env.notes.task
+    assert env.plan() and env.oracle_action() < len(env.actions)
+    while env.plan():
+        *_, info = env.step(env.oracle_action())
+    assert info["success"]
+    assert oracle_steps(f"full:{game}#{goal}") == env.steps
+    assert store.parse_task(f"full:{game}#{goal}").sentence == env.notes.task
+
+
+def test_a_goal_of_another_room_is_no_task():
+    game = store.games("paper", "train")[0]
+    with pytest.raises(ReflectRLError, match="is no ALFWorld task"):
+        store.parse_task(f"full:{game}#pick_and_place_simple-Egg-None-Fridge-14")
 
 
 def test_what_is_within_reach_is_used_without_going_there():

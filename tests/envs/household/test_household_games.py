@@ -92,39 +92,66 @@ def test_made_games_have_alfworlds_layout_and_a_walkthrough_that_wins():
 
 def test_panels_are_disjoint_and_of_the_stated_size():
     panels = {(s, split): store.games(s, split) for s in store.SETTINGS for split in store.FIRST_TRIAL}
-    assert {key: len(panel) for key, panel in panels.items() if key[0] == "paper"} == {
-        ("paper", "train"): 60, ("paper", "validation"): 12, ("paper", "test"): 25
+    assert {key: len(panel) for key, panel in panels.items() if key[1] == "train"} == {
+        ("paper", "train"): 60, ("kitchens", "train"): 135, ("all_seen", "train"): 300, ("all_unseen", "train"): 0
     }  # fmt: skip
-    assert len(panels["kitchens", "train"]) == 144 and len(panels["kitchens", "test"]) == 25
-    assert len(panels["all_seen", "test"]) == len(panels["all_unseen", "test"]) == 30
+    assert {len(panel) for key, panel in panels.items() if key[1] != "train"} == {60}
     everything = [game for panel in panels.values() for game in panel]
     assert len(everything) == len(set(everything))
     # no two games of different splits have the same task and trial number
     assert len({game.partition("/")[2] for game in everything}) == len(everything)
 
 
-def test_training_uses_the_games_of_three_settings():
-    parts = [SPEC.panel(setting, "train") for setting in ("paper", "kitchens", "all_seen")]
-    assert SPEC.panel(SPEC.training_setting, "train") == sum(parts, ())
+@pytest.mark.parametrize("setting", ["all_seen", "all_unseen"])
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_panels_of_all_tasks_have_ten_games_a_type(setting, split):
+    types = [Recipe.parse(game.split("/")[1]).task_type for game in store.games(setting, split)]
+    assert {t: types.count(t) for t in TASK_TYPES} == dict.fromkeys(TASK_TYPES, 10)
+
+
+def test_training_uses_the_games_of_all_settings():
+    parts = [SPEC.panel(setting, "train") for setting in store.SETTINGS]
+    full = SPEC.panel(SPEC.training_setting, "train")
+    assert full[: len(sum(parts, ()))] == sum(parts, ())
     assert SPEC.panel(SPEC.training_setting, "train", 2) == sum((part[:2] for part in parts), ())
-    pickup = SPEC.panel("pickup", "train")
-    assert [task.replace("pickup:", "full:") for task in pickup] == list(sum(parts, ()))
+    assert [task.replace("pickup:", "full:") for task in SPEC.panel("pickup", "train")] == list(full)
+    assert len(SPEC.panel(SPEC.training_setting, "validation")) == 240
     with pytest.raises(ReflectRLError, match="unknown setting 'papers'; .*paper"):
         SPEC.panel("papers", "train")
 
 
-def test_unseen_scenes_are_never_trained_on():
-    scene = {
-        game: Recipe.parse(game.split("/")[1]).scene
+def scenes(setting: str, split: str) -> set[int]:
+    return {Recipe.parse(game.split("/")[1]).scene for game in store.games(setting, split)}
+
+
+def test_rooms_of_validation_and_of_test_are_used_for_nothing_else():
+    for setting in ("kitchens", "all_unseen"):
+        assert scenes(setting, "test") <= set(games.UNSEEN) and scenes(setting, "validation") <= set(games.VALIDATED)
+    elsewhere = [
+        scenes(s, split)
         for s in store.SETTINGS
         for split in store.FIRST_TRIAL
-        for game in store.games(s, split)
-    }
-    for setting in store.SETTINGS:
-        for split in ("train", "validation"):
-            assert not {scene[game] for game in store.games(setting, split)} & set(games.UNSEEN)
-    assert {scene[game] for game in store.games("kitchens", "test")} == {10}
-    assert {scene[game] for game in store.games("all_unseen", "test")} <= set(games.UNSEEN)
+        if s in ("paper", "all_seen") or split == "train"
+    ]
+    assert not set.union(*elsewhere) & {*games.UNSEEN, *games.VALIDATED}
+    assert scenes("kitchens", "test") == {10} and scenes("kitchens", "validation") == {9, 11}
+
+
+def test_other_goals_are_of_training_games_and_lie_elsewhere_at_the_start():
+    found = store.other_goals()
+    assert len(found) == len(set(found)) > 4500
+    panel = {game for setting in store.SETTINGS for game in store.games(setting, "train")}
+    assert {goal.partition("#")[0] for goal in found} <= panel
+    types = [Recipe.parse(goal.partition("#")[2]).task_type for goal in found]
+    assert min(types.count(t) for t in TASK_TYPES) > 400
+    for goal in found[:600]:
+        assert goal.rpartition("-")[2] == goal.partition("/trial")[0].rpartition("-")[2], "the room stays"
+    game, recipe = found[0].partition("#")[0], Recipe.parse(found[0].partition("#")[2])
+    problem = games.generate(Recipe.parse(game.split("/")[1]), games.trial_number(game.split("/")[2]))[0][
+        "pddl_problem"
+    ]
+    placed = re.findall(rf"\(inReceptacle {recipe.object}_bar_\S+ (\w+?)_bar_\S+\)", problem)
+    assert placed and recipe.target not in placed
 
 
 def test_a_manifest_has_checksums_and_refuses_equal_games(home):

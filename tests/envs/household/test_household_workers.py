@@ -100,7 +100,7 @@ def test_an_error_in_the_engine_is_told_and_the_process_lives(home):
     engine = workers.worker()
     process = engine.process.pid
     with pytest.raises(ReflectRLError, match="no game at"):
-        engine.request("reset", 999, str(home / "nowhere" / "game.tw-pddl"))
+        engine.request("reset", 999, str(home / "nowhere" / "game.tw-pddl"), "")
     assert engine.process.pid == process and engine.process.poll() is None
 
 

@@ -23,7 +23,7 @@ from reflect_rl.envs.household import store
 from reflect_rl.envs.household.engine.engine import Engine
 from reflect_rl.envs.household.games import Recipe, constants
 from reflect_rl.envs.household.goal import Goal
-from reflect_rl.envs.household.oracle import shortest_plan
+from reflect_rl.envs.household.oracle import reached, shortest_plan
 
 DEADLINE = 120.0  # seconds for one answer; the slowest, a translation, takes two
 ATTEMPTS = 3
@@ -40,7 +40,11 @@ class Scene:
 
 def serve(handle: int) -> None:
     """The loop of a worker: answers what comes in at a file handle, until the other end is closed."""
-    connection, engines = Connection(handle), {}
+    connection, engines, goals = Connection(handle), {}, {}
+
+    def scene(slot: int, text: str) -> Scene:
+        engine, goal = engines[slot], goals[slot]
+        return Scene(text, engine.commands, engine.won if goal is None else reached(engine, goal))
 
     def answer(request: str, *arguments):
         if request == "make":
@@ -49,12 +53,12 @@ def serve(handle: int) -> None:
         if request == "reset":
             if slot not in engines:
                 engines[slot] = Engine()
-            engine = engines[slot]
-            return Scene(engine.reset(Path(arguments[0])), engine.commands, engine.won), engine.game.task
+            path, goal = arguments
+            goals[slot] = Goal.of(Recipe.parse(goal)) if goal else None
+            return scene(slot, engines[slot].reset(Path(path))), engines[slot].game.task
         engine = engines[slot]
         if request == "step":
-            text = engine.step(arguments[0])
-            return Scene(text, engine.commands, engine.won)
+            return scene(slot, engine.step(arguments[0]))
         if request == "plan":
             return shortest_plan(engine, Goal.of(Recipe.parse(arguments[0])))
         raise ValueError(f"unknown request {request!r}")
@@ -77,12 +81,12 @@ class Worker:
     """One engine process. Threads may share it: one request at a time.
 
     Attributes:
-        games: those under way in it, slot -> (path, commands so far).
+        games: those under way in it, slot -> (path, another goal than its own or none, commands so far).
         restarts: how often a process has taken the place of another.
     """
 
     home: Path
-    games: dict[int, tuple[str, list[str]]] = field(default_factory=dict)
+    games: dict[int, tuple[str, str, list[str]]] = field(default_factory=dict)
     restarts: int = 0
 
     def __post_init__(self):
@@ -106,8 +110,8 @@ class Worker:
         self.close()
         self.restarts += 1
         self._start()
-        for slot, (path, commands) in self.games.items():
-            self._exchange("reset", slot, path)
+        for slot, (path, goal, commands) in self.games.items():
+            self._exchange("reset", slot, path, goal)
             for command in commands:
                 self._exchange("step", slot, command)
 
@@ -141,18 +145,21 @@ class Worker:
             f"the engine process ended {ATTEMPTS} times at {' '.join(map(str, request[:3]))} ({reason or 'no message'}); is memory short?"
         )
 
-    def reset(self, slot: int, path: Path) -> tuple[Scene, str]:
-        """Start a game in a slot; (what is seen first, the task's sentence)."""
+    def reset(self, slot: int, path: Path, goal: str = "") -> tuple[Scene, str]:
+        """Start a game in a slot; (what is seen first, the sentence that sets the game's own task).
+
+        With `goal`, the name of another task in its room, it is won by that one.
+        """
         with self._turn:
             self.games.pop(slot, None)
-            answer = self.request("reset", slot, str(path))
-            self.games[slot] = (str(path), [])
+            answer = self.request("reset", slot, str(path), goal)
+            self.games[slot] = (str(path), goal, [])
         return answer
 
     def step(self, slot: int, command: str) -> Scene:
         with self._turn:
             answer = self.request("step", slot, command)
-            self.games[slot][1].append(command)
+            self.games[slot][2].append(command)
         return answer
 
     def close(self) -> None:

@@ -1,0 +1,226 @@
+"""Figures that compare the regimes of one environment: what RL and reflections add, by the number of reflections.
+
+Regimes are those of `regimes.comparable`; a panel is what the policy imitates and what a reflection tells.
+"""
+
+import itertools
+from collections.abc import Iterable
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from reflect_rl.envs.registry import get
+from reflect_rl.report import style
+from reflect_rl.report.curves import seed_band
+from reflect_rl.report.regimes import FACTS, facts
+from reflect_rl.report.style import COLOURS, FAINT, INK, SHARE, STYLE, entry
+from reflect_rl.report.tables import HEADLINE, matching
+
+TARGETS = {"executed": "The policy imitates what was executed", "oracle": "The policy imitates the expert"}
+TELLS = {"action": "name the action", "hint": "give a hint", "verdict": "give the verdict alone"}
+ARMS = {  # label: colour, side of the number's tick, variant before and after RL
+    "same situations, no reflections": (COLOURS["sft_rl"], -1, ("sft_only", "sft_rl")),
+    "with reflections": (COLOURS["reflect_rl"], 1, ("reflect_sft", "reflect_rl")),
+}
+CURVES = {  # part: label, the colour of the variant that is without it, marker, side
+    "RL, with reflections": ("RL's own part", COLOURS["reflect_sft"], "o", -1),
+    "reflection, after RL": ("reflection's own part", COLOURS["sft_rl"], "s", 1),
+}
+CAPTIONS = {  # also what a reader is told who does not see the figure
+    "map": "Test success by the number of distinct reflections that the teacher wrote, before and after RL (arrows), with "
+    "reflections and on the same situations without them; bars are 95% intervals over seeds and tasks.",
+    "parts": "What Reflect-RL owes to RL (its success minus that before RL) and to reflection (minus that of SFT + RL on "
+    "the same situations), by the number of reflections; bars are 95% intervals of the paired differences.",
+    "costs": "Validation success of Reflect-RL over environment steps, from before RL at step 0, by the number of "
+    "reflections; dashed is SFT + RL on the most examples of the same target, which needs none; bands are 95% intervals.",
+}
+Panels = dict[tuple[str, str], Axes]  # by (target, tells)
+
+
+def figures(main: pd.DataFrame, parts: pd.DataFrame, training: pd.DataFrame) -> dict[str, Figure]:
+    """The figures of `CAPTIONS` that there is something to draw of; see each for what it is made of."""
+    made = {"map": success_map(main), "parts": own_parts(parts), "costs": costs(training, main)}
+    return {name: figure for name, figure in made.items() if figure is not None}
+
+
+@matplotlib.rc_context(STYLE)
+def success_map(main: pd.DataFrame) -> Figure | None:
+    """Success where claims are judged (`tables.main_table`), with arrows from before to after RL; None without rows."""
+    variants = [variant for _, _, ends in ARMS.values() for variant in ends]
+    rows = _numbered(matching(_at_headline(main), **HEADLINE), facts(main))
+    rows = rows[rows["variant"].isin(variants)]
+    if rows.empty:
+        return None
+    figure, panels = _panels(rows, "Test success (share)")
+    places = _places(rows["number"])
+    for key, axis in panels.items():
+        own = _of_panel(rows, key)
+        unit = _number_axis(axis, places)
+        for _, regime in own.groupby("regime", sort=False):
+            for colour, side, ends in ARMS.values():
+                _arrow(axis, regime, ends, places[regime["number"].iloc[0]] * unit ** (2 * side), unit, colour)
+        for ceiling in own["ceiling"].dropna().unique():
+            axis.axhline(ceiling, **style.CEILING)
+        axis.set(ylim=(-0.03, 1.06))
+        axis.set_yticks(SHARE, [f"{tick:g}" for tick in SHARE])
+    entries = [entry(label, color=colour, linewidth=2) for label, (colour, *_) in ARMS.items()]
+    dot = {"color": INK, "marker": "o", "markersize": 4.5, "linewidth": 0.8}
+    entries += [entry("before RL", markerfacecolor="white", **dot), entry("after RL, 95% interval", **dot)]
+    if rows["ceiling"].notna().any():
+        entries.append(entry("ceiling", **style.CEILING))
+    style.legend_below(figure, entries)
+    return figure
+
+
+def _arrow(axis: Axes, rows: pd.DataFrame, ends: tuple[str, str], x: float, unit: float, colour: str) -> None:
+    """A hollow dot before RL, a filled one after it, thin bars for their intervals, and an arrow where both are known."""
+    points = []
+    for variant, face, at in zip(ends, ("white", colour), (x / unit, x * unit), strict=True):
+        for row in rows[rows["variant"] == variant].itertuples():
+            bar = np.clip([[row.success - row.ci_low], [row.ci_high - row.success]], 0, None)
+            look = {"markersize": 3.8, "markeredgewidth": 1, "elinewidth": 0.7, "capsize": 0}
+            axis.errorbar(at, row.success, bar, fmt="o", color=colour, markerfacecolor=face, **look)
+            points.append((at, row.success))
+    if len(points) == len(ends):
+        shape = {"arrowstyle": "-|>,head_width=0.2,head_length=0.35", "shrinkA": 1.5, "shrinkB": 1.5}
+        before, after = points
+        axis.annotate("", after, before, arrowprops={"color": colour, "linewidth": 0.9, **shape}, zorder=1)
+
+
+@matplotlib.rc_context(STYLE)
+def own_parts(parts: pd.DataFrame) -> Figure | None:
+    """RL's and reflection's own part where claims are judged (`regimes.parts_table`); None without rows.
+
+    Lines join numbers of reflections; no limit, at the right end, is no number.
+    """
+    rows = _numbered(_at_headline(parts), facts(parts))
+    rows = rows[rows["part"].isin(CURVES)]
+    if rows.empty:
+        return None
+    figure, panels = _panels(rows, "Difference in test success (share)")
+    places = _places(rows["number"])
+    for key, axis in panels.items():
+        unit = _number_axis(axis, places)
+        axis.axhline(0, color=INK, linewidth=0.8, zorder=0)
+        for part, (_, colour, marker, side) in CURVES.items():
+            own = _of_panel(rows[rows["part"] == part], key).sort_values("number")
+            x = own["number"].map(places) * unit**side
+            bar = np.clip([own["effect"] - own["ci_low"], own["ci_high"] - own["effect"]], 0, None)
+            axis.errorbar(x, own["effect"], bar, fmt=marker, color=colour, markersize=4, elinewidth=0.8)
+            limited = np.isfinite(own["number"])
+            axis.plot(x[limited], own.loc[limited, "effect"], color=colour, linewidth=1.2)
+    looks = CURVES.values()
+    entries = [entry(label, color=colour, marker=marker, markersize=4) for label, colour, marker, _ in looks]
+    style.legend_below(figure, [*entries, entry("95% interval", color=INK, linewidth=0.8, marker="|")])
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def costs(training: pd.DataFrame, main: pd.DataFrame) -> Figure | None:
+    """Validation success over environment steps, a curve for each number of reflections; None without curves.
+
+    `training` has `rl.METRICS` of each run, `main` (`tables.main_table`) what the regimes are. Without reflections the
+    regime with the most examples of the same target counts: their actions need no teacher.
+    """
+    rows = _numbered(training[training["val_success"].notna()], facts(main))
+    reflecting, free = (rows[rows["variant"] == name] for name in ("reflect_rl", "sft_rl"))
+    if reflecting.empty:
+        return None
+    figure, panels = _panels(reflecting, "Validation success (share)", "Environment steps")
+    numbers = sorted(reflecting["number"].unique())
+    shades = dict(zip(numbers, matplotlib.colormaps["viridis_r"](np.linspace(0.1, 1, len(numbers))), strict=True))
+    for (target, tells), axis in panels.items():
+        dot = {"marker": "o", "markersize": 3.5, "markevery": [0], "clip_on": False}
+        for (number, _), of_regime in _of_panel(reflecting, (target, tells)).groupby(["number", "regime"]):
+            seed_band(axis, of_regime, "val_success", color=shades[number], **dot)
+        others = free[free["target"] == target]
+        if len(others):
+            most = others.loc[others["number"].idxmax(), "regime"]
+            look = {"color": INK, "linestyle": (0, (4, 1.5)), "linewidth": 1.2}
+            seed_band(axis, others[others["regime"] == most], "val_success", **look, **dot)
+        axis.set(ylim=(-0.03, 1.06))
+        axis.locator_params(axis="x", nbins=4)
+        axis.xaxis.set_major_formatter(lambda steps, _: style.thousands(steps))
+        axis.grid(axis="x", visible=False)
+    entries = [entry(f"{_name(number)} reflections", color=shades[number]) for number in numbers]
+    if len(free):
+        entries.append(entry("none: SFT + RL", color=INK, linestyle=(0, (4, 1.5)), linewidth=1.2))
+    if rows["seed"].nunique() > 1:
+        entries.append(Patch(color=FAINT, alpha=0.5, linewidth=0, label="95% interval over seeds"))
+    style.legend_below(figure, entries)
+    return figure
+
+
+def _at_headline(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the environment's headline setting, at the horizon that claims are judged at."""
+    if rows.empty:
+        return rows
+    spec = get(style.one_env(rows))
+    return matching(rows, setting=spec.headline, horizon=spec.claims_horizon)
+
+
+def _numbered(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the `facts` of their regimes, and `number`: of reflections, infinite where there is no limit."""
+    rows = rows.drop(columns=FACTS, errors="ignore").merge(known, on=["env", "regime"])
+    return rows.assign(number=rows["reflections"].astype("Float64").fillna(np.inf).astype(float))
+
+
+def _of_panel(rows: pd.DataFrame, key: tuple[str, str]) -> pd.DataFrame:
+    return rows[(rows["target"] == key[0]) & (rows["tells"] == key[1])]
+
+
+def _panels(
+    rows: pd.DataFrame, ylabel: str, xlabel: str = "Distinct reflections of the teacher"
+) -> tuple[Figure, Panels]:
+    """A figure with a panel for each target and telling among the rows, all on the same axes."""
+    run = {*zip(rows["target"], rows["tells"], strict=True)}
+    keys = [key for key in itertools.product(TARGETS, TELLS) if key in run]
+    num_columns = 2 if len(keys) == 4 else min(len(keys), 3)
+    num_rows = -(-len(keys) // num_columns)
+    figure, axes = style.grid_of_panels(num_rows, num_columns, 2.7, 1.9, sharex=True, sharey=True)
+    for i, (axis, (target, tells)) in enumerate(zip(axes.flat, keys, strict=False)):
+        axis.set_title(f"{TARGETS[target]};\nreflections {TELLS[tells]}")
+        axis.tick_params(labelbottom=True)
+        if i + num_columns >= len(keys):  # the lowest of its column
+            axis.set_xlabel(xlabel)
+    for unused in axes.flat[len(keys) :]:
+        unused.remove()
+    for axis in axes[:, 0]:
+        axis.set_ylabel(ylabel)
+    return figure, dict(zip(keys, axes.flat, strict=False))
+
+
+def _places(numbers: Iterable[float]) -> dict[float, float]:
+    """Where numbers of reflections stand on a logarithmic axis, in their order: no limit one step beyond the largest."""
+    counts = sorted({number for number in numbers if np.isfinite(number)})
+    places = {count: count for count in counts}
+    if np.isinf([*numbers]).any():
+        steps = max(len(counts) - 1, 1)
+        places[np.inf] = counts[-1] * max((counts[-1] / counts[0]) ** (1 / steps), 1.6) if counts else 1.0
+    return places
+
+
+def _number_axis(axis: Axes, places: dict[float, float]) -> float:
+    """A logarithmic x-axis with a tick at each place, named where there is room; returns the factor between neighbours
+    that share a place."""
+    low, high = min(places.values()), max(places.values())
+    span = max(np.log10(high / low), 0.5)
+    named = [[*places][-1]]
+    for number in reversed([*places]):
+        if np.log10(places[named[-1]] / places[number]) >= span / 8:
+            named.append(number)
+    labels = [_name(number) if number in named else "" for number in places]
+    margin = 10 ** (0.1 * span)
+    axis.set(xscale="log", xlim=(low / margin, high * margin))
+    axis.set_xticks([*places.values()], labels)
+    axis.minorticks_off()
+    axis.grid(axis="x", visible=False)
+    return 10 ** (0.014 * span)
+
+
+def _name(number: float) -> str:
+    return style.thousands(number) if np.isfinite(number) else "all"

@@ -1,0 +1,91 @@
+"""What sets the regimes of an environment apart, and what RL and reflection each add in every one of them."""
+
+import pandas as pd
+
+from reflect_rl.core.config import DECIDING, Config
+from reflect_rl.envs import settings
+from reflect_rl.evaluate.stats import paired_difference
+from reflect_rl.report.curves import on_common_steps
+from reflect_rl.report.tables import HEADLINE, matching, ordered, seeds_by_tasks
+
+#: What tells regimes on one map apart, by section of the settings: the columns of `FACTS`, in their order.
+AXES = {"data": ("reflections", "target"), "teacher": ("tells",)}
+FACTS = ["reflections", "target", "tells"]
+PANEL = ["env", "regime", "setting", "horizon"]
+PARTS = {  # each the success of one variant minus that of another, with a decoding that both have
+    "RL, with reflections": ("reflect_rl", "reflect_sft", "sampled"),
+    "RL, without": ("sft_rl", "sft_only", "sampled"),
+    "reflection, before RL": ("reflect_sft", "sft_only", "sampled"),
+    "reflection, after RL": ("reflect_rl", "sft_rl", "sampled"),
+    "beyond the advice": ("reflect_rl", "follow", "greedy"),
+}
+COLUMNS = [*PANEL, "part", "comparison", "decoding", *FACTS, "n_seeds", "n_tasks", "effect", "ci_low", "ci_high"]
+
+
+def comparable(profile: str, env: str) -> list[str]:
+    """The regimes of an environment that differ from its first one in `FACTS` alone; of equal ones the first."""
+    runs = [settings.load(profile, env, regime=name) for name in settings.profile(profile).regimes_of(env)]
+    points, first = {}, _point(runs[0])[1]
+    for run in runs:
+        point, others = _point(run)
+        if others == first:
+            points.setdefault(point, run.regime)
+    return [*points.values()]
+
+
+def _point(run: Config) -> tuple[tuple, dict]:
+    """The settings of `AXES`, and all others that decide numbers."""
+    others = run.sections(*DECIDING)
+    return tuple(others[section].pop(name) for section, names in AXES.items() for name in names), others
+
+
+def facts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns `FACTS` of each environment and regime, from rows of episodes or of the main table; no limit is NA.
+
+    They are the regime's: also beside variants without reflection, in whose own rows `tells` is empty.
+    """
+    found = rows.groupby(["env", "regime"], sort=False)[FACTS].first()
+    return found.astype({"reflections": "Int64"}).reset_index()
+
+
+def parts_table(episodes: pd.DataFrame) -> pd.DataFrame:
+    """The `PARTS` in each regime, setting and horizon of the test tasks: `paired_difference` over common seeds and tasks.
+
+    A part of which one variant was not evaluated is left out.
+    """
+    rows, test = [], matching(episodes, split=HEADLINE["split"])
+    test = test[test["variant"].isin({variant for *compared, _ in PARTS.values() for variant in compared})]
+    for key, panel in test.groupby(PANEL, sort=False):
+        found = {played: seeds_by_tasks(of) for played, of in panel.groupby(["variant", "decoding"])}
+        for part, (variant, other, decoding) in PARTS.items():
+            a, b = found.get((variant, decoding)), found.get((other, decoding))
+            if difference := None if a is None or b is None else _difference(a, b):
+                about = {"part": part, "comparison": f"{variant} vs {other}", "decoding": decoding}
+                rows.append(dict(zip(PANEL, key, strict=True)) | about | difference)
+    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in FACTS])
+    return ordered(table.merge(facts(episodes), how="left", on=["env", "regime"])[COLUMNS], PANEL)
+
+
+def _difference(a: pd.DataFrame, b: pd.DataFrame) -> dict | None:
+    """Difference in success of two variants with its interval; None where they have no seed or no task in common."""
+    seeds, tasks = a.index.intersection(b.index), a.columns.intersection(b.columns)
+    if seeds.empty or tasks.empty:
+        return None
+    of_both = (frame.loc[seeds, tasks].to_numpy() for frame in (a, b))
+    effect = dict(zip(("effect", "ci_low", "ci_high"), paired_difference(*of_both), strict=True))
+    return {"n_seeds": len(seeds), "n_tasks": len(tasks)} | effect
+
+
+def budget_table(training: pd.DataFrame, known: pd.DataFrame, variant: str = "reflect_rl") -> pd.DataFrame:
+    """Validation success of a variant, mean over seeds, before RL and after shares of its environment steps, by regime.
+
+    `known` is `facts`. Sorted by target, what reflections tell, and their number, without a limit last.
+    """
+    measured = training[(training["variant"] == variant) & training["val_success"].notna()]
+    rows = []
+    for (env, regime), of_regime in measured.groupby(["env", "regime"], sort=False):
+        steps, success = on_common_steps(of_regime, "val_success", 5)
+        row = {"env": env, "regime": regime, "n_seeds": len(success), "env_steps": round(steps[-1])}
+        rows.append(row | dict(zip(("0", "25%", "50%", "75%", "100%"), success.mean(axis=0), strict=True)))
+    table = known.merge(pd.DataFrame(rows, columns=["env", "regime"] if not rows else None), on=["env", "regime"])
+    return table.sort_values(["env", "target", "tells", "reflections"], ignore_index=True)

@@ -1,0 +1,64 @@
+"""The rule by which claims are judged, as data: `configs/claims.yaml`, fixed before test panels are played."""
+
+from typing import Annotated, Literal
+
+import pydantic
+import yaml
+
+from reflect_rl.core import paths
+from reflect_rl.core.profiles import Loader, VariantName, errors_in_one_line
+
+Share = Annotated[float, pydantic.Field(gt=0, lt=1)]
+
+
+class Entry(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
+    """One comparison of a claim, and the episodes on which it is made."""
+
+    claim: str  #: one of `Rule.claims`
+    comparison: tuple[VariantName, VariantName]  #: better and worse, as the claim has it
+    regime: str  #: of a profile; `""` where the environment has none
+    setting: str  #: the task family
+    horizon: pydantic.PositiveInt
+    split: Literal["train", "validation", "test"]
+    decoding: Literal["sampled", "greedy"]
+
+
+class Rule(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
+    """What is compared, and what decides."""
+
+    alpha: Share = 0.05  #: of p after Holm's adjustment for all comparisons that are tested
+    margin: Share = 0.05  #: difference in success that does not matter
+    ceiling: Share = 0.95  #: share of the best possible success above which an arm has nothing left to gain
+    floor: Share = 0.05  #: success below which an arm has not learned the task
+    seeds: pydantic.PositiveInt = 5  #: trained runs of each arm without which there is no verdict
+    seeds_of_regime: dict[str, pydantic.PositiveInt] = {}  #: instead of `seeds`
+    prompted_episodes: pydantic.PositiveInt = 100  #: with fewer a prompted model does not enter
+    claims: dict[str, str] = {}  #: sentences by number, or by a name where a claim is not the paper's
+    comparisons: dict[str, tuple[Entry, ...]] = {}  #: by environment
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "Rule":
+        for env, entries in self.comparisons.items():
+            for i, entry in enumerate(entries):
+                place = f"comparisons.{env}.{i}"
+                if entry.claim not in self.claims:
+                    raise ValueError(f"{place}.claim: unknown {entry.claim!r}; choose one of: {', '.join(self.claims)}")
+                if entry.comparison[0] == entry.comparison[1]:
+                    raise ValueError(f"{place}.comparison: {entry.comparison[0]} with itself; name two variants")
+                if entry in entries[:i]:
+                    raise ValueError(f"{place}: a comparison that is listed before; list each once")
+        return self
+
+    @property
+    def sentences(self) -> str:
+        return "Claims: " + " ".join(f"({claim}) {sentence}" for claim, sentence in self.claims.items())
+
+
+def read_rule() -> Rule:
+    """The project's rule; without comparisons where it has no `configs/claims.yaml`.
+
+    Raises ReflectRLError, with the place, where something in that file is not as `Rule` has it.
+    """
+    path = paths.claims()
+    with errors_in_one_line(f"{path.parent.name}/{path.name}"):
+        return Rule.model_validate((yaml.load(path.read_bytes(), Loader) or {}) if path.exists() else {})

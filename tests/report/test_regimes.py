@@ -1,0 +1,141 @@
+"""What sets regimes apart, and the parts of RL and reflection, on episodes whose numbers are known by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reflect_rl.core.variants import VARIANTS
+from reflect_rl.evaluate.panels import EPISODE_COLUMNS
+from reflect_rl.report import regimes
+
+PROFILE = """
+envs: [taxi]
+seeds: [0, 1]
+variants: [sft_only, sft_rl, reflect_sft, reflect_rl]
+taxi:
+  policy: {steps: 400}
+  regimes:
+    paper: {settings: {data.target: executed}}
+    same: {settings: {data.target: executed}, seeds: [0]}
+    noisy: {settings: {data.target: executed, data.random_action_probability: 0.9}}
+    few:
+      settings: {data.target: executed}
+      grid: {data.reflections: [50, 100], teacher.tells: [action, hint]}
+"""
+SUCCESS = {  # (seeds x tasks) of the variants
+    "sft_only": [(0, 0), (0, 0), (0, 0)],
+    "sft_rl": [(1, 0), (1, 0), (1, 0)],
+    "reflect_sft": [(0, 0), (0, 0), (1, 1)],
+    "reflect_rl": [(0, 0), (0.5, 0.5), (1, 1)],
+}
+
+
+def episodes(success=None, decoding="sampled", regime="paper", reflections=None, tells="action", **keys):
+    """Two episodes for each seed and task of each variant, of which success is the mean."""
+    rows = [
+        {"env": "taxi", "regime": regime, "setting": "full", "variant": variant, "model": "tiny"}
+        | {"reflections": reflections, "target": "executed", "tells": tells if VARIANTS[variant].reflection else None}
+        | {"seed": seed, "split": "test", "task": f"full-{task}", "horizon": 20, "decoding": decoding}
+        | {"repeat": repeat, "success": int(value > repeat / 2), "return": 0.0, "steps": 9, "ended": "x"}
+        for variant, by_seed in (success or SUCCESS).items()
+        for seed, of_seed in enumerate(by_seed)
+        for task, value in enumerate(of_seed)
+        for repeat in range(2)
+    ]
+    return pd.DataFrame(rows).assign(provenance="here", **keys)[EPISODE_COLUMNS]
+
+
+def part_of(table, part):
+    return table.set_index("part").loc[part]
+
+
+def test_regimes_that_differ_in_more_than_their_reflections_are_not_on_one_map(write):
+    write(PROFILE)
+    assert regimes.comparable("mine", "taxi") == [
+        "paper",
+        "few-50-action",
+        "few-50-hint",
+        "few-100-action",
+        "few-100-hint",
+    ]
+
+
+def test_an_environment_without_regimes_has_nothing_to_compare(write):
+    write(PROFILE.partition("  regimes:")[0])
+    assert regimes.comparable("mine", "taxi") == [""]
+
+
+def test_what_a_regime_is_comes_from_the_variants_that_learn():
+    rows = [episodes(), episodes(regime="few", reflections=50, tells="hint")]
+    rows.append(episodes({"random": [(0, 0)]}, regime="few", target=None, tells=None))
+    known = regimes.facts(pd.concat(rows, ignore_index=True))
+    assert known["reflections"].isna().tolist() == [True, False] and known["reflections"].dtype == "Int64"
+    found = known.astype(object).where(known.notna(), None)
+    assert found.to_numpy().tolist() == [
+        ["taxi", "paper", None, "executed", "action"],
+        ["taxi", "few", 50, "executed", "hint"],
+    ]
+
+
+def test_parts_are_differences_of_pairs_of_variants():
+    table = regimes.parts_table(episodes())
+    assert list(table) == regimes.COLUMNS
+    effects = table.set_index("part")["effect"].to_dict()
+    assert effects == pytest.approx(
+        {
+            "RL, with reflections": 1 / 6,
+            "RL, without": 1 / 2,
+            "reflection, before RL": 1 / 3,
+            "reflection, after RL": 0,
+        }
+    )
+    assert (table["n_seeds"] == 3).all() and (table["n_tasks"] == 2).all()
+    assert part_of(table, "RL, without")["comparison"] == "sft_rl vs sft_only"
+    assert set(table["tells"]) == {"action"}  # of the regime: also where no reflection was read
+
+
+def test_the_interval_of_a_part_counts_seeds_and_tasks():
+    """Differences of 0, 0.5 and 1 by seed, alike in both tasks: Student's t of three seeds, cut at 1."""
+    success = {"reflect_rl": SUCCESS["reflect_rl"], "sft_rl": SUCCESS["sft_only"]}
+    (row,) = regimes.parts_table(episodes(success)).to_dict("records")
+    assert (row["part"], row["effect"], row["ci_high"]) == ("reflection, after RL", 0.5, 1)
+    assert row["ci_low"] == pytest.approx(0.5 - 4.3027 * 0.5 / 3**0.5, abs=1e-4)
+
+
+def test_what_follows_the_advice_is_compared_with_a_policy_that_is_as_greedy():
+    advice = episodes({"follow": [(0, 0), (0, 0), (0, 0)], "reflect_rl": [(1, 1), (1, 0), (1, 1)]}, decoding="greedy")
+    table = regimes.parts_table(pd.concat([episodes({"reflect_rl": SUCCESS["reflect_rl"]}), advice]))
+    (row,) = table.to_dict("records")
+    assert (row["part"], row["comparison"], row["decoding"]) == ("beyond the advice", "reflect_rl vs follow", "greedy")
+    assert row["effect"] == pytest.approx(5 / 6)
+
+
+def test_parts_are_over_common_seeds_and_tasks_and_left_out_without():
+    more = {"reflect_rl": [(0, 1), (0, 1), (1, 1), (1, 1)], "reflect_sft": [(0, 0, 1), (0, 0, 1)]}
+    (row,) = regimes.parts_table(episodes(more)).to_dict("records")
+    assert (row["n_seeds"], row["n_tasks"], row["effect"]) == (2, 2, 0.5)
+    apart = pd.concat([episodes({"reflect_rl": [(1, 1)]}), episodes({"reflect_sft": [(1, 1)]}, seed=7)])
+    assert regimes.parts_table(apart).empty
+    assert list(regimes.parts_table(episodes(split="validation"))) == regimes.COLUMNS
+
+
+def test_every_regime_setting_and_horizon_has_its_parts():
+    two = [episodes(), episodes(regime="few", reflections=50), episodes(setting="pickup"), episodes(horizon=15)]
+    table = regimes.parts_table(pd.concat(two, ignore_index=True))
+    panels = table[regimes.PANEL[1:]].drop_duplicates().to_numpy().tolist()
+    assert panels == [["paper", "full", 15], ["paper", "full", 20], ["paper", "pickup", 20], ["few", "full", 20]]
+    assert len(table) == 16 and table["reflections"].dropna().tolist() == [50] * 4
+
+
+def test_the_budget_table_reads_learning_curves_at_shares_of_the_steps():
+    rows = [
+        {"env": "taxi", "regime": "few", "variant": variant, "seed": seed, "env_steps": steps, "val_success": value}
+        for variant in ("reflect_rl", "sft_rl")
+        for seed in (0, 1)
+        for steps, value in ((0, 0.2), (50, np.nan), (100, 0.4 + 0.4 * seed))
+    ]
+    table = regimes.budget_table(pd.DataFrame(rows), regimes.facts(episodes(regime="few", reflections=50)))
+    (row,) = table.to_dict("records")
+    assert (row["regime"], row["reflections"], row["n_seeds"], row["env_steps"]) == ("few", 50, 2, 100)
+    assert [row[share] for share in ("0", "25%", "50%", "75%", "100%")] == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6])
+    assert regimes.budget_table(pd.DataFrame(rows), regimes.facts(episodes()), "rl_only").empty
