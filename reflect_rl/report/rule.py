@@ -31,7 +31,7 @@ class Rule(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_st
     ceiling: Share = 0.95  #: share of the best possible success above which an arm has nothing left to gain
     floor: Share = 0.05  #: success below which an arm has not learned the task
     seeds: pydantic.PositiveInt = 5  #: trained runs of each arm without which there is no verdict
-    seeds_of_regime: dict[str, pydantic.PositiveInt] = {}  #: instead of `seeds`
+    seeds_of_regime: dict[str, dict[str, pydantic.PositiveInt]] = {}  #: instead of `seeds`, by environment and regime
     prompted_episodes: pydantic.PositiveInt = 100  #: with fewer a prompted model does not enter
     claims: dict[str, str] = {}  #: sentences by number, or by a name where a claim is not the paper's
     comparisons: dict[str, tuple[Entry, ...]] = {}  #: by environment

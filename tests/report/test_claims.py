@@ -126,8 +126,8 @@ def test_too_few_seeds_and_success_near_zero_decide_nothing():
 
 def test_a_regime_may_ask_for_more_seeds():
     better, worse = rates(*[0.8, 0.9] * 3), rates(*[0.2, 0.1] * 3)
-    assert judge(better, worse, seeds_of_regime={"paper": 10})["verdict"] == "reproduced"
-    row = judge(better, worse, seeds_of_regime={"plentiful": 10})
+    assert judge(better, worse, seeds_of_regime={"alfworld": {"paper": 10}})["verdict"] == "reproduced"
+    row = judge(better, worse, seeds_of_regime={"taxi": {"plentiful": 10}})
     assert (row["verdict"], row["note"]) == ("undecided", "6 seeds; a decision needs 10 seeds")
 
 

@@ -7,7 +7,7 @@ from reflect_rl.envs.settings import profile
 from reflect_rl.report.rule import Rule, read_rule
 
 GOOD = """
-seeds_of_regime: {paper: 10}
+seeds_of_regime: {taxi: {paper: 10}}
 claims: {1: It is better., RL: So is RL.}
 comparisons:
   game:
@@ -29,7 +29,7 @@ def test_a_rule_is_what_its_file_says(judge_by):
     assert (first.claim, first.comparison, first.horizon) == ("1", ("reflect_rl", "sft_rl"), 5)
     assert second == first.model_copy(update={"claim": "RL"})
     assert rule.sentences == "Claims: (1) It is better. (RL) So is RL."
-    assert rule.seeds_of_regime == {"paper": 10}
+    assert rule.seeds_of_regime == {"taxi": {"paper": 10}}
 
 
 def test_a_project_without_a_rule_compares_nothing(judge_by):
@@ -43,7 +43,7 @@ def test_a_project_without_a_rule_compares_nothing(judge_by):
     [
         ("claims: {", "claims: [", "configs/claims.yaml is not valid YAML: "),
         ("seeds_of", "sedes_of", "claims.yaml, sedes_of_regime: Extra inputs are not permitted"),
-        ("10}", "0}", "claims.yaml, seeds_of_regime.paper: Input should be greater than 0"),
+        ("10}}", "0}}", "claims.yaml, seeds_of_regime.taxi.paper: Input should be greater than 0"),
         ("sft_rl]", "sft]", "claims.yaml, comparisons.game.0.comparison.1: Input should be 'random', "),
         ("[reflect_rl, sft_rl]", "[sft_rl]", "claims.yaml, comparisons.game.0.comparison.1: Field required"),
         ("sft_rl]", "reflect_rl]", "claims.yaml: comparisons.game.0.comparison: reflect_rl with itself; name two"),
@@ -71,12 +71,18 @@ def test_the_rule_is_no_profile(judge_by):
 # --- the project's own ---
 
 
-def test_the_projects_rule_compares_what_there_is():
+def test_the_projects_rule_compares_what_is_played():
     rule = read_rule()
     assert set(rule.claims) == {*"1234567", "RL"}
+    assert {*"123456", "RL"} == {entry.claim for entries in rule.comparisons.values() for entry in entries}
+    assert {name for named in rule.seeds_of_regime.values() for name in named} == {"paper", "limited-200-hint"}
+    main, study = profile("laptop"), profile("study")
     for env, entries in rule.comparisons.items():
         spec = get(env)
-        assert {*"123456"} <= {entry.claim for entry in entries}
         for entry in entries:
             assert entry.setting in spec.settings and entry.horizon in spec.defaults["evaluation.horizons"]
-            assert entry.comparison[0] == "reflect_rl"
+            assert "reflect_rl" in entry.comparison
+            by = main if "prompted" in entry.comparison else study  # the main job prompts
+            assert set(entry.comparison) <= set(by.variants_of(env, entry.regime))
+            seeds = rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds)
+            assert by is main or len(by.seeds_of("reflect_rl", env, entry.regime)) >= seeds
