@@ -216,7 +216,7 @@ def make(config: Config) -> dict:
     """Make, or find, the data of a seed; returns the manifest.
 
     Files in the run folder of the stage `data`: `examples.jsonl` (every example once, with its situation), one
-    `<set>.jsonl` for each of `SETS` (prompt, completion, kind), `tokenizer.json` (trained on free play and on `policy`)
+    `<set>.jsonl` for each of `SETS` (prompt, completion, kind), `tokenizer.json` (trained on free play and on `reflector`)
     and `manifest.json` (counts, balance, checksums), written last.
 
     With a limited number of reflections the sets with negative examples hold so many distinct situations, and those
@@ -257,8 +257,8 @@ def _make(config: Config) -> None:
     manifest = {"seed": config.seed, "examples": len(examples), "balance": {}, "sets": {}} | said
     for kind in KIND_SHARES:
         manifest["balance"][kind] = balance([e for e in examples if e.kind == kind])
-    rng = np.random.default_rng([config.seed, 9])
-    for name, (player, with_negatives) in SETS.items():
+    for i, (name, (player, with_negatives)) in enumerate(SETS.items()):
+        rng = np.random.default_rng([config.seed, 9, i])  # one a set: the policy's draw does not decide the reflector's
         own = [e for e in examples if e.asked in of_sets[with_negatives]]
         for_policy = player != "reflector"
         draw = visits if for_policy and config.data.policy_draw == "visits" else balanced
@@ -272,7 +272,7 @@ def _make(config: Config) -> None:
         names = {step.situation.actions: labels.texts(labels.of(step.situation.actions)) for step in steps}
         seen = dict.fromkeys((*step.prompt, step.situation.actions) for step in steps)
         texts = [policy_prompt(*prompt, None, names[prompt[-1]]) for prompt in seen]
-        texts += [line["prompt"] + line["completion"] for line in lines["policy"]]
+        texts += [line["prompt"] + line["completion"] for line in lines["reflector"]]
         trained = train_tokenizer(texts, labels.names, config.model, spec.tokenizer_pattern)
         write_text(folder / "tokenizer.json", trained.backend_tokenizer.to_str())
     for name, text in files.items():

@@ -207,6 +207,17 @@ def test_tokenizer_knows_the_grids_of_free_play_that_no_reflection_was_bought_fo
     assert shared > 0.8
 
 
+def test_what_the_policy_alone_is_given_does_not_reach_the_reflector(home):
+    other = load(more="data.target=executed data.policy_draw=visits data.policy_examples=50")
+    for run in (other, load()):
+        data.make(run)
+    assert stage_dir(other, "reflector") == stage_dir(load(), "reflector")
+    assert folder_of(other) != folder_of(load())
+    for name, alike in (("reflector.jsonl", True), ("tokenizer.json", True), ("policy.jsonl", False)):
+        one, two = ((folder_of(run) / name).read_bytes() for run in (other, load()))
+        assert (one == two) is alike, name
+
+
 @pytest.mark.parametrize("tells", ["hint", "verdict"])
 def test_reflections_of_less_telling_teachers_name_no_action(home, tells):
     run = load(more=f"teacher.tells={tells}")
