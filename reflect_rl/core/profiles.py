@@ -77,7 +77,9 @@ class Grid(pydantic.BaseModel, extra="forbid"):
     regime: str = ""
 
 
-Grids = Annotated[tuple[Grid, ...], pydantic.BeforeValidator(lambda given: [given] if isinstance(given, dict) else given)]
+Grids = Annotated[
+    tuple[Grid, ...], pydantic.BeforeValidator(lambda given: [given] if isinstance(given, dict) else given)
+]
 
 
 @pydantic.dataclasses.dataclass(frozen=True)

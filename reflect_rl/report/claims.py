@@ -88,7 +88,12 @@ def _compared(env: str, entry: Entry, episodes: pd.DataFrame, rule: Rule) -> dic
         return None
     row = {"claim": entry.claim, "env": env, "setting": entry.setting, "regime": entry.regime}
     row |= {"comparison": " vs ".join(entry.comparison), "n_seeds": 0, "n_tasks": 0, "p_holm": np.nan}
-    row |= {"seeds": rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds), "a": None, "better": np.nan, "worse": np.nan}
+    row |= {
+        "seeds": rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds),
+        "a": None,
+        "better": np.nan,
+        "worse": np.nan,
+    }
     if better.empty or worse.empty:
         return row
     if prompted:

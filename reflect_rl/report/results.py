@@ -1,5 +1,6 @@
 """The raw results of a profile: collected from the run folders once, then read."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from filelock import FileLock
+from safetensors import safe_open
 
 from reflect_rl.core import paths
 from reflect_rl.core.config import DECIDING, Config
@@ -19,16 +21,20 @@ from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.panels import EPISODE_COLUMNS, PROMPT_COUNTS, agents, evaluate, frames
 from reflect_rl.evaluate.probes import REFLECTION_COLUMNS, reflector_probes
-from reflect_rl.train import data, rl
+from reflect_rl.train import data, rl, warmup
 from reflect_rl.train.rollout import play
 
 FILES = {name: f"{name}.csv.gz" for name in ("episodes", "training", "reflections")}
-FILES |= {name: f"{name}.csv" for name in ("runs", "ceilings", "prompts")}
+FILES |= {name: f"{name}.csv" for name in ("runs", "budgets", "ceilings", "prompts")}
 COLUMNS = {  # without which no table or figure can be made
     "episodes": EPISODE_COLUMNS,
     "training": ["env", "regime", "variant", "seed", *rl.METRICS],
     "reflections": ["env", "regime", *REFLECTION_COLUMNS[1:]],
     "runs": ["env", "regime", "variant", "seed", "status", "env_steps", "seconds"],
+    "budgets": [
+        *("env", "regime", "variant", "seed", "reflections", "reflector_samples", "policy_samples"),
+        *("parameters", "updates", "env_steps"),
+    ],
     "ceilings": ["env", "regime", "setting", "split", "horizon", "ceiling"],
     "prompts": ["env", "regime", "variant", "seed", *PROMPT_COUNTS],
 }
@@ -43,6 +49,7 @@ class Results:
     training: pd.DataFrame  #: `rl.METRICS` of every RL run, with variant and seed
     reflections: pd.DataFrame  #: `probes.REFLECTION_COLUMNS` of every reflector
     runs: pd.DataFrame  #: variant, seed, status, environment steps, seconds and memory of every RL run
+    budgets: pd.DataFrame  #: what every trained policy was given: see `budget`
     ceilings: pd.DataFrame  #: see `ceilings`
     prompts: pd.DataFrame  #: variant, seed and `panels.PROMPT_COUNTS` of each policy in its evaluation
 
@@ -122,6 +129,7 @@ def _collect(profile: Profile, env: str) -> None:
         if run.arm.reflection and run.arm.warmup == run.variant:
             parts["reflections"].append(reflector_probes(run).assign(**key)[COLUMNS["reflections"]])
         if run.arm.warmup or run.arm.rl:
+            parts["budgets"].append(pd.DataFrame([budget(run)])[COLUMNS["budgets"]])
             made[run.regime]["data_sha256"][f"seed {run.seed}"] = data.make(run)["sha256"]["examples"]
     parts["ceilings"] = [ceilings(profile.name, env, main.regime) for main in mains]
     found = Results(**{name: _joined(of_runs) for name, of_runs in parts.items()})
@@ -156,6 +164,33 @@ def _merge(profile: Profile, env: str, found: Results, entry: dict) -> None:
         for name, file in FILES.items():
             write_csv(folder / file, _joined([getattr(part, name) for part in parts]))
         write_json(folder / "manifest.json", {"profile": profile.name, "environments": known})
+
+
+def budget(run: Config) -> dict[str, str | int | None]:
+    """What a trained run was given, and how large its policy is; None where it has no such thing.
+
+    `reflections`: distinct situations that a teacher wrote about, or for an arm without reflection those that it sees;
+    `reflector_samples`, `policy_samples`: examples of the warm-up, with repetitions; `parameters`: trained ones of the
+    policy; `updates`, `env_steps`: of RL.
+    """
+    arm, row = run.arm, dict.fromkeys(COLUMNS["budgets"])
+    row |= {"env": run.env, "regime": run.regime, "variant": run.variant, "seed": run.seed}
+    acts, weights = run.variant != "follow", None  # which has no policy
+    if arm.warmup:
+        row["reflections"] = data.make(run)["sets"][warmup.SETS[arm.warmup][1]]["reflections"]
+        for player, has in (("reflector", arm.reflection), ("policy", acts)):
+            if has:
+                steps = int(warmup.training_log(run, player)["step"].max())
+                row[f"{player}_samples"] = steps * getattr(run, player).batch_size
+        weights = stage_dir(run, "policy") / "weights.safetensors" if acts else None
+    if arm.rl:
+        metrics = read_csv(stage_dir(run, "rl") / "metrics.csv", rl.METRICS)
+        row |= {name: int(metrics[of].max()) for name, of in (("updates", "update"), ("env_steps", "env_steps"))}
+        weights = stage_dir(run, "rl") / "policy.safetensors"
+    if weights:
+        with safe_open(weights, "numpy") as stored:
+            row["parameters"] = sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())
+    return row
 
 
 def ceilings(profile_name: str, env: str, regime: str = "") -> pd.DataFrame:

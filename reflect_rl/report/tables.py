@@ -163,6 +163,14 @@ def online_rl_table(training: pd.DataFrame) -> pd.DataFrame:
     return ordered(table.reset_index(), ["variant"])
 
 
+def given(budgets: pd.DataFrame) -> pd.DataFrame:
+    """What each variant was given (`results.budget`): means over seeds."""
+    keys, values = ["env", "regime", "variant"], list(budgets.columns[4:])
+    table = budgets.astype(dict.fromkeys(values, float)).groupby(keys, sort=False)
+    table = table[values].mean().round().astype("Int64").assign(n_seeds=table["seed"].nunique())
+    return ordered(table.reset_index()[[*keys, "n_seeds", *values]], keys)
+
+
 def prompt_table(prompts: pd.DataFrame) -> pd.DataFrame:
     """Whether prompts fit: of each variant the prompts that its policies read in evaluation, and how many were cut."""
     how = {"seed": "nunique", "prompts": "sum", "longest": "max", "limit": "min", "shortened": "sum"}

@@ -23,6 +23,7 @@ TITLES_OF_ALL = {  # tables that hold all environments of a profile
     "seeds": "How far seeds lie apart",
     "parts": "What RL and reflection each add",
     "runs": "Training runs",
+    "budgets": "What each variant was given: examples of the warm-up with repetitions, trained parameters, steps of RL",
     "prompts": "Prompts of the policies in evaluation, in tokens",
     "claims": "The paper's claims, tested",
 }
@@ -60,6 +61,7 @@ def _of_all(found: Results) -> dict[str, pd.DataFrame]:
         "seeds": tables.seed_table(found.episodes),
         "parts": regimes.parts_table(found.episodes),
         "runs": tables.ordered(found.runs, ["env", "regime", "variant", "seed"]),
+        "budgets": tables.given(found.budgets),
         "prompts": tables.prompt_table(found.prompts),
         "claims": claims_table(found.episodes, found.ceilings),
     }

@@ -66,6 +66,7 @@ ODD = {
     RLConfig: {
         "env_steps": (0, -5, 1e5, "1e5"),
         "episodes_per_update": (0,),
+        "steps_per_update": (-1,),
         "objective": ("trpo", 1, None),
         "advantage": ("median", ["gae"]),
         "epochs": (-1, True, 0.5),

@@ -1,14 +1,16 @@
+import dataclasses
+
 import pandas as pd
 import pytest
 import yaml
 
 from reflect_rl.core import paths, profiles
-from reflect_rl.core.config import RLConfig, SFTConfig
+from reflect_rl.core.config import RLConfig
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 
-TUNING = paths.project() / "results" / "laptop" / "tuning.csv"
+TUNING = paths.project() / "results" / "study" / "tuning.csv"
 GOOD = "envs: [game]\nseeds: [0, 1]\nvariants: [random, reflect_rl]\n"
 SECTION = "game:\n  policy: {steps: 50}\n"
 
@@ -338,7 +340,7 @@ def test_tuning_grids(write):
         with pytest.raises(ReflectRLError, match="tuning.game.0.grid.* should have at least 1 item"):
             profiles.tuning("mine")
     write(GOOD + SECTION + "tuning:\n  game: {grid: {rl.clip: [0.1]}}\n")
-    with pytest.raises(ReflectRLError, match="tuning.game.variants: Field required"):
+    with pytest.raises(ReflectRLError, match="tuning.game.0.variants: Field required"):
         profiles.tuning("mine")
     write(GOOD + SECTION)
     with pytest.raises(ReflectRLError, match="profile 'mine': no tuning grid; add one below `tuning:` in configs/mine"):
@@ -377,47 +379,47 @@ def test_laptop_has_at_least_five_seeds_and_every_variant():
     assert listed == set(VARIANTS)
 
 
-def test_all_trained_variants_of_laptop_have_the_same_settings():
-    for env in profiles.profile("laptop").envs:
-        runs = [
-            settings.load("laptop", env, v).rl for v in ("rl_only", "sft_rl", "reflect_rl", "reflect_rl_no_negatives")
-        ]
-        assert all(run == runs[0] for run in runs)
+@pytest.mark.parametrize("name", ["laptop", "study"])
+def test_all_variants_have_the_same_budget_of_environment_steps_on_the_same_engine(name):
+    found = settings.profile(name)
+    for env in found.envs:
+        for regime in found.regimes_of(env):
+            trained = [v for v in found.variants_of(env, regime) if VARIANTS[v].rl]
+            runs = [settings.load(name, env, v, regime=regime).rl for v in trained]
+            tuned = {"learning_rate": 0.1, "milestone": True, "stage_shares": ()}  # and what the ablations are about
+            assert len({dataclasses.replace(run, **tuned) for run in runs}) == 1
 
 
-def test_tuning_grid_is_the_same_for_every_variant_on_seeds_of_its_own():
-    jobs = settings.tuning("laptop")
-    by_variant: dict[str, dict[str, list]] = {}
+def test_tuning_tries_one_grid_for_every_arm_on_seeds_of_its_own():
+    first, *more = profiles.profile("study").tuning["taxi"]
+    trained = {v for v in profiles.profile("study").variants_of("taxi", "paper") if VARIANTS[v].rl}
+    assert set(first.variants) == trained - {"reflect_rl_stages"}  # which takes the settings of the arm without them
+    for grid in more:  # others have more tries, not fewer
+        assert set(grid.variants) < set(first.variants) and "reflect_rl" not in grid.variants
+    jobs = settings.tuning("study", "taxi")
     for env, regime, variant, seed, overrides, slug in jobs:
-        by_variant.setdefault(env, {}).setdefault(variant, []).append((seed, overrides))
-        run = settings.load("laptop", env, variant, seed, overrides, regime)  # every point is a valid setting
-        assert run.evaluation.split == "validation"
-        assert " " not in slug
-    assert set(by_variant) == set(profiles.profile("laptop").envs)
-    for of_env in by_variant.values():
-        assert set(of_env) == {v for v, arm in VARIANTS.items() if arm.rl} | {"sft_only"}
-        grids = list(of_env.values())
-        assert all(grid == grids[0] for grid in grids) and len(grids[0]) > 1
-    assert not {job[3] for job in jobs} & set(profiles.profile("laptop").seeds)
+        run = settings.load("study", env, variant, seed, overrides, regime)  # every point is a valid setting
+        assert run.evaluation.split == "validation" and " " not in slug
+    assert not {job[3] for job in jobs} & set(profiles.profile("study").regime("taxi", "paper")[1].seeds)
 
 
-def not_in_force(table):
-    """(env, variant, setting) of the chosen points of a tuning table whose value the profile `laptop` does not have."""
+def not_in_force(table, name):
+    """(env, variant, setting) of the chosen points of a tuning table whose value the profile does not have."""
     wrong = []
-    for (env, variant), rows in table[table.chosen == 1].groupby(["env", "variant"]):
+    for (env, regime, variant), rows in table[table.chosen == 1].groupby(["env", "regime", "variant"]):
         (point,) = rows.overrides.unique()
-        run, arm = settings.load("laptop", env, variant), VARIANTS[variant]
-        used = {"policy": bool(arm.warmup), "rl": arm.rl}
+        run, arm = settings.load(name, env, variant, regime=regime), VARIANTS[variant]
+        used = {"policy": bool(arm.warmup), "data": bool(arm.warmup), "rl": arm.rl}
         for key, value in profiles.parse(point):
-            section, name = key.split(".")
-            if used.get(section, False) and getattr(getattr(run, section), name) != value:
+            section, name_of = key.split(".")
+            if used.get(section, False) and getattr(getattr(run, section), name_of) != value:
                 wrong.append((env, variant, key))
     return wrong
 
 
-def test_the_settings_of_laptop_are_the_points_that_tuning_chose():
+@pytest.mark.parametrize("name", ["laptop", "study"])
+def test_the_settings_are_the_points_that_tuning_chose(name):
     table = pd.read_csv(TUNING)
-    assert len(table) > 10 and not_in_force(table) == []
-    worse = table.assign(overrides=table.overrides.str.replace("policy.steps=800", "policy.steps=200"))
-    assert ("taxi", "sft_only", "policy.steps") in not_in_force(worse)
-    assert SFTConfig().steps == 200  # else the line above shows nothing
+    assert len(table) > 100 and not_in_force(table, name) == []
+    worse = table.assign(overrides=table.overrides.str.replace(r"policy.steps=\d+", "policy.steps=7", regex=True))
+    assert ("taxi", "sft_rl", "policy.steps") in not_in_force(worse, name)

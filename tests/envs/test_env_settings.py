@@ -80,7 +80,10 @@ def test_a_default_that_is_no_setting_is_named():
             "environment 'plain' has no variant 'reflect_rl_stages': training has no easier stages to begin with "
             "(rl.stage_shares is empty); choose another",
         ),
-        ({"variant": "reflect_rl_stages", "overrides": "rl.stage_shares=[]"}, "'taxi' has no variant 'reflect_rl_stages': training has no easier"),
+        (
+            {"variant": "reflect_rl_stages", "overrides": "rl.stage_shares=[]"},
+            "'taxi' has no variant 'reflect_rl_stages': training has no easier",
+        ),
         (
             {"variant": "reflect_rl_no_milestones", "overrides": "rl.milestone=false"},
             "'taxi' has no variant 'reflect_rl_no_milestones': training has no milestones",

@@ -138,10 +138,16 @@ def test_all_tables_and_figures_are_made_from_the_raw_results(counted, monkeypat
     assert drawn == {f"counting_{name}.{kind}" for name in made.figures for kind in ("png", "svg")}
     written = {path.relative_to(paths.results("tiny")).as_posix() for path in paths.results("tiny").rglob("*.md")}
     own = {"headline", "online_rl", "ablations", "reflector"}
-    assert written == {"claims.md"} | {f"tables/{n}.md" for n in ("main", "seeds", "parts", "runs", "prompts")} | {
-        f"tables/counting_{name}.md" for name in own
-    }
+    tables = {*"main seeds parts runs budgets prompts".split(), *(f"counting_{name}" for name in own)}
+    assert written == {"claims.md"} | {f"tables/{name}.md" for name in tables}
     assert "ceiling is" not in protocol.protocol("tiny", "counting")
+    budgets = made.tables["budgets"].set_index("variant")
+    assert set(budgets.index) == {"follow", "sft_rl", "reflect_sft", "reflect_rl"}
+    assert (budgets.n_seeds == 2).all() and budgets.parameters.nunique() == 1
+    assert budgets.policy_samples.dropna().unique().tolist() == [64] and budgets.policy_samples.isna().sum() == 1
+    assert budgets.reflector_samples.isna()["sft_rl"] and budgets.reflector_samples["follow"] == 64
+    assert budgets.updates.isna()["reflect_sft"] and budgets.updates["reflect_rl"] > 1
+    assert budgets.env_steps["reflect_rl"] >= 40 and budgets.reflections.nunique() == 1
     again = write.products("tiny", "counting")
     pd.testing.assert_frame_equal(again.tables["main"], made.tables["main"])
 
