@@ -177,7 +177,7 @@ def budget(run: Config) -> dict[str, str | int | None]:
     row |= {"env": run.env, "regime": run.regime, "variant": run.variant, "seed": run.seed}
     acts, weights = run.variant != "follow", None  # which has no policy
     if arm.warmup:
-        row["reflections"] = data.make(run)["sets"][warmup.SETS[arm.warmup][1]]["reflections"]
+        row["reflections"] = data.reflections(run, warmup.SETS[arm.warmup][1])
         for player, has in (("reflector", arm.reflection), ("policy", acts)):
             if has:
                 steps = int(warmup.training_log(run, player)["step"].max())

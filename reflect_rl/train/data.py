@@ -194,6 +194,7 @@ SETS = {  # name -> player, and whether negative examples are in it
     "policy_no_negatives": ("policy", False),
     "policy_no_reflection": ("policy_no_reflection", True),
 }
+SOURCES = ("all", "no_negatives")  # of a set with and of one without negative examples
 
 
 def _pairs(examples: Sequence[Example], player: str, labels: Labels, target: str) -> list[dict]:
@@ -207,17 +208,22 @@ def _pairs(examples: Sequence[Example], player: str, labels: Labels, target: str
     return lines
 
 
-def _jsonl(lines: Sequence) -> str:
-    """A line for each dictionary or dataclass."""
-    return "".join(json.dumps(line, default=vars) + "\n" for line in lines)
+def _drawn(config: Config, examples: Sequence[Example], name: str) -> list[Example]:
+    """The draw of one of `SETS` from its examples; each set has a generator of its own."""
+    rng, settings = np.random.default_rng([config.seed, 9, [*SETS].index(name)]), config.data
+    if SETS[name][0] == "reflector":
+        return balanced(examples, settings.sft_examples, rng)
+    draw = visits if settings.policy_draw == "visits" else balanced
+    return draw(examples, settings.policy_examples or settings.sft_examples, rng)
 
 
 def make(config: Config) -> dict:
     """Make, or find, the data of a seed; returns the manifest.
 
-    Files in the run folder of the stage `data`: `examples.jsonl` (every example once, with its situation), one
-    `<set>.jsonl` for each of `SETS` (prompt, completion, kind), `tokenizer.json` (trained on free play and on `reflector`)
-    and `manifest.json` (counts, balance, checksums), written last.
+    Files in the run folder of the stage `data`: `examples.jsonl` (every example once, with its situation and with those of
+    `SOURCES` that it is in), `tokenizer.json` (trained on free play and on the reflector's set) and `manifest.json` (counts,
+    balance, distinct reflections of the sources, checksum), written last. What the policy alone is given (its target, its
+    draw) decides none of them: sets are drawn when they are read.
 
     With a limited number of reflections the sets with negative examples hold so many distinct situations, and those
     without as many of their own.
@@ -244,54 +250,68 @@ def _make(config: Config) -> None:
     folder, spec, limit = stage_dir(config, "data"), get(config.env), config.data.reflections
     steps = play_freely(spec, config.data, np.random.default_rng([config.seed, 1]))
     positive = [step for step in steps if step.kind == "positive"]
-    of_sets = {
-        with_negatives: {step.asked for step in limited(of, limit, np.random.default_rng([config.seed, 8]))}
-        for with_negatives, of in ((True, steps), (False, positive))
+    of_sources = {
+        source: {step.asked for step in limited(of, limit, np.random.default_rng([config.seed, 8]))}
+        for source, of in zip(SOURCES, (steps, positive), strict=True)
     }
-    union = of_sets[True] | of_sets[False]
+    union = set().union(*of_sources.values())
     examples, said = _examples(config, spec, [step for step in steps if step.asked in union])
-    labels, lines = spec.labels, {}
-    if config.model.base:
-        labels = labels_for(load_tokenizer(config.model), labels)
-    files = {"examples": _jsonl(examples)}
-    manifest = {"seed": config.seed, "examples": len(examples), "balance": {}, "sets": {}} | said
+    manifest = {"seed": config.seed, "examples": len(examples), "balance": {}} | said
     for kind in KIND_SHARES:
         manifest["balance"][kind] = balance([e for e in examples if e.kind == kind])
-    for i, (name, (player, with_negatives)) in enumerate(SETS.items()):
-        rng = np.random.default_rng([config.seed, 9, i])  # one a set: the policy's draw does not decide the reflector's
-        own = [e for e in examples if e.asked in of_sets[with_negatives]]
-        for_policy = player != "reflector"
-        draw = visits if for_policy and config.data.policy_draw == "visits" else balanced
-        chosen = draw(own, (for_policy and config.data.policy_examples) or config.data.sft_examples, rng)
-        lines[name] = _pairs(chosen, player, labels, config.data.target)
-        files[name] = _jsonl(lines[name])
-        number = len(of_sets[with_negatives])
-        manifest["sets"][name] = {"examples": len(chosen), "reflections": number, "balance": balance(chosen)}
-    manifest["sha256"] = {name: sha256(text.encode()).hexdigest() for name, text in files.items()}
+    manifest["reflections"] = {source: len(asked) for source, asked in of_sources.items()}
+    sources = [[source for source in SOURCES if e.asked in of_sources[source]] for e in examples]
+    lines = (vars(e) | {"sources": of} for e, of in zip(examples, sources, strict=True))
+    text = "".join(json.dumps(line, default=vars) + "\n" for line in lines)
+    manifest["sha256"] = {"examples": sha256(text.encode()).hexdigest()}
     if not config.model.base:
+        labels = spec.labels
         names = {step.situation.actions: labels.texts(labels.of(step.situation.actions)) for step in steps}
         seen = dict.fromkeys((*step.prompt, step.situation.actions) for step in steps)
         texts = [policy_prompt(*prompt, None, names[prompt[-1]]) for prompt in seen]
-        texts += [line["prompt"] + line["completion"] for line in lines["reflector"]]
+        own = [e for e, of in zip(examples, sources, strict=True) if SOURCES[0] in of]
+        texts += ["".join(example.reflector_pair()) for example in _drawn(config, own, "reflector")]
         trained = train_tokenizer(texts, labels.names, config.model, spec.tokenizer_pattern)
         write_text(folder / "tokenizer.json", trained.backend_tokenizer.to_str())
-    for name, text in files.items():
-        write_text(folder / f"{name}.jsonl", text)
+    write_text(folder / "examples.jsonl", text)
     write_json(folder / "manifest.json", manifest)
 
 
-def read(config: Config, name: str) -> list[dict]:
-    """The lines of one data file, its checksum verified.
+def reflections(config: Config, name: str) -> int:
+    """How many distinct reflections the examples of one of `SETS` are drawn from."""
+    return make(config)["reflections"][SOURCES[not SETS[name][1]]]
+
+
+def read_examples(config: Config, source: str = SOURCES[0]) -> list[Example]:
+    """Every example of one of `SOURCES` once, the checksum of the file verified.
 
     Raises:
         ReflectRLError: the file is missing or is not what the manifest says.
     """
     manifest, folder = make(config), stage_dir(config, "data")
-    path, way_out = folder / f"{name}.jsonl", f"delete {folder} to make the data anew"
+    path, way_out = folder / "examples.jsonl", f"delete {folder} to make the data anew"
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ReflectRLError(f"{path} is missing; {way_out}") from error
-    if sha256(content).hexdigest() != manifest["sha256"][name]:
+    if sha256(content).hexdigest() != manifest["sha256"]["examples"]:
         raise ReflectRLError(f"{path} is damaged (its checksum differs); {way_out}")
-    return [json.loads(line) for line in content.decode().splitlines()]
+    found = []
+    for row in map(json.loads, content.decode().splitlines()):
+        if source in row.pop("sources"):
+            row["situation"]["actions"] = tuple(row["situation"]["actions"])
+            found.append(Example(**row | {"situation": Situation(**row["situation"])}))
+    return found
+
+
+def drawn(config: Config, name: str) -> list[Example]:
+    """The examples of one of `SETS`, as often as they are in it."""
+    return _drawn(config, read_examples(config, SOURCES[not SETS[name][1]]), name)
+
+
+def read(config: Config, name: str) -> list[dict]:
+    """The lines of one of `SETS`: prompt, completion, kind."""
+    labels = get(config.env).labels
+    if config.model.base:
+        labels = labels_for(load_tokenizer(config.model), labels)
+    return _pairs(drawn(config, name), SETS[name][0], labels, config.data.target)

@@ -326,7 +326,7 @@ def changed(run, other):
         ({"evaluation": EvaluationConfig(repeats=3)}, {"evaluation", "reflections"}),
         ({"evaluation": EvaluationConfig(tasks=3)}, {"evaluation", "reflections", "probes"}),
         ({"model": ModelConfig(n_layer=1)}, set(identity.STAGES) - {"probes"}),
-        ({"data": dataclasses.replace(RUN.data, target="executed")}, {"data", "policy", "rl", "evaluation"}),
+        ({"data": dataclasses.replace(RUN.data, target="executed")}, {"policy", "rl", "evaluation"}),
         ({"teacher": TeacherConfig(model="m", endpoint="http://host/v1")}, set(identity.STAGES) - {"probes"}),
         ({"teacher": TeacherConfig(max_new_tokens=7)}, set()),  # the rules write as much as they write
         ({"env_code": "other"}, set(identity.STAGES)),

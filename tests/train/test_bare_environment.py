@@ -35,7 +35,7 @@ def test_data_are_balanced_by_feedback_alone_and_negatives_are_wrong_actions(run
     manifest = data.make(run)
     assert set(manifest["balance"]["positive"]) == {"start", "right"}
     assert set(manifest["balance"]["negative"]) == {"wrong"}
-    negatives = [e["situation"] for e in data.read(run, "examples") if e["kind"] == "negative"]
+    negatives = [vars(e.situation) for e in data.read_examples(run) if e.kind == "negative"]
     assert negatives and {e["last_action"] for e in negatives} == {"go left"}
 
 

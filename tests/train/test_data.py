@@ -31,15 +31,18 @@ def folder_of(run):
     return stage_dir(run, "data")
 
 
+def raw_examples(run):
+    return [json.loads(line) for line in (folder_of(run) / "examples.jsonl").read_text().splitlines()]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Folder, manifest and examples of seed 0."""
+    """Folder, manifest, examples and sets of seed 0."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFLECT_RL_HOME", str(tmp_path_factory.mktemp("made")))
         run = load()
         manifest = data.make(run)
-        examples = [json.loads(line) for line in (folder_of(run) / "examples.jsonl").read_text().splitlines()]
-        return folder_of(run), manifest, examples
+        return folder_of(run), manifest, raw_examples(run), {name: data.read(run, name) for name in data.SETS}
 
 
 @pytest.fixture
@@ -48,10 +51,6 @@ def home(tmp_path, monkeypatch, made):
     monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
     shutil.copytree(made[0], folder_of(load()))
     return tmp_path
-
-
-def lines(folder, name):
-    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
 
 
 # --- seeds ---
@@ -91,11 +90,9 @@ def test_positives_follow_no_wrong_action_and_negatives_are_wrong_ones(made):
 
 
 def test_sets_have_the_stated_size_and_no_negatives_sets_have_none(made):
-    folder, manifest, _ = made
-    for name in data.SETS:
-        found = lines(folder, name)
+    for name, found in made[3].items():
         kinds = {line["kind"] for line in found}
-        assert len(found) == manifest["sets"][name]["examples"] == 300
+        assert len(found) == 300
         assert kinds == ({"positive"} if "no_negatives" in name else {"positive", "negative"})
         assert set(found[0]) == {"prompt", "completion", "kind"}
         shows_reflection = "Reflection: " in found[0]["prompt"]
@@ -103,13 +100,12 @@ def test_sets_have_the_stated_size_and_no_negatives_sets_have_none(made):
 
 
 def test_completions_are_labels_of_the_best_action_or_reflections(made):
-    folder, _, examples = made
     best = {}
-    for e in examples:
+    for e in made[2]:
         s = e["situation"]
         best[s["observation"], s["last_action"] or "none"] = (IN_ORDER.names[s["actions"].index(s["expert_action"])], e)
     for name in ("policy", "policy_no_reflection", "reflector"):
-        for line in lines(folder, name):
+        for line in made[3][name]:
             observation, _, rest = line["prompt"].partition("\nLast: ")
             expected, _ = best[observation, rest.split("\n")[0]]
             if name == "reflector":
@@ -119,9 +115,9 @@ def test_completions_are_labels_of_the_best_action_or_reflections(made):
 
 
 def test_manifest_has_the_checksums_of_the_files(made):
-    folder, manifest, examples = made
+    folder, manifest, examples, _ = made
     assert manifest == json.loads((folder / "manifest.json").read_text())
-    assert set(manifest["sha256"]) == {"examples", *data.SETS}
+    assert set(manifest["sha256"]) == {"examples"}
     for name, checksum in manifest["sha256"].items():
         assert sha256((folder / f"{name}.jsonl").read_bytes()).hexdigest() == checksum
     assert manifest["examples"] == len(examples)
@@ -164,12 +160,11 @@ def test_teacher_is_asked_once_for_each_of_the_limited_situations(home, monkeypa
     monkeypatch.setattr(data, "get", lambda _: teacher)
     run = load(more="data.reflections=24 data.trajectories=200")
     manifest = data.make(run)
-    assert manifest["sets"]["policy"]["reflections"] == manifest["sets"]["policy_no_negatives"]["reflections"] == 24
+    assert manifest["reflections"] == {"all": 24, "no_negatives": 24}
+    assert {data.reflections(run, name) for name in data.SETS} == {24}
     assert 24 < len(asked) == len({replace(s, task="", index=0) for s in asked}) <= 32  # a third more without negatives
     for name in data.SETS:
-        prompts = {
-            line["prompt"].split("\nReflection")[0].split("\nActions")[0] for line in lines(folder_of(run), name)
-        }
+        prompts = {line["prompt"].split("\nReflection")[0].split("\nActions")[0] for line in data.read(run, name)}
         assert len(prompts) <= 24
 
 
@@ -178,7 +173,7 @@ def test_policy_imitates_what_was_executed(home):
     more = "data.target=executed data.trajectories=300 data.negatives=0 data.wrong_steps=true data.sft_examples=2000"
     run = load(more=more)
     data.make(run)
-    examples = [json.loads(line) for line in (folder_of(run) / "examples.jsonl").read_text().splitlines()]
+    examples = raw_examples(run)
     same = np.mean([e["executed"] == e["situation"]["expert_action"] for e in examples])
     assert 0.53 < same < 0.64
     assert {e["kind"] for e in examples} == {"positive", "negative"}
@@ -187,11 +182,11 @@ def test_policy_imitates_what_was_executed(home):
         s = e["situation"]
         label = " " + IN_ORDER.names[s["actions"].index(e["executed"])]
         allowed.setdefault((s["observation"], s["last_action"] or "none"), set()).add(label)
-    for line in lines(folder_of(run), "policy"):
+    for line in data.read(run, "policy"):
         observation, _, rest = line["prompt"].partition("\nLast: ")
         assert line["completion"] in allowed[observation, rest.split("\n")[0]]
-    named = [line["prompt"].split("Next: ")[1].split(".")[0] for line in lines(folder_of(run), "policy")]
-    taken = [taxi.ACTIONS[IN_ORDER.names.index(x["completion"].strip())] for x in lines(folder_of(run), "policy")]
+    named = [line["prompt"].split("Next: ")[1].split(".")[0] for line in data.read(run, "policy")]
+    taken = [taxi.ACTIONS[IN_ORDER.names.index(x["completion"].strip())] for x in data.read(run, "policy")]
     assert 0.4 < np.mean([a == b for a, b in zip(named, taken, strict=True)]) < 0.75
 
 
@@ -209,13 +204,10 @@ def test_tokenizer_knows_the_grids_of_free_play_that_no_reflection_was_bought_fo
 
 def test_what_the_policy_alone_is_given_does_not_reach_the_reflector(home):
     other = load(more="data.target=executed data.policy_draw=visits data.policy_examples=50")
-    for run in (other, load()):
-        data.make(run)
-    assert stage_dir(other, "reflector") == stage_dir(load(), "reflector")
-    assert folder_of(other) != folder_of(load())
-    for name, alike in (("reflector.jsonl", True), ("tokenizer.json", True), ("policy.jsonl", False)):
-        one, two = ((folder_of(run) / name).read_bytes() for run in (other, load()))
-        assert (one == two) is alike, name
+    for stage, alike in (("data", True), ("reflector", True), ("policy", False)):
+        assert (stage_dir(other, stage) == stage_dir(load(), stage)) is alike
+    for name in data.SETS:
+        assert (data.read(other, name) == data.read(load(), name)) is ("reflector" in name)
 
 
 @pytest.mark.parametrize("tells", ["hint", "verdict"])
@@ -223,7 +215,7 @@ def test_reflections_of_less_telling_teachers_name_no_action(home, tells):
     run = load(more=f"teacher.tells={tells}")
     data.make(run)
     assert folder_of(run) != folder_of(load())
-    for line in lines(folder_of(run), "reflector"):
+    for line in data.read(run, "reflector"):
         assert advised_action(line["completion"], taxi.ACTIONS) is None
         assert line["completion"].startswith((" Starting.", " Moving ", " Picking ", " Dropping "))
 
@@ -322,20 +314,19 @@ def test_data_of_other_settings_gets_a_folder_of_its_own(home):
 @pytest.mark.parametrize("damage", ["missing", "changed", "truncated"])
 def test_damaged_file_is_named_and_the_advised_deletion_makes_it_anew(home, made, damage):
     folder = folder_of(load())
-    path = folder / "policy.jsonl"
+    path = folder / "examples.jsonl"
     if damage == "missing":
         path.unlink()
     elif damage == "changed":
-        path.write_text(path.read_text().replace("[1]", "[2]", 1))
+        path.write_text(path.read_text().replace("wrong", "right", 1))
     else:
         path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ReflectRLError) as error:
         data.read(load(), "policy")
     assert str(path) in str(error.value)
     assert str(error.value).endswith(f"delete {folder} to make the data anew")
-    assert len(data.read(load(), "reflector")) == 300  # the others are whole
     shutil.rmtree(folder)
-    assert data.read(load(), "policy") == lines(made[0], "policy")
+    assert data.read(load(), "policy") == made[3]["policy"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])

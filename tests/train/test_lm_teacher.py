@@ -105,7 +105,7 @@ def test_data_of_a_language_model_are_made_and_a_stopped_run_goes_on():
         count = manifest["teacher"]["requests"]
         assert manifest["teacher"]["model"] == "m" and manifest["teacher"]["leaked"] == 0
         assert count == len(asked) > 8 and manifest["teacher"]["cost"] == pytest.approx(count * 10e-6)
-        assert all(e["reflection"].startswith("All is well. Next: ") for e in data.read(run, "examples"))
+        assert all(e.reflection.startswith("All is well. Next: ") for e in data.read_examples(run))
     rules = load("smoke", overrides=SMALL)
     assert stage_dir(rules, "data") != stage_dir(run, "data")
     assert "teacher" not in data.make(rules)
