@@ -79,6 +79,20 @@ def claims_table(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def verdicts(claims: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
+    """`claims_table` at a glance: a row a claim and comparison, a column a panel and regime; effects in percentage points."""
+    rule, told = rule or read_rule(), {}
+    for row in claims.itertuples():
+        versus = " - ".join(VARIANTS[name].label for name in row.comparison.split(" vs "))
+        key = f"{row.claim}. {rule.claims[row.claim]}", versus
+        effect, low, high = (f"{100 * value:+.0f}" for value in (row.effect, row.ci_low, row.ci_high))
+        where = f"{row.env} {row.setting}, {row.regime}".removesuffix(", ")
+        known = pd.notna(row.effect)
+        told.setdefault(key, {})[where] = f"{row.verdict}: {effect} ({low} to {high})" if known else row.verdict
+    rows = [{"claim": claim, "comparison": versus} | of for (claim, versus), of in told.items()]
+    return pd.DataFrame(rows, columns=None if rows else ["claim", "comparison"]).fillna("")
+
+
 def _compared(env: str, entry: Entry, episodes: pd.DataFrame, rule: Rule) -> dict | None:
     """A row of the claims, not yet judged, with what decides; None for a prompted model of too few episodes."""
     place = {"setting": entry.setting, "horizon": entry.horizon, "split": entry.split, "decoding": entry.decoding}

@@ -11,7 +11,7 @@ from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.report import comparisons, curves, film, maps, regimes, tables
-from reflect_rl.report.claims import claims_table
+from reflect_rl.report.claims import claims_table, verdicts
 from reflect_rl.report.protocol import hardware, protocol, protocols
 from reflect_rl.report.results import Results, example_episode, results
 from reflect_rl.report.rule import read_rule
@@ -26,6 +26,7 @@ TITLES_OF_ALL = {  # tables that hold all environments of a profile
     "budgets": "What each variant was given: examples of the warm-up with repetitions, trained parameters, steps of RL",
     "prompts": "Prompts of the policies in evaluation, in tokens",
     "claims": "The paper's claims, tested",
+    "verdicts": "The verdicts: difference in success in percentage points, with its 95% interval",
 }
 TITLES = {  # tables of one environment, beside those of success in each of its settings
     "online_rl": "Validation success before and after online RL",
@@ -56,6 +57,7 @@ def products(profile: str, env: str, found: Results | None = None, regime: str =
 
 def _of_all(found: Results) -> dict[str, pd.DataFrame]:
     """The tables of `TITLES_OF_ALL`."""
+    claims = claims_table(found.episodes, found.ceilings)
     return {
         "main": tables.main_table(found.episodes, found.ceilings),
         "seeds": tables.seed_table(found.episodes),
@@ -63,7 +65,8 @@ def _of_all(found: Results) -> dict[str, pd.DataFrame]:
         "runs": tables.ordered(found.runs, ["env", "regime", "variant", "seed"]),
         "budgets": tables.given(found.budgets),
         "prompts": tables.prompt_table(found.prompts),
-        "claims": claims_table(found.episodes, found.ceilings),
+        "claims": claims,
+        "verdicts": verdicts(claims),
     }
 
 

@@ -193,6 +193,20 @@ def test_p_is_adjusted_for_all_comparisons_that_are_tested_whatever_their_enviro
     assert np.isnan(table.loc[("2", "taxi"), "p_holm"]) and table.loc[("2", "taxi"), "note"].startswith("3 seeds; ")
 
 
+def test_verdicts_at_a_glance_have_a_column_for_each_regime_and_a_row_for_each_comparison():
+    better, worse = rates(0.9, 0.95, 0.9, 0.85, 0.9), rates(0.1, 0.2, 0.15, 0.1, 0.1)
+    parts = [episodes("reflect_rl", better, env=env) for env in ("taxi", "other")]
+    parts += [episodes("sft_only", worse, env=env) for env in ("taxi", "other")]
+    two = rule(envs=("taxi", "other"))
+    table = claims.verdicts(claims.claims_table(pd.concat(parts), rule=two), two)
+    assert list(table) == ["claim", "comparison", "taxi full, plentiful", "other full, plentiful"]
+    assert table["comparison"].tolist() == [f"Reflect-RL - {name}" for name in ("SFT only", "RL only", "SFT + RL")]
+    assert table["claim"][0] == "1. It is better."
+    assert table["taxi full, plentiful"][0].startswith("reproduced: +77 (+")
+    assert table["taxi full, plentiful"].tolist()[1:] == ["undecided"] * 2
+    assert list(claims.verdicts(claims.claims_table(pd.concat(parts), rule=Rule()))) == ["claim", "comparison"]
+
+
 def test_claims_are_judged_on_the_episodes_that_the_rule_names():
     kept = rates(0.5, 0.6, 0.7, 0.8, 0.9), rates(0.2, 0.4, 0.3, 0.5, 0.6)
     names = "reflect_rl", "sft_only"
