@@ -88,18 +88,13 @@ class DataConfig(Settings, section="data"):
     target: Literal["oracle", "executed"] = "oracle"
     #: of the policy's SFT sets: rare situations more often, or every visit alike (docs/method.md says when)
     policy_draw: Literal["balanced", "visits"] = "balanced"
-    #: distinct reflections that the teacher writes in all, a third of them negative; 0: one on every situation
+    #: distinct reflections of an arm, a third of them negative while there are enough; 0: one on every situation
     reflections: Natural = 0
     horizon: Count = 40  #: steps after which a trajectory is cut
     sft_examples: Count = 20000  #: size of each SFT set
     policy_examples: Natural = 0  #: that of the policy's; 0: the same
     tasks: Natural = 0  #: of each training and validation panel; 0 for all
     validation_tasks: Natural = 0  #: of each validation panel; 0: as `tasks`
-
-    @property
-    def validation(self) -> int:
-        """Tasks of each validation panel; 0 for all."""
-        return self.validation_tasks or self.tasks
 
 
 class Lora(Settings, section="model.lora"):
@@ -173,8 +168,6 @@ class SFTConfig(Settings, section="reflector or policy"):
     bucket: Natural = 0  #: batches among which examples are sorted by length, so that less is padded; 0: unsorted
     evaluate_every: Count = 200  #: reflector only: steps between two measurements of follow success
     good_enough: real(0, 1, above=True) = 1.0  #: reflector only: follow success on validation tasks that ends training
-    #: policy only: share of the situations kept aside, by whose likelihood the weights are chosen; 0: the last weights
-    held_out: real(0, 1, below=True) = 0.0
 
 
 PASSES = {"pg": (1, 1), "ppo": (2, 4)}  # epochs and minibatches of an objective, unless they are given
@@ -185,14 +178,14 @@ class RLConfig(Settings, section="rl"):
 
     env_steps: Count = 100_000  #: budget of environment steps, the same for every variant
     episodes_per_update: Count = 128  #: played as one batch before each update
-    steps_per_update: Natural = 0  #: batches are joined until an update has so many steps: episodes that end early
+    steps_per_update: Natural = 0  #: at least; batches are joined until an update has so many
     group: Count = 1  #: episodes of an update that begin with the same task; `rloo` and `grpo` compare them
     objective: Literal["pg", "ppo"] = "ppo"  #: policy gradient, or PPO's clipped ratio
     #: of the actions (`train.advantages`): return-to-go, minus the others' mean at that step, by a critic, in groups
     advantage: Literal["return", "leave_one_out", "gae", "rloo", "grpo"] = "gae"
     discount: Fraction = 0.95  #: gamma (paper: none, 1)
     gae_lambda: Fraction = 0.9
-    normalise: Flag = True  #: whether advantages get mean 0 and deviation 1 in each update
+    normalise: Flag = True  #: whether advantages get mean 0, and their deviation or a former, larger one as unit
     epochs: whole(0, 1000) = 0  #: passes over a batch (in a single one PPO clips nothing); 0: by objective
     minibatches: whole(0, 1000) = 0  #: parts of a pass; 0: by objective
     clip: real(0, 1, above=True, below=True) = 0.2  #: PPO's clipping range (the authors' code: 0.1)

@@ -96,6 +96,9 @@ def _lacking(profile: str, spec: EnvSpec, variant: str, overrides: str, regime: 
     """What an environment, or training in a regime of it, lacks that a variant is about; empty where it lacks nothing."""
     if variant == "oracle" and spec.oracle_action is None:
         return "it has no oracle"
+    if variant == "follow":
+        found = profiles.load(profile, spec.name, variant, 0, overrides, defaults(spec), regime=regime).teacher
+        return "" if found.tells == "action" else f"its reflections give no advice (teacher.tells={found.tells})"
     if variant not in VARIANTS or VARIANTS[variant].milestones and not VARIANTS[variant].stages:
         return ""
     own = variant if VARIANTS[variant].milestones else "reflect_rl"

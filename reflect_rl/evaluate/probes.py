@@ -61,8 +61,8 @@ def probes(config: Config) -> list[tuple[Situation, tuple[int, ...], tuple[int, 
 def judge_reflector(config: Config, reflector: Reflector) -> pd.DataFrame:
     """What a reflector says in the probed situations; one row a situation, 0/1 in the columns that judge.
 
-    `names_best`: the advice is a good action; `judges_right`: it says truly whether the last action was right ("Starting",
-    "was right", "was wrong"), empty where the environment's teacher does not say so; `names_fatal`: the advice is unsafe;
+    `names_best`: the advice is a good action, empty where the teacher gives none; `judges_right`: it says truly whether the last action was right ("Starting",
+    "was right", "was wrong"), empty where the environment's teacher does not say so; `names_fatal`: the advice is unsafe, or empty;
     `facts_right`: share of the teacher's facts (`EnvSpec.facts`) that it states, between 0 and 1.
     """
     rows, spec = probes(config), get(config.env)
@@ -75,9 +75,12 @@ def judge_reflector(config: Config, reflector: Reflector) -> pd.DataFrame:
         advised = advised_action(text, now.actions)
         verdict = "Starting" if now.action_feedback == "start" else f"was {now.action_feedback}"
         key = [config.env, config.arm.warmup, config.seed, now.action_feedback, now.phase]
-        fatal = advised is not None and advised not in safe
-        judged = int(verdict in text) if verdict in teacher(now) else None
-        table.append([*key, int(advised in good), judged, int(fatal), round(right, 4)])
+        told = teacher(now)
+        judged = int(verdict in text) if verdict in told else None
+        best, fatal = int(advised in good), int(advised is not None and advised not in safe)
+        if advised_action(told, now.actions) is None:
+            best = fatal = None
+        table.append([*key, best, judged, fatal, round(right, 4)])
     return pd.DataFrame(table, columns=REFLECTION_COLUMNS)
 
 

@@ -21,7 +21,7 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.evaluate.stats import holm, p_value, paired_difference, seeds_needed
 from reflect_rl.report.rule import Entry, Rule, read_rule
-from reflect_rl.report.tables import ceiling_of, matching, scores
+from reflect_rl.report.tables import ceiling_of, matching, scores, seeds_by_tasks
 
 COLUMNS = [
     *("claim", "env", "setting", "regime", "comparison", "effect", "ci_low", "ci_high", "p", "p_holm", "verdict"),
@@ -61,7 +61,12 @@ def claims_table(
     Raises:
         ReflectRLError: two variants have no seeds or tasks in common.
     """
-    rule, rows = rule or read_rule(), []
+    return pd.DataFrame(_judged(episodes, ceilings, rule or read_rule()), columns=COLUMNS)
+
+
+def _judged(episodes: pd.DataFrame, ceilings: pd.DataFrame | None, rule: Rule) -> list[dict]:
+    """The rows of `claims_table`, with what `_compared` adds."""
+    rows = []
     for env, entries in rule.comparisons.items():
         for entry in entries:
             found = matching(episodes, env=env, regime=entry.regime)
@@ -75,20 +80,28 @@ def claims_table(
         row["p_holm"] = p_holm
     for row in rows:
         row["verdict"], why = verdict(row, rule)
-        row["note"] = f"{why}; {_needed(row, rule, max(len(tested), 1))}" if why else ""
-    return pd.DataFrame(rows, columns=COLUMNS)
+        notes = [f"{why}; {_needed(row, rule, max(len(tested), 1))}"] if why else []
+        if pd.notna(row["greedy"]):
+            notes.append(f"decoded greedily the difference is {row['greedy']:+.3f}")
+        row["note"] = "; ".join(notes)
+    return rows
 
 
-def verdicts(claims: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
-    """`claims_table` at a glance: a row a claim and comparison, a column a panel and regime; effects in percentage points."""
+def verdicts(episodes: pd.DataFrame, ceilings: pd.DataFrame | None = None, rule: Rule | None = None) -> pd.DataFrame:
+    """`claims_table` at a glance: a row a claim and comparison, a column a panel and regime; effects in percentage points.
+
+    Beside each stands the difference under greedy decoding, which the rule does not judge.
+    """
     rule, told = rule or read_rule(), {}
-    for row in claims.itertuples():
-        versus = " - ".join(VARIANTS[name].label for name in row.comparison.split(" vs "))
-        key = f"{row.claim}. {rule.claims[row.claim]}", versus
-        effect, low, high = (f"{100 * value:+.0f}" for value in (row.effect, row.ci_low, row.ci_high))
-        where = f"{row.env} {row.setting}, {row.regime}".removesuffix(", ")
-        known = pd.notna(row.effect)
-        told.setdefault(key, {})[where] = f"{row.verdict}: {effect} ({low} to {high})" if known else row.verdict
+    for row in _judged(episodes, ceilings, rule):
+        versus = " - ".join(VARIANTS[name].label for name in row["comparison"].split(" vs "))
+        text, numbers = row["verdict"], [100 * row.get(name, np.nan) for name in ("effect", "ci_low", "ci_high")]
+        if np.isfinite(numbers[0]):
+            text += ": {:+.0f} ({:+.0f} to {:+.0f})".format(*numbers)
+        if np.isfinite(row["greedy"]):
+            text += f"; greedy {100 * row['greedy']:+.0f}"
+        key = f"{row['claim']}. {rule.claims[row['claim']]}", versus
+        told.setdefault(key, {})[row["place"]] = text
     rows = [{"claim": claim, "comparison": versus} | of for (claim, versus), of in told.items()]
     return pd.DataFrame(rows, columns=None if rows else ["claim", "comparison"]).fillna("")
 
@@ -101,6 +114,9 @@ def _compared(env: str, entry: Entry, episodes: pd.DataFrame, rule: Rule) -> dic
     if prompted and len(worse) < rule.prompted_episodes:
         return None
     row = {"claim": entry.claim, "env": env, "setting": entry.setting, "regime": entry.regime}
+    regime = f", {entry.regime}" * bool(entry.regime)
+    row["place"] = f"{env}{regime}: {entry.setting}, {entry.horizon} steps, {entry.split}, {entry.decoding}"
+    row["greedy"] = np.nan if prompted else _greedy(entry, matching(episodes, **place | {"decoding": "greedy"}))
     row |= {"comparison": " vs ".join(entry.comparison), "n_seeds": 0, "n_tasks": 0, "p_holm": np.nan}
     row |= {
         "seeds": rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds),
@@ -121,6 +137,14 @@ def _compared(env: str, entry: Entry, episodes: pd.DataFrame, rule: Rule) -> dic
     row |= dict(zip(("effect", "ci_low", "ci_high"), paired_difference(a, b), strict=True))
     row |= {"n_seeds": len(a), "n_tasks": a.shape[1], "p": p_value(a, b)}
     return row | {"a": a, "b": b, "better": a.mean(), "worse": b.mean()}
+
+
+def _greedy(entry: Entry, episodes: pd.DataFrame) -> float:
+    """Difference in success under greedy decoding, over the seeds and tasks that both have; NaN without any."""
+    better, worse = (episodes[episodes["variant"] == name] for name in entry.comparison)
+    if better.empty or worse.empty:
+        return np.nan
+    return np.nanmean(seeds_by_tasks(better).sub(seeds_by_tasks(worse)).to_numpy(float))
 
 
 def _needed(row: dict, rule: Rule, comparisons: int) -> str:

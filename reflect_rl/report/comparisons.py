@@ -122,8 +122,13 @@ def _draw_seeds(axis: Axes, by_seed: pd.DataFrame) -> float:
 
 @matplotlib.rc_context(STYLE)
 def reflector_effect(reflector: pd.DataFrame) -> Figure:
-    """What negative examples change in the reflector (`tables.reflector_table`): accuracy by situation, 95% intervals."""
+    """What negative examples change in the reflector (`tables.reflector_table`): accuracy by situation, 95% intervals.
+
+    On the left its advice, or where it gives none its share of right facts.
+    """
     titles = {"names_best": "Names a best action next", "judges_right": "Judges the last action rightly"}
+    if reflector["names_best"].isna().all():
+        titles = {"facts_right": "States the teacher's facts", "judges_right": titles["judges_right"]}
     situations = {"start": "at the\nstart", "right": "after a\nright action", "wrong": "after a\nwrong action"}
     env, variants = style.one_env(reflector), in_order(reflector["variant"])
     figure = Figure(figsize=(5.2, 2.5), layout="constrained")

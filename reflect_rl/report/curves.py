@@ -101,7 +101,8 @@ def _mark_stages(axes: Sequence[Axes], training: pd.DataFrame) -> None:
 
 @matplotlib.rc_context(STYLE)
 def warm_up(logs: dict[str, pd.DataFrame]) -> Figure:
-    """Loss of each player and follow success of the reflector over the gradient steps of one warm-up.
+    """Loss of each player and the reflector's score over the gradient steps of one warm-up: its success when followed, or
+    its share of right facts where it names no action.
 
     `logs` maps a player to its log with columns step, loss and eval_score.
     """
@@ -112,7 +113,7 @@ def warm_up(logs: dict[str, pd.DataFrame]) -> Figure:
         left.plot(losses["step"], losses["loss"], color=colour, label=name)
         right.plot(followed["step"], followed["eval_score"], "o-", color=colour, markersize=3.5)
     left.set(xlabel="Gradient steps", ylabel="Loss (nats per token)", yscale="log")
-    right.set(xlabel="Gradient steps", ylabel="Follow success, validation (share)", ylim=(-0.03, 1.06))
+    right.set(xlabel="Gradient steps", ylabel="Reflector, validation (share)", ylim=(-0.03, 1.06))
     left.legend()
     return figure
 

@@ -31,10 +31,11 @@ CURVES = {  # part: label, the colour of the variant that is without it, marker,
     "reflection, after RL": ("reflection's own part", COLOURS["sft_rl"], "s", 1),
 }
 CAPTIONS = {  # also what a reader is told who does not see the figure
-    "map": "Test success by the number of distinct reflections that the teacher wrote, before and after RL (arrows), with "
+    "map": "Test success by the number of distinct reflections that the teacher wrote, before and after RL (arrows), sampled, with "
     "reflections and on the same situations without them; bars are 95% intervals over seeds and tasks.",
     "parts": "What Reflect-RL owes to RL (its success minus that before RL) and to reflection (minus that of SFT + RL on "
-    "the same situations), by the number of reflections; bars are 95% intervals of the paired differences.",
+    "the same situations, each arm with the settings that were tuned for it), sampled, by the number of reflections; bars "
+    "are 95% intervals of the paired differences.",
     "costs": "Validation success of Reflect-RL over environment steps, from before RL at step 0, by the number of "
     "reflections; dashed is SFT + RL on the most examples of the same target, which needs none; bands are 95% intervals.",
 }

@@ -59,10 +59,12 @@ def hardware(profile_name: str, env: str) -> str:
 
 def regimes(profile_name: str, env: str) -> str:
     """What sets the regimes of an environment apart, in a sentence; empty where there is one."""
-    known = settings.profile(profile_name).section(env).regimes
-    given = {name: ", ".join(f"{key}={value}" for key, value in of.settings.items()) for name, of in known.items()}
-    told = "; ".join(f"`{name}`: {text or 'none'}" for name, text in given.items())
-    return f"Settings of the regimes: {told}." if len(known) > 1 else ""
+    profile = settings.profile(profile_name)
+    told = []
+    for name, regime in profile.section(env).regimes.items():
+        given = ", ".join(f"{key}={value}" for key, value in regime.settings.items()) or "none"
+        told.append(f"`{name}` ({len(profile.seeds_of('reflect_rl', env, name))} seeds): {given}")
+    return f"Settings of the regimes: {'; '.join(told)}." if len(told) > 1 else ""
 
 
 def protocols(profile_name: str) -> str:

@@ -17,6 +17,10 @@ PARTS = {  # each the success of one variant minus that of another, with a decod
     "RL, without": ("sft_rl", "sft_only", "sampled"),
     "reflection, before RL": ("reflect_sft", "sft_only", "sampled"),
     "reflection, after RL": ("reflect_rl", "sft_rl", "sampled"),
+    "RL, with reflections, greedy": ("reflect_rl", "reflect_sft", "greedy"),
+    "RL, without, greedy": ("sft_rl", "sft_only", "greedy"),
+    "reflection, before RL, greedy": ("reflect_sft", "sft_only", "greedy"),
+    "reflection, after RL, greedy": ("reflect_rl", "sft_rl", "greedy"),
     "beyond the advice": ("reflect_rl", "follow", "greedy"),
 }
 COLUMNS = [*PANEL, "part", "comparison", "decoding", *FACTS, "n_seeds", "n_tasks", "effect", "ci_low", "ci_high"]

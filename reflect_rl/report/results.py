@@ -32,8 +32,8 @@ COLUMNS = {  # without which no table or figure can be made
     "reflections": ["env", "regime", *REFLECTION_COLUMNS[1:]],
     "runs": ["env", "regime", "variant", "seed", "status", "env_steps", "seconds"],
     "budgets": [
-        *("env", "regime", "variant", "seed", "reflections", "reflector_samples", "policy_samples"),
-        *("parameters", "updates", "env_steps"),
+        *("env", "regime", "variant", "seed", "situations", "reflector_samples", "policy_samples"),
+        *("reflector_parameters", "policy_parameters", "updates", "env_steps"),
     ],
     "ceilings": ["env", "regime", "setting", "split", "horizon", "ceiling"],
     "prompts": ["env", "regime", "variant", "seed", *PROMPT_COUNTS],
@@ -167,30 +167,35 @@ def _merge(profile: Profile, env: str, found: Results, entry: dict) -> None:
 
 
 def budget(run: Config) -> dict[str, str | int | None]:
-    """What a trained run was given, and how large its policy is; None where it has no such thing.
+    """What a trained run was given, and how large its players are; None where it has no such thing.
 
-    `reflections`: distinct situations that a teacher wrote about, or for an arm without reflection those that it sees;
-    `reflector_samples`, `policy_samples`: examples of the warm-up, with repetitions; `parameters`: trained ones of the
-    policy; `updates`, `env_steps`: of RL.
+    `situations`: distinct ones that its examples are drawn from, and so the reflections of an arm that reads them;
+    `reflector_samples`, `policy_samples`: examples of the warm-up, with repetitions; `reflector_parameters`,
+    `policy_parameters`: trained ones, without a critic; `updates`, `env_steps`: of RL.
     """
-    arm, row = run.arm, dict.fromkeys(COLUMNS["budgets"])
+    arm, row, acts = run.arm, dict.fromkeys(COLUMNS["budgets"]), run.variant != "follow"  # which has no policy
     row |= {"env": run.env, "regime": run.regime, "variant": run.variant, "seed": run.seed}
-    acts, weights = run.variant != "follow", None  # which has no policy
     if arm.warmup:
-        row["reflections"] = data.reflections(run, warmup.SETS[arm.warmup][1])
-        for player, has in (("reflector", arm.reflection), ("policy", acts)):
-            if has:
-                steps = int(warmup.training_log(run, player)["step"].max())
-                row[f"{player}_samples"] = steps * getattr(run, player).batch_size
-        weights = stage_dir(run, "policy") / "weights.safetensors" if acts else None
+        row["situations"] = data.reflections(run, warmup.SETS[arm.warmup][1])
+        if arm.reflection:
+            measured = warmup.training_log(run, "reflector").dropna(
+                subset="eval_score"
+            )  # where training may have ended
+            row["reflector_samples"] = int(measured["step"].max()) * run.reflector.batch_size
+            row["reflector_parameters"] = _parameters(stage_dir(run, "reflector") / "weights.safetensors")
+        if acts:
+            row["policy_samples"] = run.policy.steps * run.policy.batch_size
+            row["policy_parameters"] = _parameters(stage_dir(run, "policy") / "weights.safetensors")
     if arm.rl:
         metrics = read_csv(stage_dir(run, "rl") / "metrics.csv", rl.METRICS)
         row |= {name: int(metrics[of].max()) for name, of in (("updates", "update"), ("env_steps", "env_steps"))}
-        weights = stage_dir(run, "rl") / "policy.safetensors"
-    if weights:
-        with safe_open(weights, "numpy") as stored:
-            row["parameters"] = sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())
+        row["policy_parameters"] = _parameters(stage_dir(run, "rl") / "policy.safetensors")
     return row
+
+
+def _parameters(path: Path) -> int:
+    with safe_open(path, "numpy") as stored:
+        return sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())
 
 
 def ceilings(profile_name: str, env: str, regime: str = "") -> pd.DataFrame:
@@ -200,7 +205,10 @@ def ceilings(profile_name: str, env: str, regime: str = "") -> pd.DataFrame:
     rows = [
         [env, run.regime, setting, split, horizon, spec.ceiling(setting, split, horizon, most)]
         for setting in spec.settings
-        for split, most in {"validation": run.data.validation, run.evaluation.split: run.evaluation.tasks}.items()
+        for split, most in {
+            "validation": run.data.validation_tasks or run.data.tasks,
+            run.evaluation.split: run.evaluation.tasks,
+        }.items()
         if spec.panel(setting, split)
         for horizon in run.evaluation.horizons
     ]

@@ -23,10 +23,11 @@ TITLES_OF_ALL = {  # tables that hold all environments of a profile
     "seeds": "How far seeds lie apart",
     "parts": "What RL and reflection each add",
     "runs": "Training runs",
-    "budgets": "What each variant was given: examples of the warm-up with repetitions, trained parameters, steps of RL",
+    "budgets": "What each variant was given: distinct situations (of arms with reflections as many reflections), examples of the "
+    "warm-up with repetitions, trained parameters, updates and steps of RL",
     "prompts": "Prompts of the policies in evaluation, in tokens",
     "claims": "The paper's claims, tested",
-    "verdicts": "The verdicts: difference in success in percentage points, with its 95% interval",
+    "verdicts": "The verdicts: difference in success in percentage points with its 95% interval, and under greedy decoding",
 }
 TITLES = {  # tables of one environment, beside those of success in each of its settings
     "online_rl": "Validation success before and after online RL",
@@ -57,7 +58,6 @@ def products(profile: str, env: str, found: Results | None = None, regime: str =
 
 def _of_all(found: Results) -> dict[str, pd.DataFrame]:
     """The tables of `TITLES_OF_ALL`."""
-    claims = claims_table(found.episodes, found.ceilings)
     return {
         "main": tables.main_table(found.episodes, found.ceilings),
         "seeds": tables.seed_table(found.episodes),
@@ -65,8 +65,8 @@ def _of_all(found: Results) -> dict[str, pd.DataFrame]:
         "runs": tables.ordered(found.runs, ["env", "regime", "variant", "seed"]),
         "budgets": tables.given(found.budgets),
         "prompts": tables.prompt_table(found.prompts),
-        "claims": claims,
-        "verdicts": verdicts(claims),
+        "claims": claims_table(found.episodes, found.ceilings),
+        "verdicts": verdicts(found.episodes, found.ceilings),
     }
 
 

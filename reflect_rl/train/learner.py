@@ -103,8 +103,8 @@ class Learner:
             stage: of the curriculum, whose successes are replayed.
 
         Returns:
-            The means over the passes of loss, gradient norm, entropy, KL divergence to the warmed-up policy, clip fraction
-            and the critic's loss. Where the loss or the gradient is not finite, no step is taken on it, the passes end
+            The means over the passes of loss, gradient norm, entropy, clip fraction and, NaN where there is none, KL
+            divergence to the warmed-up policy and the critic's loss. Where the loss or the gradient is not finite, no step is taken on it, the passes end
             there and `loss` says so.
         """
         config = self.config
@@ -158,13 +158,16 @@ class Learner:
     @torch.no_grad()
     def _each(self, batch: Batch, ask: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:
         """`(U, ...)` what the policy says of the distinct prompts, each process asking for its part."""
-        found = []
+        found: list[np.ndarray] = []  # rows of arrays: of tensors each would take its storage and its device along
         for part in self._parts(distributed.shard(torch.arange(len(batch.prompts)))):
-            found += ask([batch.prompts[i] for i in part.tolist()]).float()
-        return torch.stack(distributed.gather(found)).to(self.device)
+            found += [*ask([batch.prompts[i] for i in part.tolist()]).float().cpu().numpy()]
+        return torch.from_numpy(np.stack(distributed.gather([row.copy() for row in found]))).to(self.device)
 
     def _fit(self, states: torch.Tensor, returns: np.ndarray, row: torch.Tensor) -> None:
-        """Fit the critic to the returns of a first batch: `(U, D)` hidden states, `(N,)` returns and rows."""
+        """Fit the critic to the returns of a first batch: `(U, D)` hidden states, `(N,)` returns and rows.
+
+        The advantages of this one batch are by the critic that has seen its returns, and so are small.
+        """
         optimizer = torch.optim.AdamW(self.critic.parameters(), lr=self.config.critic_learning_rate, weight_decay=0.0)
         targets = torch.tensor(returns, dtype=torch.float32, device=self.device)
         for _ in range(self.config.critic_steps):
@@ -241,17 +244,19 @@ class Learner:
             loss = objectives.ppo_loss(log_prob, old, advantage, config.clip)
         else:
             loss = objectives.policy_gradient_loss(log_prob, advantage)
-        entropy, kl, value_loss = objectives.entropy(log_probs)[row].mean(), torch.zeros(()), torch.zeros(())
+        entropy, kl, value_loss = objectives.entropy(log_probs)[row].mean(), torch.tensor(torch.nan), None
         loss = loss - bonus * entropy
         if batch.reference is not None:
             kl = objectives.kl(log_probs, batch.reference[part][:, : log_probs.shape[1]])[row].mean()
             loss = loss + config.kl * kl
         if self.critic is not None:
             value_loss = objectives.value_loss(self.critic(hidden)[row], batch.target[steps])
+            loss = loss + value_loss
         clipped = objectives.clip_fraction(log_prob.detach(), old, config.clip)
         weight = steps.sum() / whole
-        measured = [entropy.detach(), kl.detach(), clipped, value_loss.detach()]
-        return weight * (loss + value_loss), [weight * each.to(self.device) for each in measured]
+        judged = torch.tensor(torch.nan) if value_loss is None else value_loss.detach()
+        measured = [entropy.detach(), kl.detach(), clipped, judged]
+        return weight * loss, [weight * each.to(self.device) for each in measured]
 
     def _replay_loss(self, past: Batch, part: torch.Tensor) -> torch.Tensor:
         """Share of the replayed loss of the steps whose prompt is in `part`, as in `_loss`."""

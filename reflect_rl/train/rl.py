@@ -20,7 +20,7 @@ from reflect_rl.lm import distributed, models
 from reflect_rl.train.curriculum import stage
 from reflect_rl.train.learner import Learner, Success
 from reflect_rl.train.rollout import Decision, Episode, PlayersAgent, Transition, play
-from reflect_rl.train.warmup import PlayerPair, keep_reflections, warm_up
+from reflect_rl.train.warmup import PlayerPair, keep_reflections, validation_tasks, warm_up
 
 METRICS = [
     "update", "env_steps", "stage", "episodes", "success", "return", "episode_length",
@@ -34,8 +34,8 @@ PATIENCE = 5  # updates in a row
 def rollouts(config: Config, players: PlayerPair, update: int, env_steps: int) -> tuple[str, list[Episode]]:
     """The episodes of one update, on training tasks of the curriculum's stage; every episode has its own generator.
 
-    Whole batches of `rl.episodes_per_update` are joined until there are `rl.steps_per_update` steps, so that an update
-    on episodes that end at once rests on as many decisions as any other.
+    Whole batches of `rl.episodes_per_update` are joined until there are at least `rl.steps_per_update` steps, so that an
+    update on episodes that end at once does not rest on a few decisions.
     """
     spec = get(config.env)
     setting = stage(env_steps / config.rl.env_steps, config.rl, spec)
@@ -55,7 +55,7 @@ def rollouts(config: Config, players: PlayerPair, update: int, env_steps: int) -
 def validation_success(config: Config, players: PlayerPair) -> float:
     """Sampled success on the validation tasks of the training setting; the same generators at every call."""
     spec, shard = get(config.env), distributed.shard
-    tasks = spec.panel(spec.training_setting, "validation", config.data.validation) * config.rl.evaluation_repeats
+    tasks = validation_tasks(config) * config.rl.evaluation_repeats
     rngs = [np.random.default_rng([config.seed, 5, i]) for i in range(len(tasks))]
     agent = PlayersAgent(players.policy, players.reflector)
     episodes = distributed.gather(play(spec, agent, shard(tasks), shard(rngs), config.rl.horizon))

@@ -82,16 +82,6 @@ def completion_loss(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> 
     return torch.nn.functional.cross_entropy(logits.float(), targets[kept])  # bfloat16 has three digits
 
 
-@torch.no_grad()
-def log_likelihood(model: PreTrainedModel, pairs: Pairs, batch_size: int) -> float:
-    """Mean log-likelihood in nats of the completions, which are of one token each."""
-    total = 0.0
-    for first in range(0, len(pairs), batch_size):
-        batch = {k: v.to(model.device) for k, v in pairs.collate(pairs.rows[first : first + batch_size]).items()}
-        total -= completion_loss(model, batch).item() * len(batch["labels"])
-    return total / len(pairs)
-
-
 class _Watch(TrainerCallback):
     """Progress bar, early stopping, and keeping the weights at which the measure was best."""
 

@@ -22,7 +22,7 @@ from reflect_rl.lm.tokenizers import load_tokenizer
 from reflect_rl.train import data
 from reflect_rl.train.agents import Follow, PerturbedAgent
 from reflect_rl.train.rollout import play
-from reflect_rl.train.sft import Pairs, fit, log_likelihood
+from reflect_rl.train.sft import Pairs, fit
 
 LOG_COLUMNS = ["step", "epoch", "loss", "grad_norm", "learning_rate", "eval_score"]
 SETS = {  # warm-up variant -> SFT set of the reflector and of the policy
@@ -58,6 +58,12 @@ def players_with(config: Config, tokenizer_file: Path) -> PlayerPair:
     return PlayerPair(policy, Reflector(built["reflector"], tokenizer, *limits))
 
 
+def validation_tasks(config: Config) -> list[str]:
+    """The tasks by which players are judged while they are trained: the validation panel of the training setting."""
+    spec, settings = get(config.env), config.data
+    return spec.panel(spec.training_setting, "validation", settings.validation_tasks or settings.tasks)
+
+
 def follow_success(config: Config, reflector: Reflector) -> float:
     """Success rate when following the reflector's advice on the *validation* tasks of the training setting.
 
@@ -66,7 +72,7 @@ def follow_success(config: Config, reflector: Reflector) -> float:
     """
     reflector.memory.clear()
     spec = get(config.env)
-    tasks = spec.panel(spec.training_setting, "validation", config.data.validation)
+    tasks = validation_tasks(config)
     follow = Follow(reflector)
     rates = []
     for agent, horizon in ((follow, spec.horizon), (PerturbedAgent(spec, follow, 0.1), 2 * spec.horizon)):
@@ -92,10 +98,7 @@ def fact_accuracy(config: Config, reflector: Reflector) -> float:
     """
     reflector.memory.clear()
     spec, rng = get(config.env), np.random.default_rng([config.seed, 2])
-    env, tasks = (
-        spec.make(horizon=spec.horizon),
-        spec.panel(spec.training_setting, "validation", config.data.validation),
-    )
+    env, tasks = spec.make(horizon=spec.horizon), validation_tasks(config)
     situations = [now for task in tasks for now, _ in data.trajectory(spec, env, task, 0.1, rng)]
     texts = reflector.reflect([reflection_prompt(now.observation, now.last_action) for now in situations])
     right = facts_right(spec, spec.teacher_of(config.teacher.tells), situations, texts)
@@ -143,18 +146,9 @@ def keep_reflections(config: Config, players: PlayerPair) -> None:
 def training_log(config: Config, player: str) -> pd.DataFrame:
     """The log of a player's warm-up: step, loss, ..., and the score by which its weights were chosen.
 
-    That of a reflector is its success when followed, or where it names no action its share of right facts; that of a
-    policy the log-likelihood of what was held out.
+    That of a reflector is its success when followed, or where it names no action its share of right facts.
     """
     return read_csv(stage_dir(config, player) / "log.csv")
-
-
-def split(lines: Sequence[dict], share: float, rng: np.random.Generator) -> tuple[list[dict], list[dict]]:
-    """The lines of an SFT set, and those of a share of its prompts that are kept aside, each once."""
-    prompts = [*dict.fromkeys(line["prompt"] for line in lines)]
-    aside = {prompts[i] for i in rng.permutation(len(prompts))[: round(share * len(prompts))]}
-    kept_aside = {(line["prompt"], line["completion"]): line for line in lines if line["prompt"] in aside}
-    return [line for line in lines if line["prompt"] not in aside], [*kept_aside.values()]
 
 
 def _ensure(config: Config, name: str, player: Policy | Reflector, set_name: str, measure=None) -> None:
@@ -169,10 +163,7 @@ def _ensure(config: Config, name: str, player: Policy | Reflector, set_name: str
             end, limit = [tokenizer.eos_token_id] if name == "reflector" else [], player.encode.limit
             room = config.model.context - limit
             lines, settings = data.read(config, set_name), getattr(config, name)
-            lines, aside = split(lines, settings.held_out, np.random.default_rng([config.seed, 10]))
-            pairs, *others = (Pairs(part, Encoder(tokenizer, limit), room, end) for part in (lines, aside) if part)
-            if others and name == "policy":
-                measure = partial(log_likelihood, player.model, *others, settings.batch_size)
+            pairs = Pairs(lines, Encoder(tokenizer, limit), room, end)
             description = f"{config.arm.warmup} seed {config.seed}: {name} warm-up"
             work = folder / "checkpoints"
             log = fit(player.model, pairs, settings, work, config.seed, description, measure)

@@ -61,7 +61,6 @@ ODD = {
         "bucket": (-1,),
         "evaluate_every": (0,),
         "good_enough": (0, 1.01),
-        "held_out": (-0.1, 1),
     },
     RLConfig: {
         "env_steps": (0, -5, 1e5, "1e5"),

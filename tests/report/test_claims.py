@@ -197,14 +197,16 @@ def test_verdicts_at_a_glance_have_a_column_for_each_regime_and_a_row_for_each_c
     better, worse = rates(0.9, 0.95, 0.9, 0.85, 0.9), rates(0.1, 0.2, 0.15, 0.1, 0.1)
     parts = [episodes("reflect_rl", better, env=env) for env in ("taxi", "other")]
     parts += [episodes("sft_only", worse, env=env) for env in ("taxi", "other")]
-    two = rule(envs=("taxi", "other"))
-    table = claims.verdicts(claims.claims_table(pd.concat(parts), rule=two), two)
-    assert list(table) == ["claim", "comparison", "taxi full, plentiful", "other full, plentiful"]
+    parts += [episodes(name, rates(*[0.9] * 5), decoding="greedy") for name in ("reflect_rl", "sft_only")]
+    table = claims.verdicts(pd.concat(parts), rule=rule(envs=("taxi", "other")))
+    taxi, other = (f"{env}, plentiful: full, 20 steps, test, sampled" for env in ("taxi", "other"))
+    assert list(table) == ["claim", "comparison", taxi, other]
     assert table["comparison"].tolist() == [f"Reflect-RL - {name}" for name in ("SFT only", "RL only", "SFT + RL")]
     assert table["claim"][0] == "1. It is better."
-    assert table["taxi full, plentiful"][0].startswith("reproduced: +77 (+")
-    assert table["taxi full, plentiful"].tolist()[1:] == ["undecided"] * 2
-    assert list(claims.verdicts(claims.claims_table(pd.concat(parts), rule=Rule()))) == ["claim", "comparison"]
+    assert table[taxi][0].startswith("reproduced: +77 (+") and table[taxi][0].endswith("); greedy +0")
+    assert table[other][0].startswith("reproduced: +77 (+") and "greedy" not in table[other][0]
+    assert table[taxi].tolist()[1:] == ["undecided"] * 2
+    assert list(claims.verdicts(pd.concat(parts), rule=Rule())) == ["claim", "comparison"]
 
 
 def test_claims_are_judged_on_the_episodes_that_the_rule_names():

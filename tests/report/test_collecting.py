@@ -143,11 +143,12 @@ def test_all_tables_and_figures_are_made_from_the_raw_results(counted, monkeypat
     assert "ceiling is" not in protocol.protocol("tiny", "counting")
     budgets = made.tables["budgets"].set_index("variant")
     assert set(budgets.index) == {"follow", "sft_rl", "reflect_sft", "reflect_rl"}
-    assert (budgets.n_seeds == 2).all() and budgets.parameters.nunique() == 1
+    assert (budgets.n_seeds == 2).all() and budgets.policy_parameters.nunique() == 1
     assert budgets.policy_samples.dropna().unique().tolist() == [64] and budgets.policy_samples.isna().sum() == 1
+    assert budgets.reflector_parameters.isna()["sft_rl"] and budgets.policy_parameters.isna()["follow"]
     assert budgets.reflector_samples.isna()["sft_rl"] and budgets.reflector_samples["follow"] == 64
     assert budgets.updates.isna()["reflect_sft"] and budgets.updates["reflect_rl"] > 1
-    assert budgets.env_steps["reflect_rl"] >= 40 and budgets.reflections.nunique() == 1
+    assert budgets.env_steps["reflect_rl"] >= 40 and budgets.situations.nunique() == 1
     again = write.products("tiny", "counting")
     pd.testing.assert_frame_equal(again.tables["main"], made.tables["main"])
 

@@ -1,7 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import train_helpers
 from train_helpers import Killed, equal
@@ -106,35 +105,6 @@ def test_damaged_weights_are_named_and_the_advised_deletion_makes_them_anew(home
     path.unlink()
     warmup.warm_up(load())
     assert path.read_bytes() == whole
-
-
-def test_what_is_held_out_chooses_the_weights_and_is_not_trained_on(home, monkeypatch):
-    seen, fit = {}, warmup.fit
-    monkeypatch.setattr(warmup, "fit", lambda model, pairs, *rest: seen.update(pairs=pairs) or fit(model, pairs, *rest))
-    run = load(more="policy.held_out=0.3 policy.steps=6 policy.evaluate_every=2")
-    warmup.warm_up(run)
-    lines = data.read(run, "policy_no_reflection")
-    prompts = {line["prompt"] for line in lines}
-    trained = {tuple(p) for p, _ in seen["pairs"].rows}
-    assert len(trained) == len(prompts) - round(0.3 * len(prompts))
-    log = warmup.training_log(run, "policy")
-    scores = log.eval_score.dropna()
-    assert len(scores) == 3 and (scores < 0).all()
-    warmup.warm_up(load())
-    assert warmup.training_log(load(), "policy").eval_score.isna().all()
-
-
-def test_split_keeps_whole_prompts_aside_and_each_pair_once():
-    lines = [{"prompt": f"p{i % 10}", "completion": f" {i % 3}"} for i in range(60)]
-    kept, aside = warmup.split(lines, 0.2, np.random.default_rng(0))
-    assert len({line["prompt"] for line in kept}) == 8 and len({line["prompt"] for line in aside}) == 2
-    assert not {line["prompt"] for line in kept} & {line["prompt"] for line in aside}
-    pairs = [(line["prompt"], line["completion"]) for line in aside]
-    assert len(pairs) == len(set(pairs)) == 6
-    assert warmup.split(lines, 0.0, np.random.default_rng(0)) == (lines, [])
-
-
-# --- success when following the advice, and facts that are right ---
 
 
 def hint(prompt):
