@@ -49,13 +49,15 @@ def collect_tuning(profile_name: str, env: str = "") -> pd.DataFrame:
 def choose(table: pd.DataFrame) -> list[int]:
     """For each row of a tuning table 1 where its point is chosen: the highest mean over the tuning seeds.
 
-    A lead of less than `LEVEL` decides nothing: of such points the smallest learning rate of RL, which is the safest, and
-    of several with that the one that the grid lists first.
+    One point is chosen for each length of the policy's warm-up, since arms are compared at equal supervised samples. A lead
+    of less than `LEVEL` decides nothing: of such points the smallest learning rate of RL, which is the safest, and of
+    several with that the one that the grid lists first.
     """
     point = ["env", "regime", "variant", "overrides"]
     means, best = table.groupby(point, sort=False)["success"].mean(), set()
-    for _, of_variant in means.groupby(level=["env", "regime", "variant"]):
-        level = of_variant[of_variant > of_variant.max() - LEVEL]
-        rate = {key: float(dict(parse(key[-1])).get("rl.learning_rate", 0)) for key in level.index}
-        best.add(min(level.index, key=rate.get))  # the first of equals
+    settings_of = {key: dict(parse(key[-1])) for key in means.index}
+    lengths = [settings_of[key].get("policy.steps", 0) for key in means.index]
+    for _, alike in means.groupby([*(means.index.get_level_values(name) for name in point[:-1]), lengths]):
+        level = alike[alike > alike.max() - LEVEL]
+        best.add(min(level.index, key=lambda key: settings_of[key].get("rl.learning_rate", 0)))  # the first of equals
     return [int(key in best) for key in table[point].itertuples(index=False, name=None)]

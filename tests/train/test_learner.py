@@ -306,6 +306,6 @@ def test_parts_of_a_batch_add_up_to_its_gradient(homes, rows):
         learner.replay = successes(episodes[:3])
         log = learner.update(episodes, 0.0, "full")
         found.append((log, [p.grad for p in learner.optimizer.param_groups[0]["params"]]))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4, nan_ok=True)
     for whole, parts in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-6)

@@ -116,7 +116,7 @@ def hint(prompt):
 
 
 def test_facts_are_judged_against_the_teachers_on_validation_tasks(monkeypatch):
-    run = load("follow", more="teacher.tells=hint")
+    run = load("reflect_sft", more="teacher.tells=hint")
     reflector = Words(hint)
     found = warmup.fact_accuracy(run, reflector)
     assert 0.95 < found < 1  # but for the verdict on the few wrong actions
@@ -138,7 +138,7 @@ def test_reflectors_that_name_no_action_are_chosen_by_their_facts(home, monkeypa
     called = []
     monkeypatch.setattr(warmup, "fact_accuracy", lambda *_: called.append("facts") or 0.5)
     monkeypatch.setattr(warmup, "follow_success", lambda *_: called.append("follow") or 0.5)
-    warmup.warm_up(load("follow", more="teacher.tells=hint"), policy=False)
+    warmup.warm_up(load("reflect_sft", more="teacher.tells=hint"), policy=False)
     assert set(called) == {"facts"}
     warmup.warm_up(load("follow"), policy=False)
     assert set(called) == {"facts", "follow"}
