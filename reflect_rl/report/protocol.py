@@ -63,7 +63,8 @@ def regimes(profile_name: str, env: str) -> str:
     told = []
     for name, regime in profile.section(env).regimes.items():
         given = ", ".join(f"{key}={value}" for key, value in regime.settings.items()) or "none"
-        told.append(f"`{name}` ({len(profile.seeds_of('reflect_rl', env, name))} seeds): {given}")
+        number = len(profile.seeds_of("reflect_rl", env, name))
+        told.append(f"`{name}` ({number} seed{'s' * (number > 1)}): {given}")
     return f"Settings of the regimes: {'; '.join(told)}." if len(told) > 1 else ""
 
 

@@ -180,7 +180,8 @@ def test_regimes_share_runs_and_have_rows_and_files_of_their_own(counted, monkey
         files = {path.stem for path in folder.glob(f"counting_*.{kind}")}
         assert {f"counting_{name}" for name in ("one_reflector", "two_reflector")} < files
     assert (paths.results("tiny") / "counting_two_episode.json").exists()
-    assert "Settings of the regimes: `one`: none; `two`: none." in (paths.tables("tiny") / "main.md").read_text()
+    told = "Settings of the regimes: `one` (2 seeds): none; `two` (1 seed): none."
+    assert told in (paths.tables("tiny") / "main.md").read_text()
     assert "regime `two`, 1 seeds" in (paths.tables("tiny") / "counting_two_headline.md").read_text()
     assert set(verify.stale("tiny").env) == {"counting"} and made.maps == {}  # nothing to compare
     assert not (paths.figures("tiny") / "counting_map.png").exists()
