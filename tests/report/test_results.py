@@ -60,7 +60,9 @@ def test_tables_say_what_they_were_made_on(home, monkeypatch):
 
 def test_a_protocol_says_what_the_claims_are_judged_on(home):
     text = protocol.protocol("laptop", "taxi")
-    assert "50 fixed test tasks a setting" in text and "judged on what configs/claims.yaml lists" in text
+    assert (
+        "fixed test tasks (60 pickup, 60 full, 50 pairs)" in text and "judged on what configs/claims.yaml lists" in text
+    )
     assert "secondary source" in text and "measured on 100 random maps" in text
     assert "Prompted models (smollm2-135m) are not trained and have one seed" in text
     with pytest.raises(ReflectRLError, match="profile 'smoke' does not run 'alfworld'"):
