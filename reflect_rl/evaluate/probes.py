@@ -61,9 +61,9 @@ def probes(config: Config) -> list[tuple[Situation, tuple[int, ...], tuple[int, 
 def judge_reflector(config: Config, reflector: Reflector) -> pd.DataFrame:
     """What a reflector says in the probed situations; one row a situation, 0/1 in the columns that judge.
 
-    `names_best`: the advice is a good action, empty where the teacher gives none; `judges_right`: it says truly whether the last action was right ("Starting",
-    "was right", "was wrong"), empty where the environment's teacher does not say so; `names_fatal`: the advice is unsafe, or empty;
-    `facts_right`: share of the teacher's facts (`EnvSpec.facts`) that it states, between 0 and 1.
+    `names_best`: the advice is a good action; `names_fatal`: it is unsafe; both empty where the teacher gives none.
+    `judges_right`: it says truly whether the last action was right ("Starting", "was right", "was wrong"), empty where the
+    environment's teacher does not say so. `facts_right`: share of the teacher's facts (`EnvSpec.facts`) that it states.
     """
     rows, spec = probes(config), get(config.env)
     teacher = spec.teacher_of(config.teacher.tells)

@@ -59,5 +59,7 @@ def choose(table: pd.DataFrame) -> list[int]:
     lengths = [settings_of[key].get("policy.steps", 0) for key in means.index]
     for _, alike in means.groupby([*(means.index.get_level_values(name) for name in point[:-1]), lengths]):
         level = alike[alike > alike.max() - LEVEL]
-        best.add(min(level.index, key=lambda key: float(settings_of[key].get("rl.learning_rate", 0))))  # the first of equals
+        best.add(
+            min(level.index, key=lambda key: float(settings_of[key].get("rl.learning_rate", 0)))
+        )  # the first of equals
     return [int(key in best) for key in table[point].itertuples(index=False, name=None)]

@@ -104,8 +104,8 @@ class Learner:
 
         Returns:
             The means over the passes of loss, gradient norm, entropy, clip fraction and, NaN where there is none, KL
-            divergence to the warmed-up policy and the critic's loss. Where the loss or the gradient is not finite, no step is taken on it, the passes end
-            there and `loss` says so.
+            divergence to the warmed-up policy and the critic's loss. Where the loss or the gradient is not finite, no step
+            is taken on it, the passes end there and `loss` says so.
         """
         config = self.config
         for group in self.optimizer.param_groups:
@@ -161,7 +161,7 @@ class Learner:
         found: list[np.ndarray] = []  # rows of arrays: of tensors each would take its storage and its device along
         for part in self._parts(distributed.shard(torch.arange(len(batch.prompts)))):
             found += [*ask([batch.prompts[i] for i in part.tolist()]).float().cpu().numpy()]
-        return torch.from_numpy(np.stack(distributed.gather([row.copy() for row in found]))).to(self.device)
+        return torch.from_numpy(np.stack(distributed.gather(found))).to(self.device)
 
     def _fit(self, states: torch.Tensor, returns: np.ndarray, row: torch.Tensor) -> None:
         """Fit the critic to the returns of a first batch: `(U, D)` hidden states, `(N,)` returns and rows.
@@ -244,7 +244,7 @@ class Learner:
             loss = objectives.ppo_loss(log_prob, old, advantage, config.clip)
         else:
             loss = objectives.policy_gradient_loss(log_prob, advantage)
-        entropy, kl, value_loss = objectives.entropy(log_probs)[row].mean(), torch.tensor(torch.nan), None
+        entropy, kl, value_loss = objectives.entropy(log_probs)[row].mean(), *torch.full((2,), torch.nan)
         loss = loss - bonus * entropy
         if batch.reference is not None:
             kl = objectives.kl(log_probs, batch.reference[part][:, : log_probs.shape[1]])[row].mean()
@@ -254,8 +254,7 @@ class Learner:
             loss = loss + value_loss
         clipped = objectives.clip_fraction(log_prob.detach(), old, config.clip)
         weight = steps.sum() / whole
-        judged = torch.tensor(torch.nan) if value_loss is None else value_loss.detach()
-        measured = [entropy.detach(), kl.detach(), clipped, judged]
+        measured = [entropy.detach(), kl.detach(), clipped, value_loss.detach()]
         return weight * loss, [weight * each.to(self.device) for each in measured]
 
     def _replay_loss(self, past: Batch, part: torch.Tensor) -> torch.Tensor:
