@@ -128,11 +128,12 @@ def test_every_regime_has_notebooks_of_its_own(made):
 
 
 def test_one_environment_and_the_tuning_grid(tmp_path):
-    where = ("--snakefile", str(ROOT / "Snakefile"), "--config", "profile=laptop", "env=taxi")
+    where = ("--snakefile", str(ROOT / "Snakefile"), "--config", "profile=study", "env=taxi")
     logs = {job.log for job in snakemake(tmp_path, "tune", "--dry-run", *where)}
-    grid = settings.tuning("laptop", "taxi")
+    grid = settings.tuning("study", "taxi")
     runs = {
-        f"runs/laptop/tuning/taxi/{variant}/seed{seed}/{slug}/notebook.log" for _, _, variant, seed, _, slug in grid
+        f"runs/study/tuning/taxi/{regime}/{variant}/seed{seed}/{slug}/notebook.log"
+        for _, regime, variant, seed, _, slug in grid
     }
     assert runs < logs and len(runs) == len(grid)
     assert all("/taxi/" in log for log in logs)
