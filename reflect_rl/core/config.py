@@ -196,7 +196,7 @@ class RLConfig(Settings, section="rl"):
     entropy: real(0, 10) = 0.03  #: coefficient of the entropy bonus at the start
     entropy_end: real(0, 10) = 0.0  #: and at the end (linear between)
     kl: real(0, 1000) = 0.0  #: coefficient of the KL divergence to the warmed-up policy
-    #: past successes in each update, by an importance weight of at most 1 (the authors' code: 50, without correction)
+    #: last successes that are imitated in each update as far as they beat the critic (the authors' code: 50, as they are)
     replay: whole(0, 1_000_000) = 0
     max_grad_norm: real(0, 1000, above=True) = 0.3  #: gradient clipping (paper: 0.3)
     milestone: Flag = True  #: whether the environment's milestone is rewarded in training (evaluation always counts it)
@@ -218,6 +218,8 @@ class RLConfig(Settings, section="rl"):
         if self.episodes_per_update % self.group:
             divisor = f"a divisor of rl.episodes_per_update={self.episodes_per_update}"
             raise ReflectRLError(f"setting rl.group={self.group} should be {divisor}")
+        if self.replay and self.advantage != "gae":
+            raise ReflectRLError(f"rl.replay={self.replay} asks a critic what a success was worth; give rl.advantage=gae")
         if self.advantage in ("rloo", "grpo") and self.group == 1:
             raise ReflectRLError(f"rl.advantage={self.advantage} compares episodes of one task; give rl.group as 8")
 

@@ -36,6 +36,14 @@ def gae(rewards: np.ndarray, values: np.ndarray, steps: np.ndarray, discount: fl
     return found
 
 
+def surplus(returns: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """By how much a past episode did better than the critic expects now, else 0, `(N,)` (Oh et al. 2018, equation 2).
+
+    So what the policy has learnt is replayed no more, and what it forgot is.
+    """
+    return np.maximum(returns - values, 0.0)
+
+
 def leave_one_out_means(returns: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """For each step the mean return-to-go of the *other* episodes at the same place.
 

@@ -59,11 +59,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Success:
-    """A successful episode for replay: its curriculum stage, and its steps' advantages within its own batch."""
+    """A successful episode for replay, and the stage of the curriculum that it was played in."""
 
     stage: str
     episode: Episode
-    advantage: list[float]  # (H,)
 
 
 MEASURED = ("loss", "entropy", "kl", "clip_fraction", "value_loss")  # means over the steps of a pass
@@ -130,8 +129,7 @@ class Learner:
                 stacklevel=2,
             )
         if config.replay:
-            parts = batch.advantage.split([len(episode) for episode in episodes])
-            new = [Success(stage, e, part.tolist()) for e, part in zip(episodes, parts, strict=True) if e.success]
+            new = [Success(stage, episode) for episode in episodes if episode.success]
             self.replay = (former + new)[-config.replay :]
         return {key: sum(entry[key] for entry in logs) / len(logs) for key in logs[0]}
 
@@ -195,12 +193,21 @@ class Learner:
                 parameter.copy_(now[name])
         return found
 
+    @torch.no_grad()
     def _past(self, successes: list[Success]) -> Batch | None:
-        """Replayed successes as a batch; None without any. The main process computes their gradient."""
+        """Replayed successes as a batch; None without any. The main process computes their gradient.
+
+        The advantages are what they were better than the critic expects now, in the unit of those of the batch.
+        """
         if not successes or not distributed.is_main():
             return None
         past = Batch.of([success.episode for success in successes], self.policy.labels, self.device)
-        past.advantage = torch.tensor([a for success in successes for a in success.advantage], device=self.device)
+        parts = self._parts(torch.arange(len(past.prompts)))
+        hidden = torch.cat([self.policy.hidden([past.prompts[i] for i in part.tolist()]) for part in parts])
+        values = self.critic(hidden).cpu().numpy().astype(float)[past.row.cpu().numpy()]
+        returns = advantages.return_to_go(past.reward, past.step, self.config.discount)
+        found = advantages.surplus(returns, values) / (self.spread if self.config.normalise else 1)
+        past.advantage = torch.tensor(found, dtype=torch.float32, device=self.device)
         return past
 
     def _gradient(self, batch: Batch, part: torch.Tensor, bonus: float, past: Batch | None) -> dict[str, float]:
@@ -258,10 +265,12 @@ class Learner:
         return weight * loss, [weight * each.to(self.device) for each in measured]
 
     def _replay_loss(self, past: Batch, part: torch.Tensor) -> torch.Tensor:
-        """Share of the replayed loss of the steps whose prompt is in `part`, as in `_loss`."""
+        """Share of the replayed loss of the steps whose prompt is in `part`, as in `_loss` (Oh et al. 2018, equation 2).
+
+        Without an importance ratio: it would be next to 0 for what the policy has come to avoid, which is to come back.
+        """
         steps, rows = torch.isin(past.row, part), part.tolist()
         log_probs = self.policy.log_probs([past.prompts[i] for i in rows], [past.legal[i] for i in rows])
         row = torch.searchsorted(part, past.row[steps])
         log_prob = log_probs[row].gather(1, past.action[steps, None])[:, 0]
-        loss = objectives.replay_loss(log_prob, past.log_prob[steps], past.advantage[steps])
-        return steps.sum() / len(past.row) * loss
+        return steps.sum() / len(past.row) * objectives.policy_gradient_loss(log_prob, past.advantage[steps])

@@ -22,16 +22,6 @@ def clip_fraction(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: floa
     return (((log_prob - old_log_prob).exp() - 1).abs() > clip).float().mean()
 
 
-def replay_loss(log_prob: torch.Tensor, behaviour_log_prob: torch.Tensor, advantage: torch.Tensor) -> torch.Tensor:
-    """Policy gradient on past episodes, corrected by the importance ratio truncated at 1; all tensors `(N,)`.
-
-    Truncation keeps the variance finite (Espeholt et al. 2018, V-trace's rho with a bound of 1); the authors' code
-    has no correction at all.
-    """
-    weight = (log_prob.detach() - behaviour_log_prob).exp().clamp(max=1)
-    return -(weight * advantage * log_prob).mean()
-
-
 def entropy(log_probs: torch.Tensor) -> torch.Tensor:
     """Entropy in nats of each row of `(N, A)` log-probabilities; -inf marks actions that are not legal. `(N,)`."""
     return -(log_probs.exp() * log_probs.masked_fill(log_probs == -torch.inf, 0)).sum(-1)

@@ -23,7 +23,7 @@ TINY_RL = (
 )
 PG = "rl.objective=pg rl.advantage=leave_one_out rl.normalise=false rl.discount=1"
 PPO = "rl.epochs=2 rl.minibatches=3 rl.kl=0.1"
-REPLAY = f"{PG} rl.replay=4 rl.episodes_per_update=48 rl.env_steps=500 rl.stage_shares=[1.0,0.0]"
+REPLAY = "rl.replay=4 rl.episodes_per_update=48 rl.env_steps=500 rl.stage_shares=[1.0,0.0]"
 
 
 def load_rl(variant="sft_rl", seed=0, more=""):
