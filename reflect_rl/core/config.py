@@ -219,7 +219,9 @@ class RLConfig(Settings, section="rl"):
             divisor = f"a divisor of rl.episodes_per_update={self.episodes_per_update}"
             raise ReflectRLError(f"setting rl.group={self.group} should be {divisor}")
         if self.replay and self.advantage != "gae":
-            raise ReflectRLError(f"rl.replay={self.replay} asks a critic what a success was worth; give rl.advantage=gae")
+            raise ReflectRLError(
+                f"rl.replay={self.replay} asks a critic what a success was worth; give rl.advantage=gae"
+            )
         if self.advantage in ("rloo", "grpo") and self.group == 1:
             raise ReflectRLError(f"rl.advantage={self.advantage} compares episodes of one task; give rl.group as 8")
 

@@ -49,6 +49,12 @@ def test_an_only_episode_has_no_baseline():
     np.testing.assert_array_equal(advantages.leave_one_out_means(np.array([5.0, 3.0]), np.array([0, 1])), [0, 0])
 
 
+def test_surplus_is_what_a_return_has_above_the_value():
+    np.testing.assert_array_equal(
+        advantages.surplus(np.array([1.0, 0.2, -1.0]), np.array([0.25, 0.5, -2.0])), [0.75, 0, 1]
+    )
+
+
 def test_groups_by_hand():
     """Starts 0 (returns 1, 2 and 6), 1 (5 and 5) and 2 (7, alone)."""
     totals, starts = np.array([1.0, 5.0, 2.0, 6.0, 5.0, 7.0]), np.array([0, 1, 0, 0, 1, 2])

@@ -1,5 +1,7 @@
 """One update: what a batch holds, and what its gradient is made of."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,8 +24,12 @@ def batch_of(learner, episodes):
 
 
 def successes(episodes, stage="full"):
-    """Episodes that count as successes, with advantages that differ from their returns."""
-    return [Success(stage, e, [1.0 + i + 0.1 * k for k in range(len(e))]) for i, e in enumerate(episodes)]
+    """Episodes that count as successes, each paid more than the one before."""
+    found = []
+    for i, episode in enumerate(episodes):
+        last = replace(episode.transitions[-1], reward=2.0 * i - 1)
+        found.append(Success(stage, replace(episode, transitions=[*episode.transitions[:-1], last])))
+    return found
 
 
 def gradients(learner, batch, rows=1000):
@@ -255,23 +261,18 @@ def test_kl_is_0_before_the_first_step_and_holds_the_policy_back_later(homes):
 # --- replay ---
 
 
-def test_replay_keeps_the_newest_successes_with_the_advantages_of_their_own_batch(homes):
-    run = load_rl("rl_only", more=f"{PG} rl.replay=3")
+def test_replay_keeps_the_newest_successes(homes):
+    run = load_rl("rl_only", more="rl.replay=3")
     learner = Learner(run, warm_up(run))
     episodes = episodes_of(run, learner.players)
     for i, episode in enumerate(episodes):
         episode.success = i % 2 == 1
     learner.update(episodes, 0.0, "full")
     assert [kept.episode for kept in learner.replay] == [episodes[3], episodes[5], episodes[7]]
-    batch = batch_of(learner, episodes)
-    ends = np.cumsum([len(episode) for episode in episodes])
-    for kept, i in zip(learner.replay, (3, 5, 7), strict=True):
-        assert kept.advantage == batch.advantage[ends[i - 1] : ends[i]].tolist()
-        assert kept.advantage != batch.reward[ends[i - 1] : ends[i]].tolist()
 
 
 def test_only_successes_of_the_present_stage_are_replayed(homes, monkeypatch):
-    run = load_rl("rl_only", more=f"{PG} rl.replay=20")
+    run = load_rl("rl_only", more="rl.replay=20")
     learner = Learner(run, warm_up(run))
     replayed, past = [], learner._past
     monkeypatch.setattr(learner, "_past", lambda found: replayed.append([s.stage for s in found]) or past(found))
@@ -284,15 +285,24 @@ def test_only_successes_of_the_present_stage_are_replayed(homes, monkeypatch):
     assert [kept.stage for kept in learner.replay] == ["full"] * 4
 
 
-def test_replayed_gradient_is_that_of_the_stored_advantages(homes):
-    """-(w A log p) averaged over the steps, with ratios w that are 1 while the policy is the one that played."""
-    run = load_rl("rl_only", more=f"{PG} rl.replay=3")
+def test_replayed_loss_is_that_of_the_returns_above_the_critic(homes):
+    """-((G - V)+ log p) averaged over the steps, in units of the spread of advantages."""
+    run = load_rl("rl_only", more="rl.replay=3 rl.discount=0.5")
     learner = Learner(run, warm_up(run))
+    learner.spread = 4.0
     kept = successes(episodes_of(run, learner.players)[:3])
     past = learner._past(kept)
     loss = learner._replay_loss(past, torch.arange(len(past.prompts)))
-    steps = [(a, t.decision.log_prob) for s in kept for a, t in zip(s.advantage, s.episode.transitions, strict=True)]
-    assert loss.item() == pytest.approx(-sum(a * log_prob for a, log_prob in steps) / len(steps), rel=1e-4)
+    terms = []
+    for success in kept:
+        returns, steps = 0.0, success.episode.transitions
+        for t in reversed(steps):
+            returns = t.reward + 0.5 * returns
+            with torch.no_grad():
+                value = learner.critic(learner.policy.hidden([t.decision.prompt])).item()
+            terms.append(-max(returns - value, 0) / 4.0 * t.decision.log_prob)
+    assert 0 < sum(term > 0 for term in terms) < len(terms)
+    assert loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -300,7 +310,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient(homes, rows):
     """Replay among them; a large model goes forward and backward in parts for the sake of memory."""
     found = []
     for size in (0, rows):
-        run = load_rl("rl_only", more=f"{PG} rl.replay=3 rl.entropy=0.1 model.micro_batch={size}")
+        run = load_rl("rl_only", more=f"rl.replay=3 rl.entropy=0.1 model.micro_batch={size}")
         learner = Learner(run, warm_up(run))
         episodes = episodes_of(run, learner.players)
         learner.replay = successes(episodes[:3])

@@ -71,26 +71,6 @@ def test_clip_fraction_counts_ratios_outside_on_both_sides():
     assert objectives.clip_fraction(old, old, 0.1).item() == 0
 
 
-def test_replay_ratio_is_truncated_at_one():
-    """Ratios 0.5 and 3 weigh as 0.5 and 1: -(0.5 * 2 log 0.2 + 1 * 4 log 0.6) / 2."""
-    loss = objectives.replay_loss(logs(0.2, 0.6), logs(0.4, 0.2), tensor(2.0, 4.0))
-    assert loss.item() == pytest.approx(-(math.log(0.2) + 4 * math.log(0.6)) / 2)
-
-
-def test_replay_gradient_does_not_pass_through_the_ratio():
-    log_prob = logs(0.2, 0.6).requires_grad_()
-    objectives.replay_loss(log_prob, logs(0.4, 0.2), tensor(2.0, 4.0)).backward()
-    assert log_prob.grad.tolist() == pytest.approx([-0.5 * 2 / 2, -1 * 4 / 2])
-
-
-def test_replay_of_fresh_episodes_is_the_policy_gradient():
-    log_prob = logs(0.2, 0.6)
-    advantage = tensor(2.0, -4.0)
-    assert objectives.replay_loss(log_prob, log_prob, advantage).item() == pytest.approx(
-        objectives.policy_gradient_loss(log_prob, advantage).item()
-    )
-
-
 def test_entropy_by_hand_with_and_without_illegal_actions():
     rows = torch.stack([logs(0.25, 0.25, 0.25, 0.25), logs(0.5, 0.25, 0.25, 0.0), logs(1.0, 0.0, 0.0, 0.0)])
     assert rows[1, 3] == -INF

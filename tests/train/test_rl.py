@@ -41,7 +41,7 @@ def results(run):
 
 
 @pytest.mark.parametrize(
-    "more", [PG, PPO, REPLAY, REPLAY + " rl.objective=ppo"], ids=["pg", "ppo_kl", "replay", "ppo_replay"]
+    "more", [PG, PPO, REPLAY, REPLAY + " rl.objective=pg"], ids=["pg", "ppo_kl", "replay", "pg_replay"]
 )
 def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeypatch, more):
     run = load_rl(more=more)
