@@ -1,4 +1,4 @@
-"""Figures of what happens over time, each of one environment: online RL, the warm-up, and how long the warm-up is."""
+"""Figures of what happens over time, each of one environment: online RL and the warm-up."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from reflect_rl.core.variants import VARIANTS, warmup_of
+from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.stats import t_interval
-from reflect_rl.report.style import CEILING, COLOURS, FAINT, INK, STYLE, entry, legend_below, one_env, thousands
+from reflect_rl.report.style import CEILING, COLOURS, FAINT, STYLE, entry, legend_below, one_env, thousands
 from reflect_rl.report.tables import ceiling_of, in_order
 
 MEASURES = {
@@ -115,32 +115,4 @@ def warm_up(logs: dict[str, pd.DataFrame]) -> Figure:
     left.set(xlabel="Gradient steps", ylabel="Loss (nats per token)", yscale="log")
     right.set(xlabel="Gradient steps", ylabel="Reflector, validation (share)", ylim=(-0.03, 1.06))
     left.legend()
-    return figure
-
-
-@matplotlib.rc_context(STYLE)
-def warmup_length(tuning: pd.DataFrame) -> Figure:
-    """Validation success over the length of the policy's warm-up, of the variants that have one.
-
-    `tuning` is what `tuning.collect_tuning` writes. Small dots are single runs; large ones the best mean over seeds among
-    the other settings of the grid.
-    """
-    env, points = one_env(tuning), tuning[tuning["variant"].map(warmup_of).notna()]
-    points = points.assign(steps=points["overrides"].str.extract(r"policy\.steps=(\d+)", expand=False).astype(int))
-    variants, lengths = in_order(points["variant"]), sorted(points["steps"].unique())
-    figure = Figure(figsize=(4.6, 2.9), layout="constrained")
-    axis = figure.subplots()
-    for i, variant in enumerate(variants):
-        rows, colour = points[points["variant"] == variant], COLOURS[variant]
-        shift = 0.12 * (i - (len(variants) - 1) / 2)
-        axis.plot(rows["steps"].map(lengths.index) + shift + 0.04, rows["success"], ".", color=colour, alpha=0.5)
-        best = rows.groupby(["steps", "overrides"])["success"].mean().groupby("steps").max()
-        axis.plot([lengths.index(n) + shift for n in best.index], best, "o", color=colour, markersize=6)
-    axis.set(xlabel="Warm-up of the policy (gradient steps)", ylabel="Validation success (share)", title=env)
-    axis.set(xlim=(-0.5, len(lengths) - 0.5), ylim=(-0.03, 1.06))
-    axis.set_xticks(range(len(lengths)), lengths)
-    axis.grid(axis="x", visible=False)
-    entries = [entry(VARIANTS[v].label, marker="o", linestyle="", color=COLOURS[v]) for v in variants]
-    entries.append(entry("best mean of the grid", marker="o", linestyle="", color=INK, markersize=6))
-    legend_below(figure, [*entries, entry("one run", marker=".", linestyle="", color=INK)])
     return figure

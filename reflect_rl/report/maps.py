@@ -1,6 +1,7 @@
 """Figures that compare the regimes of one environment: what RL and reflections add, by the number of reflections.
 
-Regimes are those of `regimes.comparable`; a panel is what the policy imitates and what a reflection tells.
+Regimes are those of `regimes.comparable`, and a panel is what the policy imitates and what a reflection tells; or those
+that `regimes.along` finds for a setting.
 """
 
 import itertools
@@ -13,12 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs.registry import get
 from reflect_rl.report import style
 from reflect_rl.report.curves import seed_band
 from reflect_rl.report.regimes import FACTS, facts
 from reflect_rl.report.style import COLOURS, FAINT, INK, SHARE, STYLE, entry
-from reflect_rl.report.tables import HEADLINE, matching
+from reflect_rl.report.tables import HEADLINE, in_order, matching
 
 TARGETS = {"executed": "The policy imitates what was executed", "oracle": "The policy imitates the expert"}
 TELLS = {"action": "name the action", "hint": "give a hint", "verdict": "give the verdict alone"}
@@ -38,14 +40,49 @@ CAPTIONS = {  # also what a reader is told who does not see the figure
     "are 95% intervals of the paired differences.",
     "costs": "Validation success of Reflect-RL over environment steps, from before RL at step 0, by the number of "
     "reflections; dashed is SFT + RL on the most examples of the same target, which needs none; bands are 95% intervals.",
+    "warmup": "Test success by the length of the policy's warm-up, the same for all arms, sampled; bars are 95% intervals "
+    "over seeds and tasks.",
+    "random": "Test success by the share of random actions in the data, which the policy imitates, sampled; bars are 95% "
+    "intervals over seeds and tasks.",
+    "steps": "Test success by the environment steps of RL, sampled; bars are 95% intervals over seeds and tasks.",
+}
+ALONG = {  # dotted setting: name of the figure, the axis
+    "policy.steps": ("warmup", "Warm-up of the policy (gradient steps)"),
+    "data.random_action_probability": ("random", "Random actions in the data (share)"),
+    "rl.env_steps": ("steps", "Environment steps of RL"),
 }
 Panels = dict[tuple[str, str], Axes]  # by (target, tells)
 
 
 def figures(main: pd.DataFrame, parts: pd.DataFrame, training: pd.DataFrame) -> dict[str, Figure]:
-    """The figures of `CAPTIONS` that there is something to draw of; see each for what it is made of."""
+    """The first three figures of `CAPTIONS`, those that there is something to draw of; see each for what it is made of."""
     made = {"map": success_map(main), "parts": own_parts(parts), "costs": costs(training, main)}
     return {name: figure for name, figure in made.items() if figure is not None}
+
+
+@matplotlib.rc_context(STYLE)
+def success_along(main: pd.DataFrame, values: dict[str, float], xlabel: str) -> Figure | None:
+    """Success where claims are judged (`tables.main_table`) by the `values` that a setting has in the regimes
+    (`regimes.along`), a curve for each variant with more than one of them; None without such a curve."""
+    rows = matching(_at_headline(main), **HEADLINE)
+    rows = rows.assign(value=rows["regime"].map(values)).dropna(subset="value").sort_values("value")
+    rows = rows[rows.groupby("variant")["value"].transform("nunique") > 1]
+    if rows.empty:
+        return None
+    figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+    axis, ticks = figure.subplots(), sorted(rows["value"].unique())
+    variants = in_order(rows["variant"])
+    for i, variant in enumerate(variants):
+        own, colour = rows[rows["variant"] == variant], COLOURS[variant]
+        x = own["value"].map(ticks.index) + 0.06 * (i - (len(variants) - 1) / 2)
+        bar = np.clip([own["success"] - own["ci_low"], own["ci_high"] - own["success"]], 0, None)
+        axis.errorbar(x, own["success"], bar, fmt="o-", color=colour, markersize=4, elinewidth=0.8, linewidth=1.2)
+    axis.set(xlabel=xlabel, ylabel="Test success (share)", ylim=(-0.03, 1.06), xlim=(-0.5, len(ticks) - 0.5))
+    axis.set_xticks(range(len(ticks)), [style.thousands(tick) if tick >= 1 else f"{tick:g}" for tick in ticks])
+    axis.grid(axis="x", visible=False)
+    entries = [entry(VARIANTS[v].label, color=COLOURS[v], marker="o", markersize=4) for v in variants]
+    style.legend_below(figure, [*entries, entry("95% interval", color=INK, linewidth=0.8, marker="|")])
+    return figure
 
 
 @matplotlib.rc_context(STYLE)

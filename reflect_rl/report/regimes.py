@@ -37,6 +37,19 @@ def comparable(profile: str, env: str) -> list[str]:
     return [*points.values()]
 
 
+def along(profile: str, env: str, name: str) -> dict[str, float]:
+    """The value of a dotted setting in each regime that differs from the first in it alone; of equal ones the first."""
+    section, field = name.split(".")
+    first, found = None, {}
+    for regime in settings.profile(profile).regimes_of(env):
+        others = settings.load(profile, env, regime=regime).sections(*DECIDING)
+        value = others[section].pop(field)
+        first = first or others
+        if others == first:
+            found.setdefault(value, regime)
+    return {regime: value for value, regime in sorted(found.items())}
+
+
 def _point(run: Config) -> tuple[tuple, dict]:
     """The settings of `AXES`, and all others that decide numbers."""
     others = run.sections(*DECIDING)

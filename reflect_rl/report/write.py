@@ -16,7 +16,6 @@ from reflect_rl.report.protocol import hardware, protocol, protocols
 from reflect_rl.report.results import Results, example_episode, results
 from reflect_rl.report.rule import read_rule
 from reflect_rl.report.style import save
-from reflect_rl.report.tuning import tuning_results
 
 TITLES_OF_ALL = {  # tables that hold all environments of a profile
     "main": "Success by variant",
@@ -71,10 +70,15 @@ def _of_all(found: Results) -> dict[str, pd.DataFrame]:
 
 
 def _maps(profile: str, env: str, found: Results, of_all: dict[str, pd.DataFrame]) -> dict[str, Figure]:
-    """The figures of the regimes that differ in what reflections there are alone, where there are several."""
+    """The figures of the regimes that differ in what reflections there are, or in one setting of `maps.ALONG`, alone."""
     names, own = regimes.comparable(profile, env), (of_all["main"], of_all["parts"], found.training)
     rows = [frame[(frame["env"] == env) & frame["regime"].isin(names)] for frame in own]
-    return maps.figures(*rows) if len(names) > 1 else {}
+    made = maps.figures(*rows) if len(names) > 1 else {}
+    for setting, (name, xlabel) in maps.ALONG.items():
+        values = regimes.along(profile, env, setting)
+        if figure := maps.success_along(tables.matching(of_all["main"], env=env), values, xlabel):
+            made[name] = figure
+    return made
 
 
 def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict[str, pd.DataFrame]) -> Products:
@@ -99,10 +103,6 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
     }
     if own.episodes["variant"].isin(comparisons.ABLATIONS[1:]).any():
         figures["ablations"] = comparisons.ablations(own.episodes)
-    tuning = tuning_results(profile)
-    points = None if tuning is None else tables.matching(tuning, env=env, regime=regime)
-    if points is not None and points["overrides"].str.contains("policy.steps=").any():
-        figures["warmup_length"] = curves.warmup_length(points)
     if episode := example_episode(profile, grid.stem(env, regime)):
         title = f"{VARIANTS[episode['variant']].label} on {episode['task']}: {len(episode['frames']) - 1} steps, "
         figures["episode"] = film.film_strip(episode["frames"], title + episode["ended"], spec.load_draw())

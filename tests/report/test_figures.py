@@ -54,16 +54,6 @@ def reflector():
     return pd.concat([frame, frame.assign(variant="reflect_rl_no_negatives")], ignore_index=True)
 
 
-def tuning():
-    rows = [
-        ("taxi", variant, seed, f"policy.steps={n} rl.entropy=0", n / 800)
-        for variant in ("sft_only", "rl_only")
-        for n in (200, 800)
-        for seed in (100, 101)
-    ]
-    return pd.DataFrame(rows, columns=["env", "variant", "seed", "overrides", "success"])
-
-
 def frames(count=2):
     steps = [{"observation": "OBSERVED", "reflection": "Go north.", "action": "move north", "reward": -0.05}]
     return steps * (count - 1) + [{"observation": "OBSERVED", "reflection": "", "action": "", "reward": 0.0}]
@@ -76,7 +66,6 @@ FIGURES = {
     ),
     "ablations": lambda: comparisons.ablations(episodes(comparisons.ABLATIONS)),
     "reflector_effect": lambda: comparisons.reflector_effect(reflector()),
-    "warmup_length": lambda: curves.warmup_length(tuning()),
     "film_strip": lambda: film_strip(frames(), "Reflect-RL, full-231"),
 }
 
@@ -172,13 +161,6 @@ def test_ablations_draw_a_dot_for_every_seed_in_the_colour_of_the_variant():
 def test_reflector_effect_has_a_panel_for_each_mark():
     titles = [axis.get_title() for axis in FIGURES["reflector_effect"]().axes]
     assert titles == ["Names a best action next", "Judges the last action rightly"]
-
-
-def test_the_length_of_the_warm_up_is_shown_for_variants_that_have_one():
-    axis = FIGURES["warmup_length"]().axes[0]
-    assert {to_hex(line.get_color()) for line in axis.get_lines()} == {style.COLOURS["sft_only"]}
-    best = [line.get_ydata().tolist() for line in axis.get_lines() if line.get_marker() == "o"]
-    assert best == [[0.25, 1.0]]
 
 
 def test_film_strip_draws_every_frame_and_its_words():

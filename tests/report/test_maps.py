@@ -107,7 +107,7 @@ def test_costs_draw_a_curve_for_each_number_from_before_rl_and_one_without_refle
 @pytest.mark.parametrize("grid", [GRID[:1], GRID[1:2], GRID[:2], GRID], ids=len)
 def test_every_number_of_regimes_can_be_drawn(grid, tmp_path):
     made = all_figures(played(grid), training(grid))
-    assert list(made) == list(maps.CAPTIONS)
+    assert list(made) == ["map", "parts", "costs"] == list(maps.CAPTIONS)[:3]
     for name, figure in made.items():
         assert len(figure.axes) == len({tells for _, _, tells in grid})
         assert all(axis.lines for axis in figure.axes)
@@ -124,3 +124,16 @@ def test_figures_of_nothing_are_left_out():
 
 def test_a_caption_is_one_sentence():
     assert all(caption.count(". ") == 0 and caption.endswith(".") for caption in maps.CAPTIONS.values())
+
+
+def test_success_along_a_setting_has_a_curve_for_each_variant_with_two_values():
+    short = {"reflect_rl": [(0, 0, 1), (0, 1, 0)]}
+    found = pd.concat([episodes(), episodes(short, regime="short"), episodes(regime="other")])
+    values = {"short": 100, "paper": 2000}
+    figure = maps.success_along(main(found), values, "Warm-up")
+    (axis,) = figure.axes
+    (curve,) = axis.containers
+    assert curve.lines[0].get_ydata().tolist() == pytest.approx([1 / 3, 0.5])
+    assert to_hex(curve.lines[0].get_color()) == style.COLOURS["reflect_rl"]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["100", "2k"]
+    assert maps.success_along(main(episodes()), values, "Warm-up") is None

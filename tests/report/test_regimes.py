@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from reflect_rl.core.variants import VARIANTS
+from reflect_rl.envs import settings
 from reflect_rl.evaluate.panels import EPISODE_COLUMNS
 from reflect_rl.report import regimes
 
@@ -58,6 +59,15 @@ def test_regimes_that_differ_in_more_than_their_reflections_are_not_on_one_map(w
         "few-100-action",
         "few-100-hint",
     ]
+
+
+def test_regimes_that_differ_from_the_first_in_one_setting_lie_along_it(write):
+    longer = "    a: {settings: {data.target: executed, policy.steps: 9}}\n    b: {settings: {data.target: executed, policy.steps: 4}}\n"
+    both = "    c: {settings: {data.target: executed, policy.steps: 5, rl.clip: 0.3}}\n"
+    write(PROFILE + longer + both)
+    first = settings.load("mine", "taxi").policy.steps
+    assert [*regimes.along("mine", "taxi", "policy.steps").items()] == [("b", 4), ("a", 9), ("paper", first)]
+    assert [*regimes.along("mine", "taxi", "rl.clip")] == ["paper"]
 
 
 def test_an_environment_without_regimes_has_nothing_to_compare(write):
