@@ -220,7 +220,7 @@ class RLConfig(Settings, section="rl"):
             raise ReflectRLError(f"setting rl.group={self.group} should be {divisor}")
         if self.replay and self.advantage != "gae":
             raise ReflectRLError(
-                f"rl.replay={self.replay} asks a critic what a success was worth; give rl.advantage=gae"
+                f"rl.replay={self.replay} asks a critic what a success was worth; give rl.advantage=gae, or rl.replay=0"
             )
         if self.advantage in ("rloo", "grpo") and self.group == 1:
             raise ReflectRLError(f"rl.advantage={self.advantage} compares episodes of one task; give rl.group as 8")

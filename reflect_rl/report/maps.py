@@ -36,15 +36,16 @@ CAPTIONS = {  # also what a reader is told who does not see the figure
     "map": "Test success by the number of distinct reflections that the teacher wrote, before and after RL (arrows), sampled, with "
     "reflections and on the same situations without them; bars are 95% intervals over seeds and tasks.",
     "parts": "What Reflect-RL owes to RL (its success minus that before RL) and to reflection (minus that of SFT + RL on "
-    "the same situations, each arm with the settings that were tuned for it), sampled, by the number of reflections; bars "
+    "the same situations, each arm with the settings that were tuned for it in the paper's regime), sampled, by the number of reflections; bars "
     "are 95% intervals of the paired differences.",
     "costs": "Validation success of Reflect-RL over environment steps, from before RL at step 0, by the number of "
     "reflections; dashed is SFT + RL on the most examples of the same target, which needs none; bands are 95% intervals.",
     "warmup": "Test success by the length of the policy's warm-up, the same for all arms, sampled; bars are 95% intervals "
-    "over seeds and tasks.",
+    "over tasks and the seeds of each regime.",
     "random": "Test success by the share of random actions in the data, which the policy imitates, sampled; bars are 95% "
-    "intervals over seeds and tasks.",
-    "steps": "Test success by the environment steps of RL, sampled; bars are 95% intervals over seeds and tasks.",
+    "intervals over tasks and the seeds of each regime.",
+    "steps": "Test success by the environment steps of RL, sampled; bars are 95% intervals over tasks and the seeds of each "
+    "regime.",
 }
 ALONG = {  # dotted setting: name of the figure, the axis
     "policy.steps": ("warmup", "Warm-up of the policy (gradient steps)"),
@@ -61,11 +62,12 @@ def figures(main: pd.DataFrame, parts: pd.DataFrame, training: pd.DataFrame) -> 
 
 
 @matplotlib.rc_context(STYLE)
-def success_along(main: pd.DataFrame, values: dict[str, float], xlabel: str) -> Figure | None:
-    """Success where claims are judged (`tables.main_table`) by the `values` that a setting has in the regimes
+def success_along(main: pd.DataFrame, values: dict[tuple[str, str], float], xlabel: str) -> Figure | None:
+    """Success where claims are judged (`tables.main_table`) by the `values` that a setting has, by regime and variant
     (`regimes.along`), a curve for each variant with more than one of them; None without such a curve."""
     rows = matching(_at_headline(main), **HEADLINE)
-    rows = rows.assign(value=rows["regime"].map(values)).dropna(subset="value").sort_values("value")
+    given = [values.get(key, np.nan) for key in zip(rows["regime"], rows["variant"], strict=True)]
+    rows = rows.assign(value=given).dropna(subset="value").sort_values("value")
     rows = rows[rows.groupby("variant")["value"].transform("nunique") > 1]
     if rows.empty:
         return None

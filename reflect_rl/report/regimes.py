@@ -37,17 +37,20 @@ def comparable(profile: str, env: str) -> list[str]:
     return [*points.values()]
 
 
-def along(profile: str, env: str, name: str) -> dict[str, float]:
-    """The value of a dotted setting in each regime that differs from the first in it alone; of equal ones the first."""
+def along(profile: str, env: str, name: str) -> dict[tuple[str, str], float]:
+    """The value of a dotted setting, by (regime, variant), in each regime in which the variant's settings differ from
+    those of the first in it alone; of equal ones the first. A mixture of several values is none."""
     section, field = name.split(".")
-    first, found = None, {}
-    for regime in settings.profile(profile).regimes_of(env):
-        others = settings.load(profile, env, regime=regime).sections(*DECIDING)
-        value = others[section].pop(field)
-        first = first or others
-        if others == first:
-            found.setdefault(value, regime)
-    return {regime: value for value, regime in sorted(found.items())}
+    grid, found = settings.profile(profile), {}
+    first: dict[str, dict] = {}
+    for regime in grid.regimes_of(env):
+        for variant in grid.variants_of(env, regime):
+            others = settings.load(profile, env, variant, regime=regime).sections(*DECIDING)
+            value = others[section].pop(field)
+            values = value if isinstance(value, tuple) else (value,)
+            if others == first.setdefault(variant, others) and len(values) == 1:
+                found.setdefault((variant, values[0]), regime)
+    return {(regime, variant): value for (variant, value), regime in found.items()}
 
 
 def _point(run: Config) -> tuple[tuple, dict]:

@@ -12,6 +12,7 @@ from reflect_rl.evaluate import panels
 from reflect_rl.report.results import read_rows
 
 COLUMNS = ["env", "regime", "variant", "seed", "overrides", "success", "chosen"]
+TUNED = ("data.policy_draw", "rl.learning_rate")  # of which each arm has its own
 LEVEL = 0.01  # difference in validation success of two points of a tuning grid that is none
 
 
@@ -49,17 +50,17 @@ def collect_tuning(profile_name: str, env: str = "") -> pd.DataFrame:
 def choose(table: pd.DataFrame) -> list[int]:
     """For each row of a tuning table 1 where its point is chosen: the highest mean over the tuning seeds.
 
-    One point is chosen for each length of the policy's warm-up, since arms are compared at equal supervised samples. A lead
-    of less than `LEVEL` decides nothing: of such points the smallest learning rate of RL, which is the safest, and of
-    several with that the one that the grid lists first.
+    One point is chosen for all values of the settings `TUNED`, among those that are equal in the others. A lead of less
+    than `LEVEL` decides nothing: of such points the smallest learning rate of RL, which is the safest, and of several with
+    that the one that the grid lists first.
     """
     point = ["env", "regime", "variant", "overrides"]
     means, best = table.groupby(point, sort=False)["success"].mean(), set()
     settings_of = {key: dict(parse(key[-1])) for key in means.index}
-    lengths = [settings_of[key].get("policy.steps", 0) for key in means.index]
-    for _, alike in means.groupby([*(means.index.get_level_values(name) for name in point[:-1]), lengths]):
+    others = [str({k: v for k, v in settings_of[key].items() if k not in TUNED}) for key in means.index]
+    for _, alike in means.groupby([*(means.index.get_level_values(name) for name in point[:-1]), others]):
         level = alike[alike > alike.max() - LEVEL]
-        best.add(
+        best.add(  # the first of equals
             min(level.index, key=lambda key: float(settings_of[key].get("rl.learning_rate", 0)))
-        )  # the first of equals
+        )
     return [int(key in best) for key in table[point].itertuples(index=False, name=None)]

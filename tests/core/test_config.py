@@ -127,7 +127,10 @@ def test_every_setting_is_refused_an_odd_value():
         (lambda: RLConfig(learning_rate=INF), "setting rl.learning_rate=inf should be a number above 0 and at most 1"),
         (lambda: RLConfig(env_steps=0), "setting rl.env_steps=0 should be a whole number from 1 on"),
         (lambda: RLConfig(replay=-1), "setting rl.replay=-1 should be a whole number from 0 to 1,000,000"),
-        (lambda: RLConfig(replay=4, advantage="return"), "rl.replay=4 asks a critic what a success was worth; give rl"),
+        (
+            lambda: RLConfig(replay=4, advantage="return"),
+            "rl.replay=4 asks a critic what a success was worth; give rl.advantage=gae, or",
+        ),
         (lambda: RLConfig(objective="trpo"), "unknown rl.objective 'trpo'; choose one of: pg, ppo"),
         (lambda: RLConfig(100, 0), "setting rl.episodes_per_update=0 should be a whole number from 1 on"),
         (

@@ -129,7 +129,7 @@ def test_a_caption_is_one_sentence():
 def test_success_along_a_setting_has_a_curve_for_each_variant_with_two_values():
     short = {"reflect_rl": [(0, 0, 1), (0, 1, 0)]}
     found = pd.concat([episodes(), episodes(short, regime="short"), episodes(regime="other")])
-    values = {"short": 100, "paper": 2000}
+    values = {("short", "reflect_rl"): 100, ("paper", "reflect_rl"): 2000, ("paper", "sft_rl"): 2000}
     figure = maps.success_along(main(found), values, "Warm-up")
     (axis,) = figure.axes
     (curve,) = axis.containers
@@ -137,3 +137,10 @@ def test_success_along_a_setting_has_a_curve_for_each_variant_with_two_values():
     assert to_hex(curve.lines[0].get_color()) == style.COLOURS["reflect_rl"]
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["100", "2k"]
     assert maps.success_along(main(episodes()), values, "Warm-up") is None
+
+
+def test_shares_of_random_actions_are_drawn_too():
+    found = pd.concat([episodes(), episodes(regime="noisy")])
+    values = {(regime, "sft_rl"): share for regime, share in (("paper", 0.5), ("noisy", 0.9))}
+    (axis,) = maps.success_along(main(found), values, "Random actions").axes
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0.5", "0.9"]

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from reflect_rl.core.variants import VARIANTS
-from reflect_rl.envs import settings
 from reflect_rl.evaluate.panels import EPISODE_COLUMNS
 from reflect_rl.report import regimes
 
@@ -62,12 +61,27 @@ def test_regimes_that_differ_in_more_than_their_reflections_are_not_on_one_map(w
 
 
 def test_regimes_that_differ_from_the_first_in_one_setting_lie_along_it(write):
-    longer = "    a: {settings: {data.target: executed, policy.steps: 9}}\n    b: {settings: {data.target: executed, policy.steps: 4}}\n"
-    both = "    c: {settings: {data.target: executed, policy.steps: 5, rl.clip: 0.3}}\n"
-    write(PROFILE + longer + both)
-    first = settings.load("mine", "taxi").policy.steps
-    assert [*regimes.along("mine", "taxi", "policy.steps").items()] == [("b", 4), ("a", 9), ("paper", first)]
-    assert [*regimes.along("mine", "taxi", "rl.clip")] == ["paper"]
+    more = """    a: {settings: {data.target: executed, policy.steps: 9}}
+    b:
+      settings: {data.target: executed, policy.steps: 4}
+      variants: [sft_rl, reflect_rl]
+      variant_overrides: {sft_rl: {rl.clip: 0.4}}
+    c: {settings: {data.target: executed, policy.steps: 5, rl.clip: 0.3}}
+    d: {settings: {data.target: executed, data.random_action_probability: [0.1, 0.2]}}
+"""
+    write(PROFILE + more)
+    found = regimes.along("mine", "taxi", "policy.steps")
+    assert {key: n for key, n in found.items() if key[1] == "reflect_rl"} == {
+        ("paper", "reflect_rl"): 400,
+        ("a", "reflect_rl"): 9,
+        ("b", "reflect_rl"): 4,
+    }
+    assert {regime for regime, variant in found if variant == "sft_rl"} == {"paper", "a"}
+    shares = regimes.along("mine", "taxi", "data.random_action_probability")
+    assert {key: n for key, n in shares.items() if key[1] == "sft_rl"} == {
+        ("paper", "sft_rl"): 0.5,
+        ("noisy", "sft_rl"): 0.9,
+    }
 
 
 def test_an_environment_without_regimes_has_nothing_to_compare(write):

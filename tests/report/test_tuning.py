@@ -16,10 +16,16 @@ def home(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("points", "chosen"),
     [
-        ([("rl.clip=0.2 rl.learning_rate=0.1", 0.995), ("rl.clip=0.1 rl.learning_rate=1e-2", 0.99)], 1),
+        (
+            [
+                ("data.policy_draw=visits rl.learning_rate=0.1", 0.995),
+                ("data.policy_draw=balanced rl.learning_rate=1e-2", 0.99),
+            ],
+            1,
+        ),
         ([("rl.learning_rate=0.1", 0.995), ("rl.learning_rate=1e-2", 0.98)], 0),
-        ([("rl.clip=0.1", 0.5), ("rl.clip=0.2", 0.505)], 0),
-        ([("rl.clip=0.1", 0.5), ("rl.clip=0.2", 0.52)], 1),
+        ([("data.policy_draw=visits", 0.5), ("data.policy_draw=balanced", 0.505)], 0),
+        ([("data.policy_draw=visits", 0.5), ("data.policy_draw=balanced", 0.52)], 1),
     ],
 )
 def test_a_small_lead_in_tuning_is_none_and_the_smaller_learning_rate_counts(points, chosen):
@@ -28,8 +34,8 @@ def test_a_small_lead_in_tuning_is_none_and_the_smaller_learning_rate_counts(poi
     assert tuning.choose(table) == [int(i == chosen) for i in range(2)] * 2
 
 
-def test_a_point_is_chosen_for_each_number_of_supervised_samples():
-    points = {f"policy.steps={n} rl.clip={clip}": n / 10 + clip for n in (1, 2) for clip in (0.1, 0.3)}
+def test_a_point_is_chosen_for_each_value_of_a_setting_that_is_not_tuned():
+    points = {f"rl.replay={n} rl.learning_rate={rate}": n + rate for n in (0, 9) for rate in (0.1, 0.3)}
     rows = [("taxi", "", "sft_rl", seed, text, value) for seed in (1, 2) for text, value in points.items()]
     assert tuning.choose(pd.DataFrame(rows, columns=tuning.COLUMNS[:-1])) == [0, 1, 0, 1] * 2
 

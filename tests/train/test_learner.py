@@ -290,6 +290,7 @@ def test_replayed_loss_is_that_of_the_returns_above_the_critic(homes):
     run = load_rl("rl_only", more="rl.replay=3 rl.discount=0.5")
     learner = Learner(run, warm_up(run))
     learner.spread = 4.0
+    torch.nn.init.normal_(learner.critic.body[-1].weight, generator=torch.Generator().manual_seed(0))
     kept = successes(episodes_of(run, learner.players)[:3])
     past = learner._past(kept)
     loss = learner._replay_loss(past, torch.arange(len(past.prompts)))
@@ -303,6 +304,23 @@ def test_replayed_loss_is_that_of_the_returns_above_the_critic(homes):
             terms.append(-max(returns - value, 0) / 4.0 * t.decision.log_prob)
     assert 0 < sum(term > 0 for term in terms) < len(terms)
     assert loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-4)
+
+
+def test_a_minibatch_has_the_gradient_of_the_replayed_successes_on_top(homes):
+    run = load_rl("rl_only", more="rl.replay=3 rl.max_grad_norm=1000")
+    learner = Learner(run, warm_up(run))
+    episodes = episodes_of(run, learner.players)
+    batch, past = batch_of(learner, episodes), learner._past(successes(episodes[:3]))
+    found, part = [], torch.arange(len(batch.prompts))
+    own = models.weights(learner.policy.model, "policy").values()
+    for replayed in (None, past):
+        learner._gradient(batch, part, 0.0, replayed)
+        found.append([p.grad.clone() for p in own])
+    learner.optimizer.zero_grad()
+    learner._replay_loss(past, torch.arange(len(past.prompts))).backward()
+    assert any(p.grad.abs().max() > 1e-3 for p in own)
+    for without, with_replay, p in zip(*found, own, strict=True):
+        torch.testing.assert_close(with_replay - without, p.grad, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
