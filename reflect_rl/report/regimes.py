@@ -45,18 +45,17 @@ def along(profile: str, env: str, name: str) -> dict[tuple[str, str], float]:
     first: dict[str, dict] = {}
     for regime in grid.regimes_of(env):
         for variant in grid.variants_of(env, regime):
-            others = settings.load(profile, env, variant, regime=regime).sections(*DECIDING)
-            value = others[section].pop(field)
+            (value,), others = _point(settings.load(profile, env, variant, regime=regime), {section: (field,)})
             values = value if isinstance(value, tuple) else (value,)
             if others == first.setdefault(variant, others) and len(values) == 1:
                 found.setdefault((variant, values[0]), regime)
     return {(regime, variant): value for (variant, value), regime in found.items()}
 
 
-def _point(run: Config) -> tuple[tuple, dict]:
-    """The settings of `AXES`, and all others that decide numbers."""
+def _point(run: Config, axes: dict[str, tuple[str, ...]] = AXES) -> tuple[tuple, dict]:
+    """The settings of `axes`, and all others that decide numbers."""
     others = run.sections(*DECIDING)
-    return tuple(others[section].pop(name) for section, names in AXES.items() for name in names), others
+    return tuple(others[section].pop(name) for section, names in axes.items() for name in names), others
 
 
 def facts(rows: pd.DataFrame) -> pd.DataFrame:

@@ -39,7 +39,7 @@ def gae(rewards: np.ndarray, values: np.ndarray, steps: np.ndarray, discount: fl
 def surplus(returns: np.ndarray, values: np.ndarray) -> np.ndarray:
     """By how much a past episode did better than the critic expects now, else 0, `(N,)` (Oh et al. 2018, equation 2).
 
-    So what the policy has learnt is replayed no more, and what it forgot is.
+    So what the policy has learnt is hardly replayed any more, and what it forgot is.
     """
     return np.maximum(returns - values, 0.0)
 
