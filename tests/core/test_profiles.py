@@ -424,4 +424,4 @@ def test_the_settings_are_the_points_that_tuning_chose(name):
     table = pd.read_csv(TUNING)
     assert len(table) > 80 and not_in_force(table, name) == []
     worse = table.assign(overrides=table.overrides.str.replace("rl.learning_rate=0.0003", "rl.learning_rate=0.0004"))
-    assert ("taxi", "sft_rl", "rl.learning_rate") in not_in_force(worse, name)
+    assert ("taxi", "rl_only", "rl.learning_rate") in not_in_force(worse, name)
