@@ -42,7 +42,7 @@ def test_settings_say_what_is_in_force_and_why(capsys):
     ("command", "message"),
     [
         (["settings", "--profile", "mine"], "unknown profile 'mine'; choose one of: "),
-        (["settings", "--regime", "paper", "--env", "taxi"], "unknown regime of taxi 'paper'; choose one of: "),
+        (["settings", "--regime", "rich", "--env", "taxi"], "unknown regime of taxi 'rich'; choose one of: "),
         (["settings", "--env", "lake"], "unknown environment 'lake'; choose one of: "),
         (["settings", "--overrides", "rl.clip=-3"], "rl.clip"),
         (["check", "lake"], "unknown environment 'lake'; choose one of: "),

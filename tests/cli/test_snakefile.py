@@ -104,11 +104,10 @@ def test_every_variant_warmup_and_seed_has_its_notebook(tmp_path):
     profile = settings.profile("laptop")
     logs = {job.log for job in snakemake(tmp_path, "--dry-run", *where, "--config", "profile=laptop")}
     for env in profile.envs:
-        for _, variant, seed in profile.runs_of(env):
-            ran = f"runs/laptop/{env}/{variant}/seed{seed}/03_online_rl.log" in logs
-            assert ran == VARIANTS[variant].rl
-        for group in ("reflect_rl", "reflect_rl_no_negatives", "sft_only"):
-            assert f"runs/laptop/{env}/{group}/seed{profile.seeds[-1]}/02_sft_warmup.log" in logs
+        for regime, variant, seed in profile.runs_of(env):
+            place, arm = f"runs/laptop/{env}/{regime}", VARIANTS[variant]
+            assert (f"{place}/{variant}/seed{seed}/03_online_rl.log" in logs) == arm.rl
+            assert arm.warmup is None or f"{place}/{arm.warmup}/seed{seed}/02_sft_warmup.log" in logs
         for name in ("00_quickstart", "05_curriculum_ablations", "06_baseline_comparison"):
             assert f"runs/laptop/{env}/{name}.log" in logs
 

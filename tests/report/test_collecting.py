@@ -197,7 +197,7 @@ def test_regimes_that_differ_in_their_reflections_have_figures_that_compare_them
     of_regimes["episodes"][1] = of_regimes["episodes"][1].assign(reflections=few)
     found = results.Results(**{name: pd.concat(rows, ignore_index=True) for name, rows in of_regimes.items()})
     made = write.write_all("tiny", "counting", found)
-    assert set(made.maps) == {"map", "parts", "costs"} and made.regime == "all"
+    assert set(made.maps) == {"map", "parts", "costs", "warmup"} and made.regime == "all"
     drawn = {path.name for path in paths.figures("tiny").iterdir()}
     assert {f"counting_{name}.{kind}" for name in made.maps for kind in ("png", "svg")} < drawn
     ticks = made.maps["map"].axes[0].get_xticklabels()
