@@ -11,7 +11,7 @@ from itertools import zip_longest
 import numpy as np
 
 from reflect_rl.envs.autoexplore.repository import Repository, joined
-from reflect_rl.envs.autoexplore.words import DEPARTMENTS, GOODS, HELD_OUT, KINDS, SITES, TRADES, Word
+from reflect_rl.envs.autoexplore.words import DEPARTMENTS, GOODS, HELD_OUT, KINDS, SITES, TRADES, Topic, Word
 
 QUESTIONS = 8  # about a company
 FILES = (15, 41)  # of a company, at least and below
@@ -50,13 +50,13 @@ class Fact:
 
     kind: str
     aspect: Word
-    topic: Word
+    topic: Topic
     site: str
     department: str
 
     @property
     def key(self) -> tuple[str, str, str]:
-        return self.aspect[0], self.topic[0], self.site
+        return self.aspect[0], self.topic.word[0], self.site
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +77,12 @@ def _facts(rng: np.random.Generator, trade: str) -> list[Fact]:
     number, sites = int(rng.integers(*FILES)), _some(rng, SITES, 3)
     topics = [(word, "") for word in _some(rng, TRADES[trade], 5)]
     topics += [(word, name) for name in _some(rng, [*DEPARTMENTS], 5) for word in _some(rng, DEPARTMENTS[name], 2)]
-    aspects = {name: _some(rng, kind.aspects, 4) for name, kind in KINDS.items()}
+    aspects = {(name, sort): _some(rng, of, 4) for name, kind in KINDS.items() for sort, of in kind.aspects.items()}
     found: dict[tuple, Fact] = {}
     while len(found) < number:
         (kind,), (site,), ((topic, department),) = (_some(rng, of, 1) for of in ([*KINDS], sites, topics))
         department = department or str(rng.choice([*GOODS], p=[*GOODS.values()]))
-        (aspect,) = _some(rng, aspects[kind], 1)
+        (aspect,) = _some(rng, aspects[kind, topic.sort], 1)
         fact = Fact(kind, aspect, topic, site, department)
         found.setdefault(fact.key, fact)
     return [*found.values()]
@@ -116,7 +116,7 @@ def _written(rng: np.random.Generator, fact: Fact) -> str:
 def _asked(rng: np.random.Generator, fact: Fact) -> str:
     """A question that the file of a fact answers, partly in other words."""
     (template,) = _some(rng, KINDS[fact.kind].questions, 1)
-    aspect, topic = (word[int(rng.random() < PARAPHRASED)] for word in (fact.aspect, fact.topic))
+    aspect, topic = (word[int(rng.random() < PARAPHRASED)] for word in (fact.aspect, fact.topic.word))
     return template.format(aspect=aspect, topic=topic, site=fact.site)
 
 

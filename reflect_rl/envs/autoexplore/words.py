@@ -11,24 +11,42 @@ def _words(text: str) -> tuple[Word, ...]:
 
 
 @dataclass(frozen=True)
+class Topic:
+    """What a file is about, and its sort: `things`, `people` or `matters`."""
+
+    word: Word
+    sort: str
+
+
+def _topics(**of_sorts: str) -> tuple[Topic, ...]:
+    return tuple(Topic(word, sort) for sort, text in of_sorts.items() for word in _words(text))
+
+
+@dataclass(frozen=True)
 class Kind:
-    """A kind of file: its folder and extension, what it can say of a topic, how it says it, and how one asks for it."""
+    """A kind of file: its folder and extension, what it can say of each sort of topics, and how one asks for it."""
 
     folder: str
     extension: str
-    aspects: tuple[Word, ...]
+    aspects: dict[str, tuple[Word, ...]]  #: sort of topics -> what can be said of them
     text: str  #: of a file; with {aspect}, {Aspect}, {topic}, {Topic}, {site} and {extra}
     questions: tuple[str, ...]
     vague: tuple[str, ...]  #: names that say nothing
+
+
+def _aspects(of_all: str = "", **of_sorts: str) -> dict[str, tuple[Word, ...]]:
+    return {sort: _words(of_all + " " + of_sorts.get(sort, "")) for sort in ("things", "people", "matters")}
 
 
 KINDS = {
     "rules": Kind(
         "rules",
         ".md",
-        _words(
-            "storing/keeping ordering/requesting cleaning/washing lending/loaning reporting/announcing "
-            "inspecting/reviewing approving/authorising discarding/scrapping moving/relocating labelling/marking"
+        _aspects(
+            things="storing/keeping ordering/requesting cleaning/washing lending/loaning inspecting/reviewing "
+            "discarding/scrapping labelling/marking",
+            people="greeting/welcoming training/teaching rewarding insuring/covering",
+            matters="reporting/announcing approving/authorising planning/scheduling cancelling/dropping",
         ),
         "# {Aspect} {topic} at {site}\n\n{extra}\n",
         (
@@ -41,9 +59,11 @@ KINDS = {
     "tables": Kind(
         "tables",
         ".csv",
-        _words(
-            "prices/costs sizes/dimensions suppliers/vendors complaints/grievances orders/purchases repairs/fixes "
-            "returns/refunds deliveries/shipments losses/shortfalls ratings/scores"
+        _aspects(
+            things="prices/costs sizes/dimensions suppliers/vendors repairs/fixes deliveries/shipments losses/shortfalls "
+            "weights/masses",
+            people="addresses/whereabouts birthdays shifts/turns grades/marks",
+            matters="dates/days reasons/causes numbers/figures files/documents",
         ),
         "# {Aspect} of {topic} at {site}\n{extra}\n",
         (
@@ -55,7 +75,7 @@ KINDS = {
     "tools": Kind(
         "tools",
         ".py",
-        _words(
+        _aspects(
             "emails/sends prints/outputs counts/totals sorts/arranges copies/duplicates checks/verifies deletes/removes "
             "converts/translates encrypts/scrambles splits/divides"
         ),
@@ -69,9 +89,11 @@ KINDS = {
     "settings": Kind(
         "settings",
         ".json",
-        _words(
-            "limit/maximum deadline/cutoff colour/shade currency/money interval/frequency precision/rounding alarm/alert "
-            "folder/directory discount/reduction owner/holder"
+        _aspects(
+            "limit/maximum folder/directory contact/address alert/warning archive/backup",
+            things="colour/shade discount/reduction owner/holder",
+            people="language/tongue room/place",
+            matters="deadline/cutoff interval/frequency currency/money",
         ),
         '{{\n  "about": "{aspect} for {topic} at {site}",\n{extra}\n}}\n',
         (
@@ -83,9 +105,11 @@ KINDS = {
     "archive": Kind(
         "archive",
         ".txt",
-        _words(
-            "lost/missing delayed/late damaged/broken stolen/taken praised/admired recalled/withdrawn replaced/exchanged "
-            "forgotten/overlooked donated/gifted auctioned/sold"
+        _aspects(
+            things="lost/missing delayed/late damaged/broken stolen/taken recalled/withdrawn replaced/exchanged "
+            "donated/gifted",
+            people="praised/admired invited/asked hired/employed promoted/advanced",
+            matters="discussed/debated postponed/deferred changed/altered rejected/refused",
         ),
         "{Topic} were {aspect} at {site}.\n{extra}\n",
         (
@@ -97,29 +121,40 @@ KINDS = {
 }
 
 DEPARTMENTS = {
-    "hr": _words("holidays/vacations interviews contracts/agreements trainees/apprentices absences uniforms/outfits"),
-    "finance": _words("wages/salaries invoices/bills taxes/duties loans/credits expenses budgets"),
-    "sales": _words("coupons/vouchers customers/clients catalogues/brochures adverts samples fairs/exhibitions"),
-    "safety": _words("ladders extinguishers helmets/hats gloves accidents/mishaps alarms/sirens"),
-    "transport": _words("vans/lorries pallets routes/itineraries drivers forklifts containers/crates"),
-    "office": _words("passwords/logins printers phones/telephones desks keys meetings/gatherings"),
+    "hr": _topics(
+        matters="holidays/vacations interviews contracts/agreements absences",
+        people="trainees/apprentices",
+        things="uniforms/outfits",
+    ),
+    "finance": _topics(matters="wages/salaries invoices/bills taxes/duties loans/credits expenses budgets"),
+    "sales": _topics(
+        things="coupons/vouchers catalogues/brochures samples", people="customers/clients", matters="fairs/exhibitions tours"
+    ),
+    "safety": _topics(things="ladders extinguishers helmets/hats gloves sirens", matters="accidents/mishaps"),
+    "transport": _topics(
+        things="vans/lorries pallets forklifts containers/crates", people="drivers", matters="routes/itineraries"
+    ),
+    "office": _topics(things="printers phones/telephones desks keys", matters="passwords/logins meetings/gatherings"),
 }
 #: departments that deal with a trade's own goods, by their share
 GOODS = {"sales": 0.4, "transport": 0.3, "safety": 0.15, "office": 0.15}
 
 TRADES = {
-    "bakery": _words("loaves/bread ovens pastries/cakes pretzels biscuits/cookies doughs rolls/buns pies"),
-    "bicycles": _words("saddles/seats pedals tyres/wheels brakes bells handlebars chains pumps"),
-    "pharmacy": _words("inhalers tablets/pills syrups bandages/dressings ointments/creams vitamins syringes thermometers"),
-    "brewery": _words("barrels/casks bottles hops kegs/drums labels/stickers taps mugs/tankards corks"),
-    "circus": _words("tightropes tents/marquees clowns/jesters trapezes cannons costumes/disguises lions elephants"),
-    "farm": _words("tractors seeds/grains fences/hedges ploughs lambs eggs scarecrows barns/sheds"),
-    "furniture": _words("mattresses sofas/couches wardrobes/closets stools/benches mirrors carpets/rugs lamps/lights shelves"),
-    "toys": _words("puppets/dolls kites marbles puzzles/riddles robots balloons trains/locomotives tops/spinners"),
-    "optician": _words("lenses spectacles/glasses microscopes telescopes goggles prisms magnifiers/loupes cases/boxes"),
-    "shipyard": _words("anchors sails/canvases rudders masts/poles ropes/cables lifeboats compasses oars/paddles"),
-    "music": _words("violins/fiddles trumpets cymbals/gongs harps flutes/whistles pianos strings/cords bows"),
-    "beekeeping": _words("hives/apiaries candles/tapers honeys queens smokers veils swarms/colonies frames"),
+    trade: _topics(things=goods)
+    for trade, goods in {
+        "bakery": "loaves/bread ovens pastries/cakes pretzels biscuits/cookies doughs rolls/buns pies",
+        "bicycles": "saddles/seats pedals tyres/wheels brakes bells handlebars chains pumps",
+        "pharmacy": "inhalers tablets/pills syrups bandages/dressings ointments/creams vitamins syringes thermometers",
+        "brewery": "barrels/casks bottles hops kegs/drums labels/stickers taps mugs/tankards corks",
+        "circus": "tightropes tents/marquees wigs trapezes cannons costumes/disguises drumsticks stilts",
+        "farm": "tractors seeds/grains fences/hedges ploughs buckets/pails eggs scarecrows barns/sheds",
+        "furniture": "mattresses sofas/couches wardrobes/closets stools/benches mirrors carpets/rugs lamps/lights shelves",
+        "toys": "puppets/dolls kites marbles puzzles/riddles robots balloons trains/locomotives tops/spinners",
+        "optician": "lenses spectacles/glasses microscopes telescopes goggles prisms magnifiers/loupes cases/boxes",
+        "shipyard": "anchors sails/canvases rudders masts/poles ropes/cables lifeboats compasses oars/paddles",
+        "music": "violins/fiddles trumpets cymbals/gongs harps flutes/whistles pianos strings/cords bows",
+        "beekeeping": "hives/apiaries candles/tapers honeypots combs smokers veils swarms/colonies frames",
+    }.items()
 }
 HELD_OUT = ("shipyard", "music", "beekeeping")  # trades that training and validation never see
 
