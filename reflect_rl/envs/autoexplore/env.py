@@ -118,14 +118,14 @@ class AutoExplore(gym.Env):
         self.moves += [("cat", name) for name in held.files if paths[name] not in self.read]
         self.moves += [("id", name) for name in held.files]
         actions = tuple(f"{verb} {name if (verb, name) == ('cd', '..') else shown(name)}" for verb, name in self.moves)
-        last = "nothing yet"
+        read = "Read: none"
         if self.last_read:
             text = view(question.repository.files[self.last_read], question.letters)
-            last = f"{shown(self.last_read)}: {text or '(empty)'}"
+            read = f"Read: {shown(self.last_read)}\nShows: {text or '(nothing)'}"
         folders = [shown(name) + self._mark(joined(self.at, name)) for name in held.folders]
         files = [shown(name) + " (read)" * (paths[name] in self.read) for name in held.files]
         observation = (
-            f"Question: {question.text}\nRead: {last}\nAt: {shown(self.at) if self.at else 'top'}\n"
+            f"Question: {question.text}\n{read}\nAt: {shown(self.at) if self.at else 'top'}\n"
             f"Folders: {' '.join(folders) or 'none'}\nFiles: {' '.join(files) or 'none'}"
         )
         return observation[:MOST], {"actions": actions, "success": success, "task": self.task, **more}
