@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from reflect_rl.envs.autoexplore import reading
 from reflect_rl.envs.autoexplore.env import AutoExplore
+from reflect_rl.envs.autoexplore.panels import question
 from reflect_rl.envs.autoexplore.repository import joined, parent, view
 from reflect_rl.envs.autoexplore.words import KINDS
 
@@ -21,21 +22,21 @@ def way(start: str, end: str) -> list[str]:
 
 def found(env: AutoExplore) -> str | None:
     """The path of a file that was read and answers the question."""
-    question = env.question
-    texts = {path: view(question.repository.files[path], question.letters) for path in sorted(env.read)}
-    return next((path for path, text in texts.items() if reading.answers(question.text, text)), None)
+    asked = env.question
+    texts = {path: view(asked.repository.files[path], asked.letters) for path in sorted(env.read)}
+    return next((path for path, text in texts.items() if reading.answers(asked.text, text)), None)
 
 
 def _unread(env: AutoExplore) -> Iterator[tuple[tuple, str]]:
     """Files to be read and folders to be entered, of those that were seen: (what comes first, path)."""
-    question, at = env.question, env.at
+    asked, at = env.question, env.at
     has_entered = len(env.entered) > 1
-    likely = reading.departments_of(question.text)
-    kind = reading.kind_of(question.text)
+    likely = reading.departments_of(asked.text)
+    kind = reading.kind_of(asked.text)
     for folder in sorted(env.entered):
-        held = question.folders[folder]
+        held = asked.folders[folder]
         for name in held.files:
-            path, fit = joined(folder, name), reading.fit_of_name(question.text, name)
+            path, fit = joined(folder, name), reading.fit_of_name(asked.text, name)
             if path not in env.read:
                 untold = UNTOLD if folder or has_entered else AT_TOP
                 rank = REST if fit is None else (OTHERWISE_NAMED, untold, NAMED)[fit]
@@ -59,3 +60,34 @@ def expert_action(env: AutoExplore) -> int:
     name = path.rpartition("/")[2]
     wanted = [("cd", moves[0])] if moves else [("cat", name), ("cd", name)] if left else [("id", name)]
     return next(i for i, move in enumerate(env.moves) if move in wanted)
+
+
+def good_actions(env: AutoExplore) -> tuple[int, ...]:
+    """The expert's action, and naming the right file."""
+    right = [i for i, (verb, name) in enumerate(env.moves) if verb == "id" and _is_target(env, name)]
+    return tuple(dict.fromkeys([expert_action(env)] + right * (env.question.target in env.read)))
+
+
+def safe_actions(env: AutoExplore) -> tuple[int, ...]:
+    """All but naming a wrong file."""
+    return tuple(i for i, (verb, name) in enumerate(env.moves) if verb != "id" or _is_target(env, name))
+
+
+def _is_target(env: AutoExplore, name: str) -> bool:
+    return joined(env.at, name) == env.question.target
+
+
+def phase(env: AutoExplore) -> str:
+    """What comes next: `walk`, `read` or `name`."""
+    return {"cd": "walk", "cat": "read", "id": "name"}[env.moves[expert_action(env)][0]]
+
+
+def oracle_action(env: AutoExplore) -> int:
+    """The next action of one who knows the file: no reading."""
+    moves = way(env.at, parent(env.question.target))
+    return env.moves.index(("cd", moves[0]) if moves else ("id", env.question.target.rpartition("/")[2]))
+
+
+def oracle_steps(task: str) -> int:
+    """The length of the shortest success: one step a folder, and the naming."""
+    return question(task).target.count("/") + 1

@@ -68,3 +68,13 @@ def question(task: str) -> Question:
         return Question(text, target, made.repository, LETTERS)
     seed = (number * QUESTIONS + i) * VARIANTS + variant[0]
     return Question(text, target, _left_out(made.repository, target, seed), LETTERS, seed)
+
+
+def draw(rng: np.random.Generator) -> str:
+    """A task of training."""
+    return str(rng.choice(tasks("companies", "train")))
+
+
+def source(task: str) -> str:
+    """Where a task comes from."""
+    return "a generated company"
