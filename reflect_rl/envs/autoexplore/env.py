@@ -49,6 +49,13 @@ class Question:
         }
 
 
+class AnyText(spaces.Text):
+    """Texts of any characters: names and files of a repository may hold whatever they like."""
+
+    def contains(self, x):
+        return isinstance(x, str) and len(x) <= self.max_length
+
+
 class AutoExplore(gym.Env):
     """One question in one repository.
 
@@ -65,7 +72,7 @@ class AutoExplore(gym.Env):
             raise ReflectRLError(f"horizon {horizon} leaves no step; give 1 or more")
         self.find, self.draw, self.horizon = find, draw, horizon
         self.action_space = spaces.Discrete(1024)
-        self.observation_space = spaces.Text(max_length=MOST)
+        self.observation_space = AnyText(max_length=MOST)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
