@@ -21,6 +21,18 @@ def table(source: str) -> str:
     return "".join(f"{line}\n" for line in lines[first:end])
 
 
+def filled(text: str) -> str:
+    """A page with today's tables below its marks, and a blank line after a table where there was none yet."""
+    return TABLE.sub(lambda m: f"<!-- table: {m[1]} -->\n\n{table(m[1])}" + "\n" * (not m[2]), text)
+
+
+@each_page
+def test_a_page_without_its_tables_is_filled_again(page):
+    text = page.read_text()
+    bare = re.sub(TABLE.pattern + r"\n?", r"<!-- table: \1 -->\n\n", text)
+    assert filled(bare).rstrip() == filled(text).rstrip() == text.rstrip()
+
+
 @each_page
 def test_tables_are_those_of_the_pipeline(page):
     marked = TABLE.findall(page.read_text())
@@ -80,4 +92,4 @@ def test_settings_that_are_named_exist(page):
 
 if __name__ == "__main__":
     for path in PAGES:
-        path.write_text(TABLE.sub(lambda m: f"<!-- table: {m[1]} -->\n\n{table(m[1])}", path.read_text()))
+        path.write_text(filled(path.read_text()))
