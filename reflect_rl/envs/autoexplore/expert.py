@@ -1,0 +1,93 @@
+"""An honest expert: it goes by the names that it has seen and by what it has read."""
+
+from collections.abc import Iterator
+
+from reflect_rl.envs.autoexplore import reading
+from reflect_rl.envs.autoexplore.env import AutoExplore
+from reflect_rl.envs.autoexplore.panels import question
+from reflect_rl.envs.autoexplore.repository import joined, parent, view
+from reflect_rl.envs.autoexplore.words import KINDS
+
+NAMED, SUBFOLDER, UNTOLD, DEPARTMENT, AT_TOP, OTHERWISE_NAMED, REST = range(7)  # what is looked into first
+
+
+def way(start: str, end: str) -> list[str]:
+    """The `cd`s from a folder to another: names of folders, or `..`."""
+    a, b = (path.split("/") if path else [] for path in (start, end))
+    shared = 0
+    while shared < min(len(a), len(b)) and a[shared] == b[shared]:
+        shared += 1
+    return [".."] * (len(a) - shared) + b[shared:]
+
+
+def found(env: AutoExplore) -> str | None:
+    """The path of a file that was read and answers the question."""
+    asked = env.question
+    texts = {path: view(asked.repository.files[path], asked.letters) for path in sorted(env.read)}
+    return next((path for path, text in texts.items() if reading.answers(asked.text, text)), None)
+
+
+def _unread(env: AutoExplore) -> Iterator[tuple[tuple, str]]:
+    """Files to be read and folders to be entered, of those that were seen: (what comes first, path)."""
+    asked, at = env.question, env.at
+    has_entered = len(env.entered) > 1
+    likely = reading.departments_of(asked.text)
+    kind = reading.kind_of(asked.text)
+    for folder in sorted(env.entered):
+        held = asked.folders[folder]
+        for name in held.files:
+            path, fit = joined(folder, name), reading.fit_of_name(asked.text, name)
+            if path not in env.read:
+                untold = UNTOLD if folder or has_entered else AT_TOP
+                rank = REST if fit is None else (OTHERWISE_NAMED, untold, NAMED)[fit]
+                yield (rank, len(way(at, folder)), 0.0), path
+        for name in held.folders:
+            path = joined(folder, name)
+            if path not in env.entered:
+                is_kind = kind is not None and name == KINDS[kind].folder
+                rank = SUBFOLDER if is_kind else DEPARTMENT if likely.get(name) else REST
+                yield (rank, len(way(at, folder)), -likely.get(name, 0.0)), path
+
+
+def expert_action(env: AutoExplore) -> int:
+    """Index of the next action: name the file that was found, else go on looking where it is most likely."""
+    path = found(env)
+    left = [] if path else sorted(_unread(env))
+    if left:
+        path = left[0][1]
+    path = path or min(env.read)  # all was read and nothing answers
+    moves = way(env.at, parent(path))
+    name = path.rpartition("/")[2]
+    wanted = [("cd", moves[0])] if moves else [("cat", name), ("cd", name)] if left else [("id", name)]
+    return next(i for i, move in enumerate(env.moves) if move in wanted)
+
+
+def good_actions(env: AutoExplore) -> tuple[int, ...]:
+    """The expert's action, and naming the right file."""
+    right = [i for i, (verb, name) in enumerate(env.moves) if verb == "id" and _is_target(env, name)]
+    return tuple(dict.fromkeys([expert_action(env)] + right * (env.question.target in env.read)))
+
+
+def safe_actions(env: AutoExplore) -> tuple[int, ...]:
+    """All but naming a wrong file."""
+    return tuple(i for i, (verb, name) in enumerate(env.moves) if verb != "id" or _is_target(env, name))
+
+
+def _is_target(env: AutoExplore, name: str) -> bool:
+    return joined(env.at, name) == env.question.target
+
+
+def phase(env: AutoExplore) -> str:
+    """What comes next: `walk`, `read` or `name`."""
+    return {"cd": "walk", "cat": "read", "id": "name"}[env.moves[expert_action(env)][0]]
+
+
+def oracle_action(env: AutoExplore) -> int:
+    """The next action of one who knows the file: no reading."""
+    moves = way(env.at, parent(env.question.target))
+    return env.moves.index(("cd", moves[0]) if moves else ("id", env.question.target.rpartition("/")[2]))
+
+
+def oracle_steps(task: str) -> int:
+    """The length of the shortest success: one step a folder, and the naming."""
+    return question(task).target.count("/") + 1

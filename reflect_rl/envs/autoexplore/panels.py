@@ -1,0 +1,80 @@
+"""Which questions make up the panels, and the question of a task."""
+
+from functools import cache
+
+import numpy as np
+
+from reflect_rl.core.errors import ReflectRLError, unknown
+from reflect_rl.envs.autoexplore.companies import LETTERS, QUESTIONS, company
+from reflect_rl.envs.autoexplore.env import Question
+from reflect_rl.envs.autoexplore.repository import Repository
+
+#: setting -> split -> numbers of its companies: known trades, and trades that training never sees
+COMPANIES = {
+    "companies": {"train": range(0, 1200), "validation": range(2000, 2040), "test": range(3000, 3040)},
+    "trades": {"train": range(0), "validation": range(0), "test": range(4000, 4040)},
+}
+DEPTHS = ("depth0", "depth1")  # easier families of training: questions whose file lies at most so deep
+VARIANTS = 4  # of a training question: other files left out, other orders
+LEFT_OUT = 0.5  # how likely a file is that a variant leaves out
+
+
+@cache
+def tasks(setting: str, split: str) -> tuple[str, ...]:
+    """Ids of a setting and split, such as `companies-3001-4`, in training with a variant: `companies-17-4-2`."""
+    if setting not in (*COMPANIES, *DEPTHS):
+        raise unknown("setting", setting, (*COMPANIES, *DEPTHS))
+    of = "companies" if setting in DEPTHS else setting
+    if split not in COMPANIES[of]:
+        raise unknown("split", split, COMPANIES[of])
+    found = [(number, i) for number in COMPANIES[of][split] for i in range(QUESTIONS)]
+    if setting in DEPTHS:
+        most = DEPTHS.index(setting)
+        found = [(n, i) for n, i in found if company(n).questions[i][1].count("/") <= most]
+    variants = [f"-{v}" for v in range(VARIANTS)] if split == "train" else [""]
+    return tuple(f"{of}-{number}-{i}{variant}" for number, i in found for variant in variants)
+
+
+@cache
+def first_tasks(setting: str, split: str, most: int) -> tuple[str, ...]:
+    """The first `most` tasks of a panel, one question of each company in turn."""
+    found = sorted(tasks(setting, split), key=lambda task: [int(part) for part in task.split("-")[2:]])
+    return tuple(found[: most or None])
+
+
+def _left_out(repository: Repository, target: str, seed: int) -> Repository:
+    """The repository without some of the files, never without the target."""
+    rng = np.random.default_rng([seed, 3])
+    share = LEFT_OUT * rng.random()
+    files = {path: text for path, text in repository.files.items() if path == target or rng.random() >= share}
+    return Repository(repository.name, files)
+
+
+def question(task: str) -> Question:
+    """The question of a task; raises where the id names none."""
+    of, *numbers = str(task).split("-")
+    try:
+        number, i, *variant = map(int, numbers)
+        (split,) = (split for split, companies in COMPANIES[of].items() if number in companies)
+        if not 0 <= i < QUESTIONS or [*map(lambda v: v in range(VARIANTS), variant)] != [True] * (split == "train"):
+            raise ValueError
+    except (KeyError, ValueError) as error:
+        raise ReflectRLError(
+            f"unknown task {task!r}; take one from reflect_rl.envs.autoexplore.panels.tasks(setting, split)"
+        ) from error
+    made = company(number, of == "trades")
+    text, target = made.questions[i]
+    if not variant:
+        return Question(text, target, made.repository, LETTERS)
+    seed = (number * QUESTIONS + i) * VARIANTS + variant[0]
+    return Question(text, target, _left_out(made.repository, target, seed), LETTERS, seed)
+
+
+def draw(rng: np.random.Generator) -> str:
+    """A task of training."""
+    return str(rng.choice(tasks("companies", "train")))
+
+
+def source(task: str) -> str:
+    """Where a task comes from."""
+    return "a generated company"
