@@ -17,7 +17,10 @@ QUESTIONS = 8  # about a company
 FILES = (15, 41)  # of a company, at least and below
 LETTERS = 100  # of a file that `cat` shows: its first line and some of what follows
 TELLS, MISLEADS = 0.45, 0.05  # shares of file names that tell what is in the file, and that name another file's topic
-ROOT, DEPARTMENT = 0.12, 0.38  # shares of files at the top and in a department's folder; the others lie in its subfolders
+ROOT, DEPARTMENT = (
+    0.12,
+    0.38,
+)  # shares of files at the top and in a department's folder; the others lie in its subfolders
 PARAPHRASED = 0.5  # share of the words of a question that are other words than the file's, where there are any
 
 EXTRAS = {
@@ -28,7 +31,12 @@ EXTRAS = {
         "Not after six in the evening.",
         "This holds since last spring.",
     ),
-    "tables": ("month,amount\nMay,12\nJune,30", "year,value\n2024,7\n2025,9", "name,number\nA,4\nB,15", "week,sum\n1,88\n2,61"),
+    "tables": (
+        "month,amount\nMay,12\nJune,30",
+        "year,value\n2024,7\n2025,9",
+        "name,number\nA,4\nB,15",
+        "week,sum\n1,88\n2,61",
+    ),
     "tools": (
         "import csv\nimport sys\n\nprint(len(list(csv.reader(sys.stdin))))",
         "from pathlib import Path\n\nfor path in Path('.').iterdir():\n    print(path)",
@@ -129,7 +137,9 @@ def company(number: int, is_held_out: bool = False) -> Company:
     facts, files, by_path = _facts(rng, trade), {}, {}
     for fact in facts:
         folder, stem = _place(rng, fact), _stem(rng, fact, _some(rng, facts, 1)[0])
-        names = (joined(folder, f"{stem}{more}{KINDS[fact.kind].extension}") for more in ("", "_b", "_c", *range(4, 99)))
+        names = (
+            joined(folder, f"{stem}{more}{KINDS[fact.kind].extension}") for more in ("", "_b", "_c", *range(4, 99))
+        )
         path = next(path for path in names if path not in files)
         files[path], by_path[path] = _written(rng, fact), fact
     title = f"{town} {trade}"

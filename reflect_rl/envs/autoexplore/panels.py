@@ -15,8 +15,8 @@ COMPANIES = {
     "trades": {"train": range(0), "validation": range(0), "test": range(4000, 4040)},
 }
 DEPTHS = ("depth0", "depth1")  # easier families of training: questions whose file lies at most so deep
-VARIANTS = 4  # of a training question: other files left out, other orders
-LEFT_OUT = 0.5  # how likely a file is that a variant leaves out
+VARIANTS = 4  # of a training question, each in another order: the first has all files
+LEFT_OUT = 0.5  # how likely a file that does not answer is left out of another variant
 
 
 @cache
@@ -45,8 +45,7 @@ def first_tasks(setting: str, split: str, most: int) -> tuple[str, ...]:
 def _left_out(repository: Repository, target: str, seed: int) -> Repository:
     """The repository without some of the files, never without the target."""
     rng = np.random.default_rng([seed, 3])
-    share = LEFT_OUT * rng.random()
-    files = {path: text for path, text in repository.files.items() if path == target or rng.random() >= share}
+    files = {path: text for path, text in repository.files.items() if path == target or rng.random() >= LEFT_OUT}
     return Repository(repository.name, files)
 
 
@@ -67,7 +66,8 @@ def question(task: str) -> Question:
     if not variant:
         return Question(text, target, made.repository, LETTERS)
     seed = (number * QUESTIONS + i) * VARIANTS + variant[0]
-    return Question(text, target, _left_out(made.repository, target, seed), LETTERS, seed)
+    repository = _left_out(made.repository, target, seed) if variant[0] else made.repository
+    return Question(text, target, repository, LETTERS, seed)
 
 
 def draw(rng: np.random.Generator) -> str:

@@ -2,7 +2,14 @@
 
 from reflect_rl.envs.autoexplore import panels
 from reflect_rl.envs.autoexplore.env import AutoExplore
-from reflect_rl.envs.autoexplore.expert import expert_action, good_actions, oracle_action, oracle_steps, phase, safe_actions
+from reflect_rl.envs.autoexplore.expert import (
+    expert_action,
+    good_actions,
+    oracle_action,
+    oracle_steps,
+    phase,
+    safe_actions,
+)
 from reflect_rl.envs.autoexplore.teacher import TEACHERS, facts, reflect
 from reflect_rl.envs.base import EnvSpec, Reported
 from reflect_rl.envs.labels import by_name
@@ -34,7 +41,12 @@ SPEC = EnvSpec(
     training_setting="companies",
     headline="companies",
     horizon=15,
-    defaults={"rl.horizon": 15, "rl.stage_shares": (0.2, 0.2), "evaluation.horizons": (15, 30), "model.max_new_tokens": 40},
+    defaults={
+        "rl.horizon": 15,
+        "rl.stage_shares": (0.2, 0.2),
+        "evaluation.horizons": (15, 30),
+        "model.max_new_tokens": 40,
+    },
     stages=panels.DEPTHS,
     good_actions=good_actions,
     safe_actions=safe_actions,

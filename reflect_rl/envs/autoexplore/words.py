@@ -128,7 +128,9 @@ DEPARTMENTS = {
     ),
     "finance": _topics(matters="wages/salaries invoices/bills taxes/duties loans/credits expenses budgets"),
     "sales": _topics(
-        things="coupons/vouchers catalogues/brochures samples", people="customers/clients", matters="fairs/exhibitions tours"
+        things="coupons/vouchers catalogues/brochures samples",
+        people="customers/clients",
+        matters="fairs/exhibitions tours",
     ),
     "safety": _topics(things="ladders extinguishers helmets/hats gloves sirens", matters="accidents/mishaps"),
     "transport": _topics(
