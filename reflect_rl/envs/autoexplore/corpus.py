@@ -13,7 +13,7 @@ from reflect_rl.envs.autoexplore.questions import Asked
 from reflect_rl.envs.autoexplore.repository import Repository
 
 FILE = Path(__file__).with_name("repositories.json.gz")
-SHA256 = "d4aab0d0aa4531684ba8146ee4ac24574fece40f637ed24df1ce54c5b3bbf6b5"  # of the JSON in it
+SHA256 = "625cc91d202de47ccc0772359b54783ba3746bcd3e186c2e0549c9f5fd2c75ec"  # of the JSON in it
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ _ARTICLE = re.compile(r"\ban (?!hour|honest|heir)[bcdfghj-np-tv-z]|\ba [aeio][a-
 _STOP = frozenset(
     "a an and are as at be by class code file for from function has have holds how in into is it its module of on or page "
     "about defines does explains section that the their there this to what where which with can not no all "
-    "any one when if used using use tells documents".split()
+    "any one when if used using use uses tells documents".split()
 )
 
 
@@ -236,7 +236,8 @@ def questions(files: Mapping[str, str]) -> list[Asked]:
             words = {*stems(question)}
             total = sum(weight.get(word, 0) for word in words)
             share = {p: sum(weight[w] for w in words & other) / total if total else 1 for p, other in cards.items()}
-            if len(words) < 3 or share.pop(path) < 0.999 or max(share.values(), default=0) > OTHERS:
+            share.pop(path)
+            if len(words) < 3 or not words <= cards[path] or max(share.values(), default=0) > OTHERS:
                 continue
             found.setdefault(path, []).append((total, Asked(question, path, statement.of, leak(question, path))))
     chosen = [asked for of in found.values() for _, asked in sorted(of, key=lambda pair: -pair[0])[:PER_FILE]]
