@@ -12,3 +12,4 @@ registry.offer("taxi", "reflect_rl.envs.taxi.spec:SPEC", "reflect_rl/DangerousTa
 registry.offer("alfworld", "reflect_rl.envs.household.spec:SPEC", "reflect_rl/Household-v0")
 registry.offer("alfworld_text", "reflect_rl.envs.household.spec:TEXT", "reflect_rl/HouseholdText-v0")
 registry.offer("autoexplore", "reflect_rl.envs.autoexplore.spec:SPEC", "reflect_rl/AutoExplore-v0")
+registry.offer("autoexplore_real", "reflect_rl.envs.autoexplore.spec:REAL", "reflect_rl/AutoExploreReal-v0")

@@ -5,8 +5,9 @@ file earns the horizon H, and anything else costs it. All divided by H.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +17,27 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.autoexplore.repository import Folder, Repository, joined, parent, shown, view
 
 ERROR = 2  # what an illegal action costs beside its step
+LEFT_OUT = 0.5  # how likely a file that does not answer is left out in training
 MOST = 100_000  # letters of an observation
+
+
+class Reader(Protocol):
+    """What one who reads goes by; a module may be one. Nothing of it knows what is in a file that was not read."""
+
+    def evidence(self, question: str, shown: str) -> dict[str, bool]:
+        """Whether what one sees of a file has each of the question's telling words."""
+
+    def answers(self, question: str, shown: str) -> bool:
+        """Whether what one sees of a file answers a question."""
+
+    def file_fit(self, question: str, name: str) -> str:
+        """How a file's name fits: `named`, `open` (it says nothing), `other` (of something else), `not`."""
+
+    def folder_fit(self, question: str, name: str) -> tuple[str, float]:
+        """How a folder's name fits, `named`, `likely` or `not`, and how likely it is among the likely ones."""
+
+    def sought(self, question: str) -> str:
+        """What is sought where, in a few words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +52,7 @@ class Question:
     target: str  #: the file's path
     repository: Repository
     letters: int  #: of a file that `cat` shows
+    reader: Reader  #: how an expert reads it
     shuffle: int | None = None  #: seed of the order in which a folder is listed; None: by name
 
     def __post_init__(self):
@@ -47,6 +69,15 @@ class Question:
             path: Folder(*(tuple(str(name) for name in rng.permutation(names)) for names in (held.folders, held.files)))
             for path, held in sorted(self.repository.folders.items())
         }
+
+    def varied(self, variant: int, seed: int) -> "Question":
+        """The question of training in another order of the lists; but for variant 0 files are left out, never the target."""
+        kept = self.repository
+        if variant:
+            rng = np.random.default_rng([seed, 3])
+            some = {p: text for p, text in kept.files.items() if p == self.target or rng.random() >= LEFT_OUT}
+            kept = Repository(kept.name, some)
+        return replace(self, repository=kept, shuffle=seed)
 
 
 class AnyText(spaces.Text):

@@ -2,11 +2,8 @@
 
 from collections.abc import Iterator
 
-from reflect_rl.envs.autoexplore import reading
 from reflect_rl.envs.autoexplore.env import AutoExplore
-from reflect_rl.envs.autoexplore.panels import question
 from reflect_rl.envs.autoexplore.repository import joined, parent, view
-from reflect_rl.envs.autoexplore.words import KINDS
 
 NAMED, SUBFOLDER, UNTOLD, DEPARTMENT, AT_TOP, OTHERWISE_NAMED, REST = range(7)  # what is looked into first
 
@@ -24,29 +21,26 @@ def found(env: AutoExplore) -> str | None:
     """The path of a file that was read and answers the question."""
     asked = env.question
     texts = {path: view(asked.repository.files[path], asked.letters) for path in sorted(env.read)}
-    return next((path for path, text in texts.items() if reading.answers(asked.text, text)), None)
+    return next((path for path, text in texts.items() if asked.reader.answers(asked.text, text)), None)
 
 
 def _unread(env: AutoExplore) -> Iterator[tuple[tuple, str]]:
     """Files to be read and folders to be entered, of those that were seen: (what comes first, path)."""
     asked, at = env.question, env.at
     has_entered = len(env.entered) > 1
-    likely = reading.departments_of(asked.text)
-    kind = reading.kind_of(asked.text)
     for folder in sorted(env.entered):
-        held = asked.folders[folder]
+        held, far = asked.folders[folder], len(way(at, folder))
         for name in held.files:
-            path, fit = joined(folder, name), reading.fit_of_name(asked.text, name)
+            path = joined(folder, name)
             if path not in env.read:
                 untold = UNTOLD if folder or has_entered else AT_TOP
-                rank = REST if fit is None else (OTHERWISE_NAMED, untold, NAMED)[fit]
-                yield (rank, len(way(at, folder)), 0.0), path
+                ranks = {"named": NAMED, "open": untold, "other": OTHERWISE_NAMED, "not": REST}
+                yield (ranks[asked.reader.file_fit(asked.text, name)], far, 0.0), path
         for name in held.folders:
             path = joined(folder, name)
             if path not in env.entered:
-                is_kind = kind is not None and name == KINDS[kind].folder
-                rank = SUBFOLDER if is_kind else DEPARTMENT if likely.get(name) else REST
-                yield (rank, len(way(at, folder)), -likely.get(name, 0.0)), path
+                fit, share = asked.reader.folder_fit(asked.text, name)
+                yield ({"named": SUBFOLDER, "likely": DEPARTMENT, "not": REST}[fit], far, -share), path
 
 
 def expert_action(env: AutoExplore) -> int:
@@ -86,8 +80,3 @@ def oracle_action(env: AutoExplore) -> int:
     """The next action of one who knows the file: no reading."""
     moves = way(env.at, parent(env.question.target))
     return env.moves.index(("cd", moves[0]) if moves else ("id", env.question.target.rpartition("/")[2]))
-
-
-def oracle_steps(task: str) -> int:
-    """The length of the shortest success: one step a folder, and the naming."""
-    return question(task).target.count("/") + 1

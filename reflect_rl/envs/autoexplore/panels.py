@@ -1,13 +1,13 @@
-"""Which questions make up the panels, and the question of a task."""
+"""The panels of questions about generated companies, and the question of a task."""
 
 from functools import cache
 
 import numpy as np
 
 from reflect_rl.core.errors import ReflectRLError, unknown
+from reflect_rl.envs.autoexplore import reading
 from reflect_rl.envs.autoexplore.companies import LETTERS, QUESTIONS, company
 from reflect_rl.envs.autoexplore.env import Question
-from reflect_rl.envs.autoexplore.repository import Repository
 
 #: setting -> split -> numbers of its companies: known trades, and trades that training never sees
 COMPANIES = {
@@ -15,8 +15,7 @@ COMPANIES = {
     "trades": {"train": range(0), "validation": range(0), "test": range(4000, 4040)},
 }
 DEPTHS = ("depth0", "depth1")  # easier families of training: questions whose file lies at most so deep
-VARIANTS = 4  # of a training question, each in another order: the first has all files
-LEFT_OUT = 0.5  # how likely a file that does not answer is left out of another variant
+VARIANTS = 4  # of a training question
 
 
 @cache
@@ -42,13 +41,6 @@ def first_tasks(setting: str, split: str, most: int) -> tuple[str, ...]:
     return tuple(found[: most or None])
 
 
-def _left_out(repository: Repository, target: str, seed: int) -> Repository:
-    """The repository without some of the files, never without the target."""
-    rng = np.random.default_rng([seed, 3])
-    files = {path: text for path, text in repository.files.items() if path == target or rng.random() >= LEFT_OUT}
-    return Repository(repository.name, files)
-
-
 def question(task: str) -> Question:
     """The question of a task; raises where the id names none."""
     of, *numbers = str(task).split("-")
@@ -62,12 +54,8 @@ def question(task: str) -> Question:
             f"unknown task {task!r}; take one from reflect_rl.envs.autoexplore.panels.tasks(setting, split)"
         ) from error
     made = company(number, of == "trades")
-    text, target = made.questions[i]
-    if not variant:
-        return Question(text, target, made.repository, LETTERS)
-    seed = (number * QUESTIONS + i) * VARIANTS + variant[0]
-    repository = _left_out(made.repository, target, seed) if variant[0] else made.repository
-    return Question(text, target, repository, LETTERS, seed)
+    asked = Question(*made.questions[i], made.repository, LETTERS, reading)
+    return asked.varied(variant[0], (number * QUESTIONS + i) * VARIANTS + variant[0]) if variant else asked
 
 
 def draw(rng: np.random.Generator) -> str:

@@ -56,11 +56,26 @@ def departments_of(question: str) -> dict[str, float]:
 
 
 @cache
-def fit_of_name(question: str, name: str) -> int | None:
-    """How a file's name fits: 2 it has a telling word, 1 it says nothing, 0 it tells of something else; None: wrong kind."""
+def file_fit(question: str, name: str) -> str:
+    """How a file's name fits: `named` (it has a telling word), `open` (it says nothing), `other` (of something else) or `not`."""
     kind, (stem, dot, extension) = kind_of(question), name.rpartition(".")
     if kind is not None and dot + extension != KINDS[kind].extension:
-        return None
+        return "not"
     there, asked = {*words(stem)}, {*telling(question).values()}
     known = there & _KNOWN
-    return 2 if known & asked and not known - asked else 0 if known else 1
+    return "named" if known & asked and not known - asked else "other" if known else "open"
+
+
+@cache
+def folder_fit(question: str, name: str) -> tuple[str, float]:
+    """How a folder's name fits, `named` (for the kind of file), `likely` or `not`, and how likely its department is."""
+    kind, share = kind_of(question), departments_of(question).get(name, 0.0)
+    return "named" if kind is not None and name == KINDS[kind].folder else "likely" if share else "not", share
+
+
+@cache
+def sought(question: str) -> str:
+    """What kind of file of which departments is sought."""
+    likely = departments_of(question)
+    places = " or ".join(sorted(likely, key=likely.__getitem__, reverse=True)[:2]) or "anywhere"
+    return f"{kind_of(question) or 'a file'}, {places}"

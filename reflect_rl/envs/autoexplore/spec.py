@@ -1,22 +1,55 @@
-"""The registration of AutoExplore on generated companies."""
+"""The registrations of AutoExplore: on generated companies, and on real repositories."""
 
-from reflect_rl.envs.autoexplore import panels
+from dataclasses import replace
+
+from reflect_rl.envs.autoexplore import covering, panels, reading, real, teacher
 from reflect_rl.envs.autoexplore.env import AutoExplore
-from reflect_rl.envs.autoexplore.expert import (
-    expert_action,
-    good_actions,
-    oracle_action,
-    oracle_steps,
-    phase,
-    safe_actions,
-)
-from reflect_rl.envs.autoexplore.teacher import TEACHERS, facts, reflect
-from reflect_rl.envs.base import EnvSpec, Reported
+from reflect_rl.envs.autoexplore.expert import expert_action, good_actions, oracle_action, phase, safe_actions
+from reflect_rl.envs.base import EnvSpec, Reported, Situation
 from reflect_rl.envs.labels import by_name
 
 
 def make(horizon: int = 15) -> AutoExplore:
+    """In a generated company."""
     return AutoExplore(panels.question, panels.draw, horizon)
+
+
+def make_real(horizon: int = 15) -> AutoExplore:
+    """In a real repository."""
+    return AutoExplore(real.question, real.draw, horizon)
+
+
+def oracle_steps(task: str) -> int:
+    """The length of the shortest success: one step a folder, and the naming."""
+    return panels.question(task).target.count("/") + 1
+
+
+def oracle_steps_real(task: str) -> int:
+    return real.asked(task).path.count("/") + 1
+
+
+def reflect(situation: Situation) -> str:
+    return teacher.reflect(situation, reading)
+
+
+def hint(situation: Situation) -> str:
+    return teacher.hint(situation, reading)
+
+
+def verdict(situation: Situation) -> str:
+    return teacher.judged(situation, reading)
+
+
+def reflect_real(situation: Situation) -> str:
+    return teacher.reflect(situation, covering)
+
+
+def hint_real(situation: Situation) -> str:
+    return teacher.hint(situation, covering)
+
+
+def verdict_real(situation: Situation) -> str:
+    return teacher.judged(situation, covering)
 
 
 SPEC = EnvSpec(
@@ -27,8 +60,8 @@ SPEC = EnvSpec(
     first_tasks=panels.first_tasks,
     expert_action=expert_action,
     teacher=reflect,
-    teachers=TEACHERS,
-    facts=facts,
+    teachers={"hint": hint, "verdict": verdict},
+    facts=teacher.facts,
     goal=(
         "A file of a repository answers the question. Walk through its folders (cd), read files (cat), and name the file that "
         "answers (id), which ends the game."
@@ -65,4 +98,24 @@ SPEC = EnvSpec(
         Reported("companies", "prompted", 0.34, "Mistral 7B", 15),
     ),
     reported_on="44 questions on 12 repositories, at depth 1",
+)
+
+REAL = replace(
+    SPEC,
+    name="autoexplore_real",
+    gym_id="reflect_rl/AutoExploreReal-v0",
+    make=make_real,
+    tasks=real.tasks,
+    first_tasks=None,
+    teacher=reflect_real,
+    teachers={"hint": hint_real, "verdict": verdict_real},
+    settings=real.SETTINGS,
+    training_setting="known",
+    headline="known",
+    selection_settings=(),
+    stages=real.DEPTHS,
+    oracle_steps=oracle_steps_real,
+    tokenizer_pattern="",
+    task_source=real.source,
+    reported=tuple(replace(row, setting="known") for row in SPEC.reported),
 )

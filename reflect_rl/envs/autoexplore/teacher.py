@@ -2,7 +2,7 @@
 
 import re
 
-from reflect_rl.envs.autoexplore import reading
+from reflect_rl.envs.autoexplore.env import Reader
 from reflect_rl.envs.base import Situation
 
 DONE = {"cd": "Going there", "cat": "Reading that", "id": "Naming that"}
@@ -18,28 +18,31 @@ def verdict(situation: Situation) -> str:
     return f"{DONE.get(verb, 'Choosing that')} was {situation.action_feedback}"
 
 
-def seen(situation: Situation) -> str:
+def seen(situation: Situation, reader: Reader) -> str:
     """After a file was read: which of the question's telling words it shows, and whether it is the file."""
     if not situation.last_action.startswith("cat "):
         return ""
     question = QUESTION.search(situation.observation).group(1)
     shown = SHOWS.search(situation.observation).group(1)
-    found = reading.evidence(question, shown)
+    found = reader.evidence(question, shown)
     marks = ", ".join(f"{word} {'yes' if is_there else 'no'}" for word, is_there in found.items())
-    return f" It shows {marks}: {'the file' if reading.answers(question, shown) else 'not the file'}."
+    return f" It shows {marks}: {'the file' if reader.answers(question, shown) else 'not the file'}."
 
 
-def reflect(situation: Situation) -> str:
+def reflect(situation: Situation, reader: Reader) -> str:
     """Verdict, evidence, and the expert's next action as the advice."""
-    return f"{verdict(situation)}.{seen(situation)} Next: {situation.expert_action}."
+    return f"{judged(situation, reader)} Next: {situation.expert_action}."
 
 
-def hint(situation: Situation) -> str:
-    """Verdict, evidence, and what kind of file of which department is sought; no action."""
+def hint(situation: Situation, reader: Reader) -> str:
+    """Verdict, evidence, and what is sought where; no action."""
     question = QUESTION.search(situation.observation).group(1)
-    likely = reading.departments_of(question)
-    places = " or ".join(sorted(likely, key=likely.__getitem__, reverse=True)[:2]) or "anywhere"
-    return f"{verdict(situation)}.{seen(situation)} Goal: {reading.kind_of(question) or 'a file'}, {places}."
+    return f"{judged(situation, reader)} Goal: {reader.sought(question)}."
+
+
+def judged(situation: Situation, reader: Reader) -> str:
+    """Verdict and evidence."""
+    return f"{verdict(situation)}.{seen(situation, reader)}"
 
 
 FACTS = {
@@ -55,6 +58,3 @@ def facts(reflection: str) -> dict[str, str]:
     """What a reflection states, of `FACTS`."""
     found = {name: re.search(pattern, reflection) for name, pattern in FACTS.items()}
     return {name: match.group(1) for name, match in found.items() if match}
-
-
-TEACHERS = {"hint": hint, "verdict": lambda situation: f"{verdict(situation)}.{seen(situation)}"}

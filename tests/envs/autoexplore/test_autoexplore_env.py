@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.envs.autoexplore import reading
 from reflect_rl.envs.autoexplore.env import AutoExplore, Question
 from reflect_rl.envs.autoexplore.repository import Repository, shown, view
-from reflect_rl.envs.autoexplore.spec import SPEC
+from reflect_rl.envs.autoexplore.spec import REAL, SPEC
 from reflect_rl.envs.check import check
 
 HOSTILE = (
@@ -57,7 +58,7 @@ def repositories(draw):
 
 
 def environment(repository, target, horizon=15, letters=100, **more):
-    question = Question("Where is it?", target, repository, letters, **more)
+    question = Question("Where is it?", target, repository, letters, reading, **more)
     env = AutoExplore(lambda task: question, lambda rng: "only", horizon)
     return env, env.reset(options={"task": "only"})
 
@@ -161,7 +162,7 @@ def test_what_is_no_repository_or_question_is_refused():
     with pytest.raises(ReflectRLError, match="'a' is a file and a folder"):
         Repository("both", {"a": "", "a/b": ""})
     with pytest.raises(ReflectRLError, match="no file 'z' to be asked for"):
-        Question("?", "z", SMALL, 100)
+        Question("?", "z", SMALL, 100, reading)
     with pytest.raises(ReflectRLError, match="horizon 0 leaves no step"):
         SPEC.make(horizon=0)
     with pytest.raises(ReflectRLError, match="unknown task 'companies-1'"):
@@ -231,5 +232,6 @@ def test_lists_are_shuffled_by_the_seed_alone():
     assert lists[3].endswith(" ".join(sorted(files)))
 
 
-def test_the_library_finds_nothing_wrong_with_it():
-    check(SPEC)
+@pytest.mark.parametrize("spec", [SPEC, REAL], ids=lambda spec: spec.name)
+def test_the_library_finds_nothing_wrong_with_it(spec):
+    check(spec)

@@ -137,7 +137,7 @@ def test_the_expert_does_not_know_what_it_has_not_read():
             action, kept = SPEC.expert_action(env), env.question
             files = {path: text if path in env.read else "?" for path, text in kept.repository.files.items()}
             object.__setattr__(
-                env, "question", type(kept)(kept.text, kept.target, type(kept.repository)("?", files), LETTERS)
+                env, "question", type(kept)(kept.text, kept.target, type(kept.repository)("?", files), LETTERS, reading)
             )
             assert SPEC.expert_action(env) == action
             env.question = kept
