@@ -17,10 +17,13 @@ class Variant:
     stages: bool = False  #: whether RL begins with the environment's easier stages
     prompted: bool = False  #: whether it is a language model that is prompted and not trained
     few_shot: bool = False  #: the same with worked examples
+    reference: bool = False  #: whether it is a search or a retriever of the environment's own that learns nothing
 
     def deciding(self) -> dict:
         """All that decides numbers, as plain JSON."""
-        return {name: value for name, value in asdict(self).items() if name not in ("label", "description")}
+        return {
+            name: value for name, value in asdict(self).items() if name not in ("label", "description", "reference")
+        }
 
 
 # fmt: off
@@ -28,6 +31,13 @@ VARIANTS = {
     "random": Variant("Random", "Picks uniformly among the legal actions."),
     "oracle": Variant("Oracle", "Takes an optimal action at every step."),
     "expert": Variant("Explorer", "Does the best that can be known from what it has seen."),
+    "blind_search": Variant("Blind search", "Looks everywhere in order; knows the answer when it reads it.", reference=True),
+    "name_search": Variant("Search by names", "The same, first where a name shares a word with the question.",
+                           reference=True),
+    "bm25_paths": Variant("BM25, paths", "Takes the file whose path BM25 ranks first of the whole repository.",
+                          reference=True),
+    "bm25_texts": Variant("BM25, texts", "The same by what is shown of each file, which no player sees at once.",
+                          reference=True),
     "follow": Variant("Follow", "Follows the reflection's advice at every step; no policy is trained.",
                       warmup="reflect_rl", reflection=True),
     "sft_only": Variant("SFT only", "Policy after its supervised warm-up; no reflection, no RL.", warmup="sft_only"),
@@ -54,6 +64,8 @@ VARIANTS = {
                                             prompted=True, reflection=True, few_shot=True),
 }
 # fmt: on
+
+REFERENCES = tuple(name for name, variant in VARIANTS.items() if variant.reference)
 
 
 def warmup_of(variant: str) -> str | None:

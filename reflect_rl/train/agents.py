@@ -1,4 +1,4 @@
-"""Agents that are not trained: random actions, the oracle, the expert, and one that follows the reflector's advice."""
+"""Agents that are not trained: random actions, oracle, expert, references, and one that follows the reflector's advice."""
 
 from collections.abc import Sequence
 
@@ -44,6 +44,26 @@ class Expert:
 
     def decide(self, episodes: Sequence[ActiveEpisode]) -> list[Decision]:
         return [Decision(self.spec.expert_action(episode.env)) for episode in episodes]
+
+
+class Reference:
+    """One of the environment's searches and retrievers.
+
+    Raises:
+        ReflectRLError: the environment has none of this name.
+    """
+
+    def __init__(self, spec: EnvSpec, name: str):
+        if name not in spec.references:
+            known = ", ".join(spec.references) or "none"
+            raise ReflectRLError(
+                f"environment {spec.name!r} has no {name!r}, of references {known}; give its EnvSpec one in `references`, or "
+                "leave out the variant"
+            )
+        self.action = spec.references[name]
+
+    def decide(self, episodes: Sequence[ActiveEpisode]) -> list[Decision]:
+        return [Decision(self.action(episode.env)) for episode in episodes]
 
 
 class Follow:

@@ -20,25 +20,21 @@ VARIANTS = 4  # of a training question
 
 @cache
 def tasks(setting: str, split: str) -> tuple[str, ...]:
-    """Ids of a setting and split, such as `companies-3001-4`, in training with a variant: `companies-17-4-2`."""
+    """Ids of a setting and split, such as `companies-3001-4`, in training with a variant: `companies-17-4-2`.
+
+    The first ones of a panel are of one company each.
+    """
     if setting not in (*COMPANIES, *DEPTHS):
         raise unknown("setting", setting, (*COMPANIES, *DEPTHS))
     of = "companies" if setting in DEPTHS else setting
     if split not in COMPANIES[of]:
         raise unknown("split", split, COMPANIES[of])
-    found = [(number, i) for number in COMPANIES[of][split] for i in range(QUESTIONS)]
+    found = [(number, i) for i in range(QUESTIONS) for number in COMPANIES[of][split]]
     if setting in DEPTHS:
         most = DEPTHS.index(setting)
         found = [(n, i) for n, i in found if company(n).questions[i][1].count("/") <= most]
     variants = [f"-{v}" for v in range(VARIANTS)] if split == "train" else [""]
-    return tuple(f"{of}-{number}-{i}{variant}" for number, i in found for variant in variants)
-
-
-@cache
-def first_tasks(setting: str, split: str, most: int) -> tuple[str, ...]:
-    """The first `most` tasks of a panel, one question of each company in turn."""
-    found = sorted(tasks(setting, split), key=lambda task: [int(part) for part in task.split("-")[2:]])
-    return tuple(found[: most or None])
+    return tuple(f"{of}-{number}-{i}{variant}" for variant in variants for number, i in found)
 
 
 def question(task: str) -> Question:

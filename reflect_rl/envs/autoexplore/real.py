@@ -23,7 +23,7 @@ SHARES = {"train": range(7), "validation": range(7, 9), "test": range(9, 10)}  #
 
 @cache
 def _of(setting: str, split: str) -> tuple[tuple[str, int], ...]:
-    """(package, number of its question) of a panel."""
+    """(package, number of its question) of a panel; the first ones are of one package each."""
     found = []
     for name, package in packages().items():
         is_known = package.source.split == "train"
@@ -34,7 +34,7 @@ def _of(setting: str, split: str) -> tuple[tuple[str, int], ...]:
                 split_of = next(of for of, shares in SHARES.items() if share in shares)
             if split_of == split and is_known == (setting == "known"):
                 found.append((name, i))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda place: place[1]))
 
 
 @cache
@@ -48,7 +48,7 @@ def tasks(setting: str, split: str) -> tuple[str, ...]:
     most = DEPTHS.index(setting) + 1 if setting in DEPTHS else 99
     found = [(name, i) for name, i in _of(of, split) if packages()[name].questions[i].path.count("/") <= most]
     variants = [f"-{v}" for v in range(VARIANTS)] if split == "train" else [""]
-    return tuple(f"{of}-{name}-{i}{variant}" for name, i in found for variant in variants)
+    return tuple(f"{of}-{name}-{i}{variant}" for variant in variants for name, i in found)
 
 
 def asked(task: str) -> Asked:

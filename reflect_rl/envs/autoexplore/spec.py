@@ -5,6 +5,8 @@ from dataclasses import replace
 from reflect_rl.envs.autoexplore import covering, panels, reading, real, teacher
 from reflect_rl.envs.autoexplore.env import AutoExplore
 from reflect_rl.envs.autoexplore.expert import expert_action, good_actions, oracle_action, phase, safe_actions
+from reflect_rl.envs.autoexplore.questions import leak
+from reflect_rl.envs.autoexplore.references import REFERENCES
 from reflect_rl.envs.base import EnvSpec, Reported, Situation
 from reflect_rl.envs.labels import by_name
 
@@ -17,6 +19,17 @@ def make(horizon: int = 15) -> AutoExplore:
 def make_real(horizon: int = 15) -> AutoExplore:
     """In a real repository."""
     return AutoExplore(real.question, real.draw, horizon)
+
+
+def strata(task: str) -> dict[str, str]:
+    """By how deep the file lies, and by what the question's words give away of its path."""
+    question = panels.question(task)
+    return {"depth": str(question.target.count("/")), "leak": leak(question.text, question.target)}
+
+
+def strata_real(task: str) -> dict[str, str]:
+    asked = real.asked(task)
+    return {"depth": str(asked.path.count("/")), "leak": asked.leak, "repository": str(task).split("-")[1]}
 
 
 def oracle_steps(task: str) -> int:
@@ -57,7 +70,6 @@ SPEC = EnvSpec(
     gym_id="reflect_rl/AutoExplore-v0",
     make=make,
     tasks=panels.tasks,
-    first_tasks=panels.first_tasks,
     expert_action=expert_action,
     teacher=reflect,
     teachers={"hint": hint, "verdict": verdict},
@@ -86,6 +98,8 @@ SPEC = EnvSpec(
     phase=phase,
     oracle_action=oracle_action,
     oracle_steps=oracle_steps,
+    references=REFERENCES,
+    strata=strata,
     labels=by_name(lambda action: action, 1024),
     tokenizer_pattern=r"_\w+|\.\w+|[^\W_]+",
     task_source=panels.source,
@@ -106,7 +120,6 @@ REAL = replace(
     gym_id="reflect_rl/AutoExploreReal-v0",
     make=make_real,
     tasks=real.tasks,
-    first_tasks=None,
     teacher=reflect_real,
     teachers={"hint": hint_real, "verdict": verdict_real},
     settings=real.SETTINGS,
@@ -115,6 +128,7 @@ REAL = replace(
     selection_settings=(),
     stages=real.DEPTHS,
     oracle_steps=oracle_steps_real,
+    strata=strata_real,
     tokenizer_pattern="",
     task_source=real.source,
     reported=tuple(replace(row, setting="known") for row in SPEC.reported),

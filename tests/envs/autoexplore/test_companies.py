@@ -77,7 +77,7 @@ def test_panels_are_of_companies_that_no_other_has():
     assert len({*numbers}) == len(numbers)
     held_out = {word for trade in HELD_OUT for topic in TRADES[trade] for word in topic.word}
     for setting, split in names:
-        for task in panels.first_tasks(setting, split, 200):
+        for task in panels.tasks(setting, split)[:200]:
             trade = panels.question(task).repository.name.split(" ")[1]
             assert (trade in HELD_OUT) == (setting == "trades")
             assert setting == "trades" or held_out.isdisjoint(reading.words(panels.question(task).text))
@@ -90,7 +90,8 @@ def test_a_test_panel_has_at_least_a_hundred_questions_of_each_depth(setting):
 
 
 def test_training_leaves_files_out_but_never_the_target_and_shuffles():
-    tasks = panels.tasks("companies", "train")[: 8 * panels.VARIANTS]
+    tasks = [f"companies-0-{i}-{variant}" for i in range(QUESTIONS) for variant in range(panels.VARIANTS)]
+    assert {*tasks} <= {*panels.tasks("companies", "train")}
     found = [panels.question(task) for task in tasks]
     whole = company(0).repository.files
     sizes = [len(question.repository.files) / len(whole) for question in found]
@@ -118,7 +119,7 @@ def played(task, horizon=30):
 
 
 def test_the_expert_is_honest_and_does_not_loop():
-    tasks = panels.first_tasks("companies", "validation", 160)
+    tasks = panels.tasks("companies", "validation")[:160]
     steps = []
     for task in tasks:
         found, env = played(task)
@@ -130,7 +131,7 @@ def test_the_expert_is_honest_and_does_not_loop():
 
 def test_the_expert_does_not_know_what_it_has_not_read():
     """With all texts that it has not read replaced, it does the same."""
-    for task in panels.first_tasks("companies", "validation", 12):
+    for task in panels.tasks("companies", "validation")[:12]:
         env = SPEC.make()
         now = begin(SPEC, env, task)
         while now is not None:
@@ -147,7 +148,7 @@ def test_the_expert_does_not_know_what_it_has_not_read():
 def test_reflections_say_the_evidence_before_the_verdict_and_then_what_to_do():
     texts = [
         (now, SPEC.teacher(now), read)
-        for task in panels.first_tasks("companies", "validation", 8)
+        for task in panels.tasks("companies", "validation")[:8]
         for now, _, read in played(task)[0]
     ]
     for now, text, _ in texts:
