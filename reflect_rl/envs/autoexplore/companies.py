@@ -116,7 +116,7 @@ def _written(rng: np.random.Generator, fact: Fact) -> str:
     kind, (aspect, topic, site) = KINDS[fact.kind], fact.key
     (extra,) = _some(rng, EXTRAS[fact.kind], 1)
     return kind.text.format(
-        aspect=aspect, Aspect=aspect.capitalize(), topic=topic, Topic=topic.capitalize(), site=site,
+        aspect=aspect, topic=topic, site=site,
         extra=extra.format(department=fact.department),
     )  # fmt: skip
 

@@ -163,7 +163,7 @@ class AutoExplore(gym.Env):
         folders = [shown(name) + self._mark(joined(self.at, name)) for name in held.folders]
         files = [shown(name) + " (read)" * (paths[name] in self.read) for name in held.files]
         observation = (
-            f"Question: {question.text}\n{read}\nAt: {shown(self.at) if self.at else 'top'}\n"
-            f"Folders: {' '.join(folders) or 'none'}\nFiles: {' '.join(files) or 'none'}"
+            f"At: {shown(self.at) if self.at else 'top'}\nFolders: {' '.join(folders) or 'none'}\n"
+            f"Files: {' '.join(files) or 'none'}\n{read}\nQuestion: {question.text}"
         )
         return observation[:MOST], {"actions": actions, "success": success, "task": self.task, **more}

@@ -25,8 +25,9 @@ def words(text: str) -> list[str]:
 
 @cache
 def telling(question: str) -> dict[str, str]:
-    """The telling words of a question, each with the word that a file says for it."""
-    return {word: SAID.get(word, word) for word in words(question) if word in SAID or word in _PLACES}
+    """The telling words of a question, as it spells them, each with the word that a file says for it."""
+    found = {word: word.lower() for word in re.findall(r"[^\W\d_]+", question)}
+    return {word: SAID.get(low, low) for word, low in found.items() if low in SAID or low in _PLACES}
 
 
 @cache

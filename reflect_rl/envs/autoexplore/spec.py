@@ -101,7 +101,7 @@ SPEC = EnvSpec(
     references=REFERENCES,
     strata=strata,
     labels=by_name(lambda action: action, 1024),
-    tokenizer_pattern=r"_\w+|\.\w+|[^\W_]+",
+    tokenizer_pattern=r" ?[A-Za-z]+|[_/.][A-Za-z]+",
     task_source=panels.source,
     reported=(
         Reported("companies", "sft_only", 0.04, "GPT-2 XL", 15),

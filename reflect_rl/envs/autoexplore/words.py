@@ -29,7 +29,7 @@ class Kind:
     folder: str
     extension: str
     aspects: dict[str, tuple[Word, ...]]  #: sort of topics -> what can be said of them
-    text: str  #: of a file; with {aspect}, {Aspect}, {topic}, {Topic}, {site} and {extra}
+    text: str  #: of a file; with {aspect}, {topic}, {site} and {extra}
     questions: tuple[str, ...]
     vague: tuple[str, ...]  #: names that say nothing
 
@@ -48,7 +48,7 @@ KINDS = {
             people="greeting/welcoming training/teaching rewarding insuring/covering",
             matters="reporting/announcing approving/authorising planning/scheduling cancelling/dropping",
         ),
-        "# {Aspect} {topic} at {site}\n\n{extra}\n",
+        "# On {aspect} {topic} at {site}\n\n{extra}\n",
         (
             "What are the rules for {aspect} {topic} at {site}?",
             "What must people at {site} know about {aspect} {topic}?",
@@ -65,7 +65,7 @@ KINDS = {
             people="addresses/whereabouts birthdays shifts/turns grades/marks",
             matters="dates/days reasons/causes numbers/figures files/documents",
         ),
-        "# {Aspect} of {topic} at {site}\n{extra}\n",
+        "# The {aspect} of {topic} at {site}\n{extra}\n",
         (
             "Where are the {aspect} of {topic} at {site} listed?",
             "Which table has the {aspect} of {topic} at {site}?",
@@ -79,7 +79,7 @@ KINDS = {
             "emails/sends prints/outputs counts/totals sorts/arranges copies/duplicates checks/verifies deletes/removes "
             "converts/translates encrypts/scrambles splits/divides"
         ),
-        '"""{Aspect} the records of {topic} at {site}."""\n\n{extra}\n',
+        '"""It {aspect} the records of {topic} at {site}."""\n\n{extra}\n',
         (
             "Which script {aspect} the records of {topic} at {site}?",
             "What program {aspect} the records of {topic} of {site}?",
@@ -95,7 +95,7 @@ KINDS = {
             people="language/tongue room/place",
             matters="deadline/cutoff interval/frequency currency/money",
         ),
-        '{{\n  "about": "{aspect} for {topic} at {site}",\n{extra}\n}}\n',
+        '{{\n  "about": "the {aspect} for {topic} at {site}",\n{extra}\n}}\n',
         (
             "Where is the {aspect} for {topic} at {site} set?",
             "Which settings hold the {aspect} for {topic} at {site}?",
@@ -111,7 +111,7 @@ KINDS = {
             people="praised/admired invited/asked hired/employed promoted/advanced",
             matters="discussed/debated postponed/deferred changed/altered rejected/refused",
         ),
-        "{Topic} were {aspect} at {site}.\n{extra}\n",
+        "The {topic} were {aspect} at {site}.\n{extra}\n",
         (
             "Which letter says that {topic} were {aspect} at {site}?",
             "Where is it told that {topic} were {aspect} at {site}?",
