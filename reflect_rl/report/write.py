@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.profiles import Profile
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
@@ -110,8 +111,8 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
 
 
 def write_all(profile: str, env: str, found: Results | None = None, regime: str = "") -> Products:
-    """Write the `products` of an environment in all its regimes to `results/<profile>/` and `figures/<profile>/`; returns
-    those of `regime` (by default the first)."""
+    """Write the `products` of an environment to `results/<profile>/` and `figures/<profile>/`; returns those of `regime` (by
+    default the first). The tables of all regimes are written in any case, those of one and its figures for `_told`."""
     found, grid = found or results(profile, env), settings.profile(profile)
     of_all, words = _of_all(found), protocols(profile)
     made_by = f"python -m reflect_rl report --profile {profile} --env {env}"
@@ -119,7 +120,7 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
         folder = paths.results(profile) if name == "claims" else paths.tables(profile)
         said = f"{read_rule().sentences} {words}" if name == "claims" else words
         tables.write_table(table, folder / name, TITLES_OF_ALL[name], said)
-    made = {each: _of_regime(profile, env, each, found, of_all) for each in grid.regimes_of(env)}
+    made = {each: _of_regime(profile, env, each, found, of_all) for each in _told(env, grid)}
     for each, of in made.items():
         stem, here = grid.stem(env, each), f"{protocol(profile, env, each)} {hardware(profile, env)}".rstrip()
         for name in of.tables.keys() - TITLES_OF_ALL:
@@ -130,4 +131,13 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     drawn = _maps(profile, env, found, of_all)
     for name, figure in drawn.items():
         save(figure, paths.figures(profile) / f"{env}_{name}", made_by, maps.CAPTIONS[name])
-    return replace(made[grid.regime(env, regime)[0]], maps=drawn)
+    asked = grid.regime(env, regime)[0]
+    return replace(made.get(asked) or _of_regime(profile, env, asked, found, of_all), maps=drawn)
+
+
+def _told(env: str, grid: Profile) -> list[str]:
+    """The regimes that have files of their own: the first and those in which the rule compares something, lest a map of many
+    regimes fills the folder; where it names none of them, all."""
+    first, *others = grid.regimes_of(env)
+    compared = {entry.regime for entry in read_rule().comparisons.get(env, ())}
+    return [first, *([each for each in others if each in compared] or others)]

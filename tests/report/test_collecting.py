@@ -5,6 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
+import yaml
 from counting_game import CLAIMS, PROFILE, SPEC
 
 from reflect_rl.core import paths
@@ -13,6 +14,7 @@ from reflect_rl.core.files import write_json
 from reflect_rl.core.identity import STAGES, stage_code, stage_dir
 from reflect_rl.envs import registry, settings
 from reflect_rl.report import protocol, results, verify, write
+from reflect_rl.report.rule import Rule
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +187,22 @@ def test_regimes_share_runs_and_have_rows_and_files_of_their_own(counted, monkey
     assert "regime `two`, 1 seeds" in (paths.tables("tiny") / "counting_two_headline.md").read_text()
     assert set(verify.stale("tiny").env) == {"counting"} and made.maps == {}  # nothing to compare
     assert not (paths.figures("tiny") / "counting_map.png").exists()
+
+
+def test_of_many_regimes_those_that_the_rule_compares_have_files_of_their_own(counted, monkeypatch):
+    (paths.configs() / "tiny.yaml").write_text(PROFILE + "  regimes: {first: {}, judged: {}, other: {}}\n")
+    monkeypatch.setattr("reflect_rl.evaluate.panels.agents", None)  # regimes of equal settings share their runs
+    found = results.results("tiny", "counting", collect=True)
+    shutil.rmtree(paths.tables("tiny"), ignore_errors=True)
+    rule = yaml.safe_load(CLAIMS)
+    for entry in rule["comparisons"]["counting"]:
+        entry["regime"] = "judged"
+    monkeypatch.setattr(write, "read_rule", lambda: Rule.model_validate(rule))
+    made = write.write_all("tiny", "counting", found, "other")
+    assert made.regime == "other" and not made.tables["headline"].empty
+    headlines = {path.name for path in paths.tables("tiny").glob("*_headline.md")}
+    assert headlines == {"counting_first_headline.md", "counting_judged_headline.md"}
+    assert {*made.tables["main"].regime} == {"first", "judged", "other"}
 
 
 def test_regimes_that_differ_in_their_reflections_have_figures_that_compare_them(counted):
