@@ -126,6 +126,27 @@ def test_every_regime_has_notebooks_of_its_own(made):
     assert "runs/two/taxi/more-5/sft_only/seed3/02_sft_warmup.log" in logs
 
 
+def test_what_regimes_share_is_made_by_the_first_while_the_others_leave_the_cores(made):
+    """The same data and reflector, other policies: on two cores no job waits for another's lock."""
+    regimes = "  regimes: {paper: {}, more: {settings: {policy.steps: 60}}}\n"
+    (made / "configs" / "shared.yaml").write_text(TINY + regimes)
+    text = (made / "Snakefile").read_text()
+    try:
+        (made / "Snakefile").write_text(
+            text.replace('"echo $MALLOC', '"date +%s.%N > {output:q}.begun; sleep 0.2; echo $MALLOC')
+        )
+        jobs = snakemake(made, "--config", "profile=shared")
+    finally:
+        (made / "Snakefile").write_text(text)
+    assert len(jobs) == 4 + 4 + 3
+    for name in ("data/seed0/01_data_generation", "reflect_rl/seed0/02_sft_warmup"):
+        first, second = (made / f"runs/shared/taxi/{regime}/{name}" for regime in ("paper", "more"))
+        begun = float(second.with_name(f"{second.name}.ipynb.begun").read_text())
+        assert begun >= first.with_suffix(".ipynb").stat().st_mtime
+    os.utime(made / "runs/shared/taxi/paper/data/seed0/01_data_generation.ipynb")  # no reason to make the others again
+    assert not {job for job in planned(made, "--config", "profile=shared") if job.startswith("taxi/more seed 0: data")}
+
+
 def test_one_environment_and_the_tuning_grid(tmp_path):
     where = ("--snakefile", str(ROOT / "Snakefile"), "--config", "profile=study", "env=taxi")
     logs = {job.log for job in snakemake(tmp_path, "tune", "--dry-run", *where)}
