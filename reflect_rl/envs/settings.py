@@ -8,7 +8,7 @@ from reflect_rl.core import profiles
 from reflect_rl.core.config import Config, DataConfig
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.identity import code_of_objects
-from reflect_rl.core.variants import VARIANTS
+from reflect_rl.core.variants import REFERENCES, VARIANTS
 from reflect_rl.envs.base import EnvSpec
 from reflect_rl.envs.registry import get
 
@@ -96,7 +96,7 @@ def _lacking(profile: str, spec: EnvSpec, variant: str, overrides: str, regime: 
     """What an environment, or training in a regime of it, lacks that a variant is about; empty where it lacks nothing."""
     if variant == "oracle" and spec.oracle_action is None:
         return "it has no oracle"
-    if variant in VARIANTS and VARIANTS[variant].reference and variant not in spec.references:
+    if variant in REFERENCES and variant not in spec.references:
         return f"of references it has {', '.join(spec.references) or 'none'}"
     if variant == "follow":
         found = profiles.load(profile, spec.name, variant, 0, overrides, defaults(spec), regime=regime).teacher

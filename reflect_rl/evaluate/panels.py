@@ -11,7 +11,7 @@ from reflect_rl.core.identity import locked_run_dir
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate import prompted
 from reflect_rl.train import rl, warmup
-from reflect_rl.train.agents import Expert, Follow, Oracle, Random, Reference
+from reflect_rl.train.agents import Follow, Random, Scripted
 from reflect_rl.train.rollout import Agent, Episode, PlayersAgent, play
 
 EPISODE_COLUMNS = [
@@ -31,12 +31,8 @@ def agents(config: Config) -> dict[str, Agent]:
     spec = get(config.env)
     if config.variant == "random":
         return {"sampled": Random()}
-    if config.variant == "oracle":
-        return {"greedy": Oracle(spec)}
-    if config.variant == "expert":
-        return {"greedy": Expert(spec)}
-    if config.arm.reference:
-        return {"greedy": Reference(spec, config.variant)}
+    if config.arm.scripted:
+        return {"greedy": Scripted(spec, config.variant)}
     if config.variant == "follow":
         return {"greedy": Follow(warmup.warm_up(config, policy=False).reflector)}
     if config.arm.prompted:

@@ -3,7 +3,7 @@
 import re
 from functools import cache
 
-from reflect_rl.envs.autoexplore.questions import stems
+from reflect_rl.envs.autoexplore.questions import name_stems, stems
 
 CODE, PAGES = (".py",), (".rst", ".md", ".txt")
 OF_PAGES = frozenset(("doc", "docs", "documentation", "sites", "www", "source"))  # folders
@@ -33,14 +33,14 @@ def file_fit(question: str, name: str) -> str:
     """As `reading.file_fit`."""
     if not name.endswith(PAGES if _asks_for_page(question) else CODE):
         return "not"
-    there = {*stems(name.rpartition(".")[0].replace("_", " ").replace("-", " "))}
+    there = {*name_stems(name.rpartition(".")[0])}
     return "named" if there & {*stems(question)} else "open"
 
 
 @cache
 def folder_fit(question: str, name: str) -> tuple[str, float]:
     """As `reading.folder_fit`."""
-    if {*stems(name.replace("_", " ").replace("-", " "))} & {*stems(question)}:
+    if {*name_stems(name)} & {*stems(question)}:
         return "named", 1.0
     is_likely = name not in OF_NEITHER and (name in OF_PAGES) == _asks_for_page(question)
     return ("likely", 0.5) if is_likely else ("not", 0.0)

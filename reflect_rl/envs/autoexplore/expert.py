@@ -43,17 +43,20 @@ def _unread(env: AutoExplore) -> Iterator[tuple[tuple, str]]:
                 yield ({"named": SUBFOLDER, "likely": DEPARTMENT, "not": REST}[fit], far, -share), path
 
 
+def towards(env: AutoExplore, path: str, *verbs: str) -> int:
+    """Index of the next step on the way to a file or folder, and beside it of the first of the verbs that it allows."""
+    moves, name = way(env.at, parent(path)), path.rpartition("/")[2]
+    wanted = [("cd", moves[0])] if moves else [(verb, name) for verb in verbs]
+    return next(env.moves.index(move) for move in wanted if move in env.moves)
+
+
 def expert_action(env: AutoExplore) -> int:
     """Index of the next action: name the file that was found, else go on looking where it is most likely."""
     path = found(env)
     left = [] if path else sorted(_unread(env))
     if left:
-        path = left[0][1]
-    path = path or min(env.read)  # all was read and nothing answers
-    moves = way(env.at, parent(path))
-    name = path.rpartition("/")[2]
-    wanted = [("cd", moves[0])] if moves else [("cat", name), ("cd", name)] if left else [("id", name)]
-    return next(i for i, move in enumerate(env.moves) if move in wanted)
+        return towards(env, left[0][1], "cat", "cd")
+    return towards(env, path or min(env.read), "id")  # where all was read and nothing answers, any
 
 
 def good_actions(env: AutoExplore) -> tuple[int, ...]:
@@ -78,5 +81,4 @@ def phase(env: AutoExplore) -> str:
 
 def oracle_action(env: AutoExplore) -> int:
     """The next action of one who knows the file: no reading."""
-    moves = way(env.at, parent(env.question.target))
-    return env.moves.index(("cd", moves[0]) if moves else ("id", env.question.target.rpartition("/")[2]))
+    return towards(env, env.question.target, "id")

@@ -8,12 +8,14 @@ from reflect_rl.core.errors import ReflectRLError, unknown
 from reflect_rl.envs.autoexplore import reading
 from reflect_rl.envs.autoexplore.companies import LETTERS, QUESTIONS, company
 from reflect_rl.envs.autoexplore.env import Question
+from reflect_rl.envs.autoexplore.questions import leak
 
 #: setting -> split -> numbers of its companies: known trades, and trades that training never sees
 COMPANIES = {
     "companies": {"train": range(0, 1200), "validation": range(2000, 2040), "test": range(3000, 3040)},
     "trades": {"train": range(0), "validation": range(0), "test": range(4000, 4040)},
 }
+SETTINGS = tuple(COMPANIES)
 DEPTHS = ("depth0", "depth1")  # easier families of training: questions whose file lies at most so deep
 VARIANTS = 4  # of a training question
 
@@ -24,8 +26,8 @@ def tasks(setting: str, split: str) -> tuple[str, ...]:
 
     The first ones of a panel are of one company each.
     """
-    if setting not in (*COMPANIES, *DEPTHS):
-        raise unknown("setting", setting, (*COMPANIES, *DEPTHS))
+    if setting not in (*SETTINGS, *DEPTHS):
+        raise unknown("setting", setting, (*SETTINGS, *DEPTHS))
     of = "companies" if setting in DEPTHS else setting
     if split not in COMPANIES[of]:
         raise unknown("split", split, COMPANIES[of])
@@ -57,6 +59,17 @@ def question(task: str) -> Question:
 def draw(rng: np.random.Generator) -> str:
     """A task of training."""
     return str(rng.choice(tasks("companies", "train")))
+
+
+def path(task: str) -> str:
+    """The file that answers."""
+    return question(task).target
+
+
+def strata(task: str) -> dict[str, str]:
+    """By how deep the file lies, and by what the question's words give away of its path."""
+    asked = question(task)
+    return {"depth": str(asked.target.count("/")), "leak": leak(asked.text, asked.target)}
 
 
 def source(task: str) -> str:

@@ -194,6 +194,11 @@ def stems(text: str) -> list[str]:
     return [_stem(word) for word in found if word not in _STOP]
 
 
+def name_stems(name: str) -> list[str]:
+    """Content words of a file's, folder's or path's name without their endings."""
+    return stems(re.sub(r"[_./-]", " ", name))
+
+
 def _stem(word: str) -> str:
     """`parsing`, `parses`, `parse` -> `pars`; `queries`, `query` -> `query`; `running` -> `run`."""
     short = re.sub(r"(?<=\w{2})ie[sd]$", "y", word)
@@ -214,12 +219,12 @@ class Asked:
 def leak(question: str, path: str) -> str:
     """What a question shares with the path of its file."""
     words, (*folders, name) = {*stems(question)}, path.split("/")
-    stem = stems(re.sub(r"[_.-]", " ", name.rpartition(".")[0]))
+    stem = name_stems(name.rpartition(".")[0])
     if stem and words >= {*stem}:
         return "stem"
     if words & {*stem}:
         return "part"
-    return "folder" if words & {s for folder in folders for s in stems(re.sub(r"[_.-]", " ", folder))} else "nothing"
+    return "folder" if words & {*name_stems("/".join(folders))} else "nothing"
 
 
 def questions(files: Mapping[str, str]) -> list[Asked]:

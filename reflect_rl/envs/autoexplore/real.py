@@ -79,6 +79,17 @@ def draw(rng: np.random.Generator) -> str:
     return str(rng.choice(tasks("known", "train")))
 
 
+def path(task: str) -> str:
+    """The file that answers."""
+    return asked(task).path
+
+
+def strata(task: str) -> dict[str, str]:
+    """As `panels.strata`, and by repository."""
+    found = asked(task)
+    return {"depth": str(found.path.count("/")), "leak": found.leak, "repository": str(task).split("-")[1]}
+
+
 def source(task: str) -> str:
     """Where a task comes from."""
     found = packages()[str(task).split("-")[1]].source

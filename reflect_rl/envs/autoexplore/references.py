@@ -10,38 +10,31 @@ from functools import lru_cache, partial
 import bm25s
 
 from reflect_rl.envs.autoexplore.env import AutoExplore, Question
-from reflect_rl.envs.autoexplore.expert import found, way
-from reflect_rl.envs.autoexplore.questions import stems
-from reflect_rl.envs.autoexplore.repository import joined, parent, view
-
-
-def _towards(env: AutoExplore, path: str, verb: str) -> int:
-    """The next step on the way to a file, and there the verb on it."""
-    moves = way(env.at, parent(path))
-    return env.moves.index(("cd", moves[0]) if moves else (verb, path.rpartition("/")[2]))
+from reflect_rl.envs.autoexplore.expert import found, towards, way
+from reflect_rl.envs.autoexplore.questions import name_stems, stems
+from reflect_rl.envs.autoexplore.repository import joined, view
 
 
 def search(env: AutoExplore, by_names: bool) -> int:
     """Reads what is here, then in the folders below, in the order of the lists; `by_names`: what shares a word first."""
     path = found(env)
     if path:
-        return _towards(env, path, "id")
+        return towards(env, path, "id")
     asked, words = env.question, {*stems(env.question.text)}
 
     def shares(name: str) -> bool:
-        return by_names and bool(words & {*stems(name.replace("_", " ").replace("-", " ").replace(".", " "))})
+        return by_names and bool(words & {*name_stems(name)})
 
     for wanted in (True, False) if by_names else (False,):
         for folder in _nearest(env):
             held = asked.folders[folder]
             for name in held.files:
                 if joined(folder, name) not in env.read and (shares(name) or not wanted):
-                    return _towards(env, joined(folder, name), "cat")
+                    return towards(env, joined(folder, name), "cat")
             for name in held.folders:
                 if joined(folder, name) not in env.entered and (shares(name) or not wanted):
-                    moves = way(env.at, joined(folder, name))
-                    return env.moves.index(("cd", moves[0]))
-    return _towards(env, min(env.read), "id")  # all was read and nothing answers
+                    return towards(env, joined(folder, name), "cd")
+    return towards(env, min(env.read), "id")  # all was read and nothing answers
 
 
 def _nearest(env: AutoExplore) -> list[str]:
@@ -53,19 +46,16 @@ def _nearest(env: AutoExplore) -> list[str]:
 def _ranked_first(question: Question, of_paths: bool) -> str:
     """The file that BM25 ranks first."""
     paths, files = sorted(question.repository.files), question.repository.files
-    texts = [
-        p.replace("/", " ").replace("_", " ").replace(".", " ") if of_paths else view(files[p], question.letters)
-        for p in paths
-    ]
+    words = [name_stems(path) if of_paths else stems(view(files[path], question.letters)) for path in paths]
     index = bm25s.BM25()
-    index.index([stems(text) or ["-"] for text in texts], show_progress=False)
+    index.index([of or ["-"] for of in words], show_progress=False)
     scores = index.get_scores(stems(question.text) or ["-"])
     return paths[int(scores.argmax())]
 
 
 def retriever(env: AutoExplore, of_paths: bool) -> int:
     """Goes straight to the file that BM25 ranks first and names it."""
-    return _towards(env, _ranked_first(env.question, of_paths), "id")
+    return towards(env, _ranked_first(env.question, of_paths), "id")
 
 
 REFERENCES: Mapping[str, Callable[[AutoExplore], int]] = {

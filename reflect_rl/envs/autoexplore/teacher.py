@@ -26,23 +26,23 @@ def seen(situation: Situation, reader: Reader) -> str:
     shown = SHOWS.search(situation.observation).group(1)
     found = reader.evidence(question, shown)
     marks = ", ".join(f"{word} {'yes' if is_there else 'no'}" for word, is_there in found.items())
-    return f" It shows {marks}: {'the file' if reader.answers(question, shown) else 'not the file'}."
+    return f"It shows {marks}: {'the file' if reader.answers(question, shown) else 'not the file'}. "
 
 
 def reflect(situation: Situation, reader: Reader) -> str:
-    """Verdict, evidence, and the expert's next action as the advice."""
+    """Evidence, verdict, and the expert's next action as the advice."""
     return f"{judged(situation, reader)} Next: {situation.expert_action}."
 
 
 def hint(situation: Situation, reader: Reader) -> str:
-    """Verdict, evidence, and what is sought where; no action."""
+    """Evidence, verdict, and what is sought where; no action."""
     question = QUESTION.search(situation.observation).group(1)
     return f"{judged(situation, reader)} Goal: {reader.sought(question)}."
 
 
 def judged(situation: Situation, reader: Reader) -> str:
-    """Verdict and evidence."""
-    return f"{verdict(situation)}.{seen(situation, reader)}"
+    """Evidence and verdict: a model that writes the evidence first need not know it beforehand."""
+    return f"{seen(situation, reader)}{verdict(situation)}."
 
 
 FACTS = {
