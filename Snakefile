@@ -84,17 +84,16 @@ def stages(place, variant, seed, *names, overrides=""):
     return " ".join(key((profile.name, env, variant, int(seed), overrides, regime), name) for name in names)
 
 
-def players_of(group):
-    """The stages of a warm-up that train a player."""
-    return ("reflector", "policy") if VARIANTS[group].reflection else ("policy",)
+def made_in_warmup(group):
+    """The stages that the warm-up of a variant makes."""
+    return ("reflector", "policy", "reflections") if VARIANTS[group].reflection else ("policy",)
 
 
 def of_warmup(wildcards, overrides=""):
     """Those of a warm-up, and of the evaluation of the variants that are nothing but this warm-up."""
     place, group, seed = wildcards.place, wildcards.variant, wildcards.seed
-    players = (*players_of(group), *(["reflections"] if VARIANTS[group].reflection else []))
     alone = [v for v in profile.variants_of(*places[place]) if warmup_of(v) == group and not VARIANTS[v].rl]
-    keys = [stages(place, group, seed, *players, overrides=overrides)]
+    keys = [stages(place, group, seed, *made_in_warmup(group), overrides=overrides)]
     return " ".join(keys + [stages(place, variant, seed, "evaluation", overrides=overrides) for variant in alone])
 
 
@@ -131,17 +130,17 @@ def makers(env):
     for regime, variant, seed in profile.runs_of(env):
         place, group = place_of[env, regime], warmup_of(variant)
         found.setdefault(stages(place, "reflect_rl", seed, "data"), data.format(place=place, seed=seed))
-        for player in players_of(group) if group else ():
+        for stage in made_in_warmup(group) if group else ():
             made = warmup.format(place=place, variant=group, seed=seed)
-            found.setdefault(stages(place, group, seed, player), made)
+            found.setdefault(stages(place, group, seed, stage), made)
     return found
 
 
 def made_elsewhere(wildcards):
-    """Those of other regimes that make the data, or a player of a warm-up, of this one."""
+    """Those of other regimes that make the data, or a stage of a warm-up, of this one."""
     env, group = places[wildcards.place][0], wildcards.get("variant")
     own = (warmup if group else data).format(**wildcards)
-    names = ("data",) if group is None else players_of(group)
+    names = ("data",) if group is None else made_in_warmup(group)
     keys = [stages(wildcards.place, group or "reflect_rl", wildcards.seed, name) for name in names]
     return sorted({makers(env).get(key, own) for key in keys} - {own})
 
