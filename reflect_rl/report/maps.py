@@ -197,17 +197,16 @@ def costs(training: pd.DataFrame, main: pd.DataFrame) -> Figure | None:
 
 
 def _curve(axis: Axes, rows: pd.DataFrame, place: int, **look) -> None:
-    """Mean validation success over seeds at each measurement that all have, and behind its end, at a `place` of its own,
-    its 95% `t_interval`: as bands, several curves could not be told apart."""
-    rows = rows.sort_values(["seed", "env_steps"])
-    measurements = rows.assign(measurement=rows.groupby("seed").cumcount()).groupby("measurement")
-    means = measurements[["env_steps", "val_success"]].mean()[measurements.size() == rows["seed"].nunique()]
-    axis.plot(means["env_steps"], means["val_success"], marker="o", markersize=2.2, clip_on=False, **look)
-    if rows["seed"].nunique() > 1:
-        mean, *bounds = t_interval(measurements.get_group(means.index[-1])["val_success"].to_numpy())
+    """Mean validation success over seeds at each measurement that all have and at their last one, and behind that, at a
+    `place` of its own, its 95% `t_interval`: as bands, several curves could not be told apart."""
+    runs, columns = rows.sort_values(["seed", "env_steps"]).groupby("seed"), ["env_steps", "val_success"]
+    measured = [runs.nth(i) for i in range(runs.size().min() - 1)] + [runs.last()]
+    steps, success = np.transpose([at[columns].mean() for at in measured])
+    axis.plot(steps, success, marker="o", markersize=2.2, clip_on=False, **look)
+    if len(runs) > 1:
+        mean, *bounds = t_interval(runs["val_success"].last().to_numpy())
         bar = np.abs(np.clip(bounds, 0, 1) - mean)[:, None]
-        behind = means["env_steps"].iloc[-1] * (1.03 + 0.02 * place)
-        axis.errorbar(behind, mean, bar, color=look["color"], elinewidth=0.8)
+        axis.errorbar(steps[-1] * (1.03 + 0.02 * place), mean, bar, color=look["color"], elinewidth=0.8)
 
 
 def _at_headline(rows: pd.DataFrame) -> pd.DataFrame:
