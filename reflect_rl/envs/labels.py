@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from zlib import crc32
 
+from reflect_rl.core.errors import ReflectRLError
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -40,6 +42,8 @@ def by_name(label_key: Callable[[str], str], most: int) -> Labels:
 
 
 def _by_name(label_key: Callable[[str], str], most: int, actions: Sequence[str]) -> tuple[int, ...]:
+    if len(actions) > most:
+        raise ReflectRLError(f"{len(actions)} legal actions have {most} labels; give the environment more labels")
     taken: dict[int, None] = {}
     for action in actions:
         number = _hashed(label_key, action) % most

@@ -7,7 +7,7 @@ from reflect_rl.envs.autoexplore.questions import name_stems, stems
 
 CODE, PAGES = (".py",), (".rst", ".md", ".txt")
 OF_PAGES = frozenset(("doc", "docs", "documentation", "sites", "www", "source"))  # folders
-OF_NEITHER = frozenset(("requirements", "scripts", "tools", "benchmarks", "artwork"))
+OF_NEITHER = frozenset(("requirements", "scripts", "tools", "benchmarks", "artwork", "examples", "example"))
 
 
 @cache

@@ -166,4 +166,4 @@ class AutoExplore(gym.Env):
             f"At: {shown(self.at) if self.at else 'top'}\nFolders: {' '.join(folders) or 'none'}\n"
             f"Files: {' '.join(files) or 'none'}\n{read}\nQuestion: {question.text}"
         )
-        return observation[:MOST], {"actions": actions, "success": success, "task": self.task, **more}
+        return observation[-MOST:], {"actions": actions, "success": success, "task": self.task, **more}

@@ -24,23 +24,23 @@ def found(env: AutoExplore) -> str | None:
     return next((path for path, text in texts.items() if asked.reader.answers(asked.text, text)), None)
 
 
-def _unread(env: AutoExplore) -> Iterator[tuple[tuple, str]]:
-    """Files to be read and folders to be entered, of those that were seen: (what comes first, path)."""
+def _unread(env: AutoExplore) -> Iterator[tuple[tuple, int, str]]:
+    """Files to be read and folders to be entered, of those that were seen: (what comes first, place in the list, path)."""
     asked, at = env.question, env.at
     has_entered = len(env.entered) > 1
     for folder in sorted(env.entered):
         held, far = asked.folders[folder], len(way(at, folder))
-        for name in held.files:
+        for i, name in enumerate(held.files):
             path = joined(folder, name)
             if path not in env.read:
                 untold = UNTOLD if folder or has_entered else AT_TOP
                 ranks = {"named": NAMED, "open": untold, "other": OTHERWISE_NAMED, "not": REST}
-                yield (ranks[asked.reader.file_fit(asked.text, name)], far, 0.0), path
-        for name in held.folders:
+                yield (ranks[asked.reader.file_fit(asked.text, name)], far, 0.0), i, path
+        for i, name in enumerate(held.folders):
             path = joined(folder, name)
             if path not in env.entered:
                 fit, share = asked.reader.folder_fit(asked.text, name)
-                yield ({"named": SUBFOLDER, "likely": DEPARTMENT, "not": REST}[fit], far, -share), path
+                yield ({"named": SUBFOLDER, "likely": DEPARTMENT, "not": REST}[fit], far, -share), i, path
 
 
 def towards(env: AutoExplore, path: str, *verbs: str) -> int:
@@ -53,16 +53,24 @@ def towards(env: AutoExplore, path: str, *verbs: str) -> int:
 def expert_action(env: AutoExplore) -> int:
     """Index of the next action: name the file that was found, else go on looking where it is most likely."""
     path = found(env)
-    left = [] if path else sorted(_unread(env))
-    if left:
-        return towards(env, left[0][1], "cat", "cd")
+    if left := [] if path else sorted(_unread(env)):
+        return towards(env, left[0][-1], "cat", "cd")
     return towards(env, path or min(env.read), "id")  # where all was read and nothing answers, any
 
 
 def good_actions(env: AutoExplore) -> tuple[int, ...]:
-    """The expert's action, and naming the right file."""
+    """The expert's action, those towards what is as likely, and naming the right file once it was read."""
+    left = [] if found(env) else sorted(_unread(env))
+    alike = [towards(env, path, "cat", "cd") for first, _, path in left if first == left[0][0]]
     right = [i for i, (verb, name) in enumerate(env.moves) if verb == "id" and _is_target(env, name)]
-    return tuple(dict.fromkeys([expert_action(env)] + right * (env.question.target in env.read)))
+    return tuple(dict.fromkeys([expert_action(env), *alike] + right * (env.question.target in env.read)))
+
+
+def slips(env: AutoExplore) -> tuple[int, ...]:
+    """Reading a file that neither answers nor is among the likeliest: what one recovers from."""
+    good = good_actions(env)
+    reads = [i for i, (verb, name) in enumerate(env.moves) if verb == "cat" and not _is_target(env, name)]
+    return tuple(i for i in reads if i not in good)
 
 
 def safe_actions(env: AutoExplore) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """The panels of questions about generated companies, and the question of a task."""
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -39,6 +39,7 @@ def tasks(setting: str, split: str) -> tuple[str, ...]:
     return tuple(f"{of}-{number}-{i}{variant}" for variant in variants for number, i in found)
 
 
+@lru_cache(maxsize=4096)
 def question(task: str) -> Question:
     """The question of a task; raises where the id names none."""
     of, *numbers = str(task).split("-")
@@ -58,7 +59,8 @@ def question(task: str) -> Question:
 
 def draw(rng: np.random.Generator) -> str:
     """A task of training."""
-    return str(rng.choice(tasks("companies", "train")))
+    training = tasks("companies", "train")
+    return training[rng.integers(len(training))]
 
 
 def path(task: str) -> str:

@@ -3,7 +3,7 @@
 `known` is split by question, as in the paper: its test is on repositories that training sees. `new` is split by repository.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from zlib import crc32
 
 import numpy as np
@@ -66,6 +66,7 @@ def asked(task: str) -> Asked:
     return packages()[name].questions[int(i)]
 
 
+@lru_cache(maxsize=4096)
 def question(task: str) -> Question:
     """The question of a task; raises ReflectRLError where the id names none."""
     text, path = asked(task).text, asked(task).path
@@ -76,7 +77,8 @@ def question(task: str) -> Question:
 
 def draw(rng: np.random.Generator) -> str:
     """A task of training."""
-    return str(rng.choice(tasks("known", "train")))
+    training = tasks("known", "train")
+    return training[rng.integers(len(training))]
 
 
 def path(task: str) -> str:

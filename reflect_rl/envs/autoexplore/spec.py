@@ -5,9 +5,9 @@ from types import ModuleType
 
 from reflect_rl.envs.autoexplore import covering, panels, reading, real, teacher
 from reflect_rl.envs.autoexplore.env import AutoExplore, Reader
-from reflect_rl.envs.autoexplore.expert import expert_action, good_actions, oracle_action, phase, safe_actions
+from reflect_rl.envs.autoexplore.expert import expert_action, good_actions, oracle_action, phase, safe_actions, slips
 from reflect_rl.envs.autoexplore.references import REFERENCES
-from reflect_rl.envs.base import EnvSpec, Reported
+from reflect_rl.envs.base import EnvSpec
 from reflect_rl.envs.labels import by_name
 
 
@@ -52,6 +52,7 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
         stages=of.DEPTHS,
         good_actions=good_actions,
         safe_actions=safe_actions,
+        slips=slips,
         phase=phase,
         oracle_action=oracle_action,
         oracle_steps=oracle_steps,
@@ -59,15 +60,6 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
         strata=of.strata,
         labels=by_name(lambda action: action, 1024),
         task_source=of.source,
-        reported=(
-            Reported(training, "sft_only", 0.04, "GPT-2 XL", 15),
-            Reported(training, "rl_only", 0.12, "GPT-2 XL", 15),
-            Reported(training, "sft_rl", 0.20, "GPT-2 XL", 15),
-            Reported(training, "reflect_rl", 0.36, "GPT-2 XL", 15),
-            Reported(training, "reflect_rl_no_negatives", 0.33, "GPT-2 XL", 15),
-            Reported(training, "prompted", 0.34, "Mistral 7B", 15),
-        ),
-        reported_on="44 questions on 12 repositories, at depth 1",
         **more,
     )
 

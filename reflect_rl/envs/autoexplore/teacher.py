@@ -5,7 +5,7 @@ import re
 from reflect_rl.envs.autoexplore.env import Reader
 from reflect_rl.envs.base import Situation
 
-DONE = {"cd": "Going there", "cat": "Reading that", "id": "Naming that"}
+DONE = {"cd": "Going there", "cat": "Reading that"}  # naming a file ends the episode
 QUESTION = re.compile(r"^Question: (.*)$", re.MULTILINE)
 SHOWS = re.compile(r"^Shows: (.*)$", re.MULTILINE)
 
@@ -15,7 +15,7 @@ def verdict(situation: Situation) -> str:
     if situation.action_feedback == "start":
         return "Starting"
     verb = situation.last_action.partition(" ")[0]
-    return f"{DONE.get(verb, 'Choosing that')} was {situation.action_feedback}"
+    return f"{DONE[verb]} was {situation.action_feedback}"
 
 
 def seen(situation: Situation, reader: Reader) -> str:
@@ -26,7 +26,7 @@ def seen(situation: Situation, reader: Reader) -> str:
     shown = SHOWS.search(situation.observation).group(1)
     found = reader.evidence(question, shown)
     marks = ", ".join(f"{word} {'yes' if is_there else 'no'}" for word, is_there in found.items())
-    return f"It shows {marks}: {'the file' if reader.answers(question, shown) else 'not the file'}. "
+    return f"It shows {marks or 'nothing asked'}: {'the file' if reader.answers(question, shown) else 'not the file'}. "
 
 
 def reflect(situation: Situation, reader: Reader) -> str:

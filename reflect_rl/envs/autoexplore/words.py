@@ -61,9 +61,9 @@ KINDS = {
         ".csv",
         _aspects(
             things="prices/costs sizes/dimensions suppliers/vendors repairs/fixes deliveries/shipments losses/shortfalls "
-            "weights/masses",
+            "weights",
             people="addresses/whereabouts birthdays shifts/turns grades/marks",
-            matters="dates/days reasons/causes numbers/figures files/documents",
+            matters="dates/days reasons/grounds histories documents",
         ),
         "# The {aspect} of {topic} at {site}\n{extra}\n",
         (
@@ -82,7 +82,7 @@ KINDS = {
         '"""It {aspect} the records of {topic} at {site}."""\n\n{extra}\n',
         (
             "Which script {aspect} the records of {topic} at {site}?",
-            "What program {aspect} the records of {topic} of {site}?",
+            "What program {aspect} the records of {topic} at {site}?",
         ),
         ("run", "main", "script", "job", "util"),
     ),
@@ -90,7 +90,7 @@ KINDS = {
         "settings",
         ".json",
         _aspects(
-            "limit/maximum folder/directory contact/address alert/warning archive/backup",
+            "limit/maximum folder/directory contact alert/warning archive",
             things="colour/shade discount/reduction owner/holder",
             people="language/tongue room/place",
             matters="deadline/cutoff interval/frequency currency/money",
