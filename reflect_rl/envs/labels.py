@@ -14,6 +14,9 @@ class Labels:
 
     of: Callable[[Sequence[str]], tuple[int, ...]]  #: legal actions -> the numbers of their labels, all different
     names: tuple[str, ...]  #: the text of each label; numbers are below their count
+    #: whether the policy's prompt ends in the reflection, whose last words are then the advised action: a small model from
+    #: scratch soon learns to go on with what stood before these words in the list, its label
+    advice_last: bool = False
 
     def texts(self, numbers: Sequence[int]) -> list[str]:
         return [self.names[number] for number in numbers]

@@ -1,5 +1,6 @@
 """The registrations of AutoExplore: on generated companies, and on real repositories."""
 
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 
@@ -8,7 +9,7 @@ from reflect_rl.envs.autoexplore.env import AutoExplore, Reader
 from reflect_rl.envs.autoexplore.expert import expert_action, good_actions, oracle_action, phase, safe_actions, slips
 from reflect_rl.envs.autoexplore.references import REFERENCES
 from reflect_rl.envs.base import EnvSpec
-from reflect_rl.envs.labels import by_name
+from reflect_rl.envs.labels import IN_ORDER
 
 
 def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvSpec:
@@ -58,7 +59,7 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
         oracle_steps=oracle_steps,
         references=REFERENCES,
         strata=of.strata,
-        labels=by_name(lambda action: action, 1024),
+        labels=replace(IN_ORDER, advice_last=True),
         task_source=of.source,
         **more,
     )
