@@ -9,7 +9,8 @@ The verdict on a comparison is that of the first of these that applies:
 2. `undecided` where both arms succeed in less than `floor`: neither has learned the task;
 3. `at the ceiling` where both reach `ceiling` of the best possible success: nothing is left to show;
 4. `reproduced` where the difference is above 0, `not reproduced` where it is below, with p below `alpha` after Holm's
-   adjustment for all comparisons, of all environments and regimes, that 1 to 3 leave;
+   adjustment for all comparisons, of all environments and regimes, that 1 to 3 leave; a note says so where the interval
+   lies within `margin` of 0;
 5. `equivalent` where its 95% interval lies within `margin` of 0;
 6. `undecided`: more seeds or tasks are needed.
 """
@@ -41,11 +42,15 @@ def verdict(row: dict, rule: Rule) -> tuple[str, str] | None:
         return None
     if row["p_holm"] < rule.alpha:
         return ("reproduced" if row["effect"] > 0 else "not reproduced"), ""
-    if -rule.margin <= row["ci_low"] and row["ci_high"] <= rule.margin:
+    if _within_margin(row, rule):
         return "equivalent", ""
     if row["ci_low"] > 0 or row["ci_high"] < 0:
         return "undecided", f"among this many comparisons p is {row['p_holm']:.2f}"
     return "undecided", f"the interval holds 0 and more than {100 * rule.margin:.0f} points"
+
+
+def _within_margin(row: dict, rule: Rule) -> bool:
+    return -rule.margin <= row["ci_low"] and row["ci_high"] <= rule.margin
 
 
 def claims_table(
@@ -81,6 +86,8 @@ def _judged(episodes: pd.DataFrame, ceilings: pd.DataFrame | None, rule: Rule) -
     for row in rows:
         row["verdict"], why = verdict(row, rule)
         notes = [f"{why}; {_needed(row, rule, max(len(tested), 1))}"] if why else []
+        if row["verdict"] in ("reproduced", "not reproduced") and _within_margin(row, rule):
+            notes.append(f"a difference of less than {100 * rule.margin:.0f} points")
         if pd.notna(row["greedy"]):
             notes.append(f"decoded greedily the difference is {row['greedy']:+.3f}")
         row["note"] = "; ".join(notes)

@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs.registry import get
+from reflect_rl.evaluate.stats import t_interval
 from reflect_rl.report import style
-from reflect_rl.report.curves import seed_band
 from reflect_rl.report.regimes import FACTS, facts
 from reflect_rl.report.style import COLOURS, FAINT, INK, SHARE, STYLE, entry
 from reflect_rl.report.tables import HEADLINE, in_order, matching
@@ -34,12 +33,15 @@ CURVES = {  # part: label, the colour of the variant that is without it, marker,
 }
 CAPTIONS = {  # also what a reader is told who does not see the figure
     "map": "Test success by the number of distinct reflections that the teacher wrote, before and after RL (arrows), sampled, with "
-    "reflections and on the same situations without them; bars are 95% intervals over seeds and tasks.",
+    "reflections and on the same situations without them (trained anew in each panel, with a tokenizer that has read its "
+    "reflections); `all` is one for each situation of the data, not to scale; bars are 95% intervals over tasks and the seeds "
+    "of each regime.",
     "parts": "What Reflect-RL owes to RL (its success minus that before RL) and to reflection (minus that of SFT + RL on "
-    "the same situations, each arm with the settings that were tuned for it in the paper's regime), sampled, by the number of reflections; bars "
+    "the same situations, each arm with the settings that were tuned for it in the first regime), sampled, by the number of reflections; bars "
     "are 95% intervals of the paired differences.",
     "costs": "Validation success of Reflect-RL over environment steps, from before RL at step 0, by the number of "
-    "reflections; dashed is SFT + RL on the most examples of the same target, which needs none; bands are 95% intervals.",
+    "reflections; dots are means over seeds where it was measured, bars at the end 95% intervals over seeds; dashed is SFT + RL "
+    "with the most examples, which hold what was executed and so need no teacher, or else the expert's actions.",
     "warmup": "Test success by the length of the policy's warm-up, the same for all arms, sampled; bars are 95% intervals "
     "over tasks and the seeds of each regime.",
     "random": "Test success by the share of random actions in the data, which the policy imitates, sampled; bars are 95% "
@@ -164,7 +166,7 @@ def costs(training: pd.DataFrame, main: pd.DataFrame) -> Figure | None:
     """Validation success over environment steps, a curve for each number of reflections; None without curves.
 
     `training` has `rl.METRICS` of each run, `main` (`tables.main_table`) what the regimes are. Without reflections the
-    regime with the most examples of the same target counts: their actions need no teacher.
+    regime of the panel with the most examples counts.
     """
     rows = _numbered(training[training["val_success"].notna()], facts(main))
     reflecting, free = (rows[rows["variant"] == name] for name in ("reflect_rl", "sft_rl"))
@@ -174,14 +176,13 @@ def costs(training: pd.DataFrame, main: pd.DataFrame) -> Figure | None:
     numbers = sorted(reflecting["number"].unique())
     shades = dict(zip(numbers, matplotlib.colormaps["viridis_r"](np.linspace(0.1, 1, len(numbers))), strict=True))
     for (target, tells), axis in panels.items():
-        dot = {"marker": "o", "markersize": 3.5, "markevery": [0], "clip_on": False}
         for (number, _), of_regime in _of_panel(reflecting, (target, tells)).groupby(["number", "regime"]):
-            seed_band(axis, of_regime, "val_success", color=shades[number], **dot)
-        others = free[free["target"] == target]
+            _curve(axis, of_regime, 1 + numbers.index(number), color=shades[number])
+        others = _of_panel(free, (target, tells))
         if len(others):
             most = others.loc[others["number"].idxmax(), "regime"]
             look = {"color": INK, "linestyle": (0, (4, 1.5)), "linewidth": 1.2}
-            seed_band(axis, others[others["regime"] == most], "val_success", **look, **dot)
+            _curve(axis, others[others["regime"] == most], 0, **look)
         axis.set(ylim=(-0.03, 1.06))
         axis.locator_params(axis="x", nbins=4)
         axis.xaxis.set_major_formatter(lambda steps, _: style.thousands(steps))
@@ -190,9 +191,23 @@ def costs(training: pd.DataFrame, main: pd.DataFrame) -> Figure | None:
     if len(free):
         entries.append(entry("none: SFT + RL", color=INK, linestyle=(0, (4, 1.5)), linewidth=1.2))
     if rows["seed"].nunique() > 1:
-        entries.append(Patch(color=FAINT, alpha=0.5, linewidth=0, label="95% interval over seeds"))
+        entries.append(entry("95% interval over seeds, at the end", color=INK, linewidth=0.8, marker="|"))
     style.legend_below(figure, entries)
     return figure
+
+
+def _curve(axis: Axes, rows: pd.DataFrame, place: int, **look) -> None:
+    """Mean validation success over seeds at each measurement that all have, and behind its end, at a `place` of its own,
+    its 95% `t_interval`: as bands, several curves could not be told apart."""
+    rows = rows.sort_values(["seed", "env_steps"])
+    measurements = rows.assign(measurement=rows.groupby("seed").cumcount()).groupby("measurement")
+    means = measurements[["env_steps", "val_success"]].mean()[measurements.size() == rows["seed"].nunique()]
+    axis.plot(means["env_steps"], means["val_success"], marker="o", markersize=2.2, clip_on=False, **look)
+    if rows["seed"].nunique() > 1:
+        mean, *bounds = t_interval(measurements.get_group(means.index[-1])["val_success"].to_numpy())
+        bar = np.abs(np.clip(bounds, 0, 1) - mean)[:, None]
+        behind = means["env_steps"].iloc[-1] * (1.03 + 0.02 * place)
+        axis.errorbar(behind, mean, bar, color=look["color"], elinewidth=0.8)
 
 
 def _at_headline(rows: pd.DataFrame) -> pd.DataFrame:
@@ -259,6 +274,10 @@ def _number_axis(axis: Axes, places: dict[float, float]) -> float:
     axis.set_xticks([*places.values()], labels)
     axis.minorticks_off()
     axis.grid(axis="x", visible=False)
+    if np.inf in places and len(places) > 1:  # not to scale
+        axis.axvline(
+            np.sqrt(places[np.inf] * [*places.values()][-2]), color=FAINT, linewidth=0.8, linestyle=":", zorder=0
+        )
     return 10 ** (0.014 * span)
 
 

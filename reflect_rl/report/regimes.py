@@ -27,12 +27,13 @@ COLUMNS = [*PANEL, "part", "comparison", "decoding", *FACTS, "n_seeds", "n_tasks
 
 
 def comparable(profile: str, env: str) -> list[str]:
-    """The regimes of an environment that differ from its first one in `FACTS` alone; of equal ones the first."""
+    """The regimes of an environment that differ from its first one with the same `data.target` in `FACTS` alone; of equal
+    ones the first."""
     runs = [settings.load(profile, env, regime=name) for name in settings.profile(profile).regimes_of(env)]
-    points, first = {}, _point(runs[0])[1]
+    points, first = {}, {}
     for run in runs:
         point, others = _point(run)
-        if others == first:
+        if others == first.setdefault(run.data.target, others):
             points.setdefault(point, run.regime)
     return [*points.values()]
 

@@ -19,6 +19,7 @@ ROW_KEYS = [
 #: The rows beside which the paper's numbers stand; at `EnvSpec.claims_horizon` also those of figures.
 HEADLINE = {"split": "test", "decoding": "sampled"}
 SITUATIONS = ["start", "right", "wrong"]
+BEFORE_RL = {"sft_only": "sft_rl", "reflect_sft": "reflect_rl"}  #: whose RL begins with these players
 MARKS = ("names_best", "judges_right", "facts_right")  #: of a reflector, with intervals
 #: Columns that Markdown shows in per cent (`effect` and the bounds beside it: percentage points).
 RATES = {
@@ -79,25 +80,46 @@ def seeds_by_tasks(episodes: pd.DataFrame) -> pd.DataFrame:
     return cells.mean().unstack()
 
 
-def main_table(episodes: pd.DataFrame, ceilings: pd.DataFrame) -> pd.DataFrame:
+def main_table(episodes: pd.DataFrame, ceilings: pd.DataFrame, validated: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row for each variant, regime, setting and protocol: success with its `rate_interval`, the ceiling, the paper's
     number.
 
-    The column `validation` is empty so far. Ceilings (`results.ceilings`) are the success that no policy can exceed. The paper's numbers (`EnvSpec.reported`, from
-    a secondary source) stand only beside rows of `HEADLINE`, at the horizon that they name, if they name one.
+    Ceilings (`results.ceilings`) are the success that no policy can exceed. Success on validation tasks (`validation`)
+    and the paper's numbers (`EnvSpec.reported`, from a secondary source) stand only beside rows of `HEADLINE`, these at the
+    horizon that they name, if they name one.
     """
 
     def row(rows: pd.DataFrame) -> dict:
         by_seed = scores(rows)
         success, low, high = rate_interval(by_seed)
         counts = {"n_seeds": by_seed.shape[0], "n_tasks": by_seed.shape[1], "n_episodes": len(rows)}
-        return counts | {"success": success, "ci_low": low, "ci_high": high, "validation": np.nan}
+        return counts | {"success": success, "ci_low": low, "ci_high": high}
 
-    table = _row_per_group(episodes, ROW_KEYS, row)
+    table, keys = _row_per_group(episodes, ROW_KEYS, row), ["env", "regime", "setting", "horizon", "variant"]
+    known = pd.DataFrame(columns=[*keys, "validation"]) if validated is None else validated.assign(**HEADLINE)
+    table = table.merge(known.astype({"horizon": int}), how="left", on=[name for name in known if name != "validation"])
+    table = table.astype({"validation": float})
     table = table.merge(ceilings, how="left", on=["env", "regime", "setting", "split", "horizon"])
     compared = matching(table, **HEADLINE)
     reported = [get(r.env).reported_rate(r.setting, r.variant, r.horizon) for r in compared.itertuples()]
     return table.assign(paper=pd.Series(reported, compared.index, dtype=float))
+
+
+def validation(training: pd.DataFrame, horizons: dict[tuple[str, str], int]) -> pd.DataFrame:
+    """Sampled success on validation tasks of the training setting, mean over seeds: of an arm with RL at its end, of one of
+    `BEFORE_RL` at its beginning. Columns env, regime, setting, horizon, variant, validation.
+
+    `training` has `rl.METRICS` of each run, `horizons` that of RL in each environment and regime.
+    """
+    measured = training.dropna(subset=["val_success"]).sort_values("env_steps")
+    runs = measured.groupby(["env", "regime", "variant", "seed"])["val_success"]
+    ends, begins = (at.groupby(["env", "regime", "variant"]).mean() for at in (runs.last(), runs.first()))
+    after = {after: before for before, after in BEFORE_RL.items()}
+    begins = begins[begins.index.isin(after, level="variant")].rename(index=after, level="variant")
+    table = pd.concat([ends, begins]).rename("validation").reset_index()
+    settings = table["env"].map({env: get(env).training_setting for env in table["env"].unique()})
+    steps = [horizons[key] for key in zip(table["env"], table["regime"], strict=True)]
+    return table.assign(setting=settings, horizon=steps)
 
 
 def seed_table(episodes: pd.DataFrame) -> pd.DataFrame:

@@ -51,15 +51,17 @@ def products(profile: str, env: str, found: Results | None = None, regime: str =
     """Everything that the raw results (by default what `results` reads) say of an environment in a regime (by default its
     first); nothing is written."""
     found = found or results(profile, env)
-    of_all = _of_all(found)
+    of_all = _of_all(profile, found)
     made = _of_regime(profile, env, regime, found, of_all)
     return replace(made, maps=_maps(profile, env, found, of_all))
 
 
-def _of_all(found: Results) -> dict[str, pd.DataFrame]:
+def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
     """The tables of `TITLES_OF_ALL`."""
+    trained = found.training[["env", "regime"]].drop_duplicates().itertuples(index=False, name=None)
+    horizons = {(env, regime): settings.load(profile, env, regime=regime).rl.horizon for env, regime in trained}
     return {
-        "main": tables.main_table(found.episodes, found.ceilings),
+        "main": tables.main_table(found.episodes, found.ceilings, tables.validation(found.training, horizons)),
         "seeds": tables.seed_table(found.episodes),
         "parts": regimes.parts_table(found.episodes),
         "runs": tables.ordered(found.runs, ["env", "regime", "variant", "seed"]),
@@ -114,7 +116,7 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     """Write the `products` of an environment to `results/<profile>/` and `figures/<profile>/`; returns those of `regime` (by
     default the first). The tables of all regimes are written in any case, those of one and its figures for `_told`."""
     found, grid = found or results(profile, env), settings.profile(profile)
-    of_all, words = _of_all(found), protocols(profile)
+    of_all, words = _of_all(profile, found), protocols(profile)
     made_by = f"python -m reflect_rl report --profile {profile} --env {env}"
     for name, table in of_all.items():
         folder = paths.results(profile) if name == "claims" else paths.tables(profile)

@@ -150,6 +150,13 @@ def test_what_needs_no_test_needs_the_least_seeds():
     assert notes == ["2 seeds; a decision needs 5 seeds"] * 2
 
 
+def test_a_certain_difference_that_does_not_matter_is_called_small():
+    worse = np.full((5, 20), 0.5)
+    for gain, note in ((0.02, "a difference of less than 5 points"), (0.1, "")):
+        row = judge(worse + gain + np.array([[0.001], [0], [-0.001], [0], [0]]), worse)
+        assert (row["verdict"], row["note"]) == ("reproduced", note)
+
+
 def test_a_prompted_model_of_too_few_episodes_does_not_enter():
     both = [episodes("reflect_rl", rates(*[1] * 5, tasks=50)), episodes("prompted", rates(0, tasks=33), repeats=3)]
     table = claims.claims_table(pd.concat(both), rule=rule())

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from reflect_rl.core.variants import VARIANTS
+from reflect_rl.envs import settings
 from reflect_rl.evaluate.panels import EPISODE_COLUMNS
+from reflect_rl.evaluate.stats import paired_difference
 from reflect_rl.report import regimes
 
 PROFILE = """
@@ -58,6 +60,18 @@ def test_regimes_that_differ_in_more_than_their_reflections_are_not_on_one_map(w
         "few-100-action",
         "few-100-hint",
     ]
+
+
+def test_regimes_on_a_map_may_differ_in_more_from_those_of_the_other_target(write):
+    expert = "    expert: {settings: {data.target: oracle, policy.steps: 800}}\n"
+    write(PROFILE + expert + expert.replace("expert", "other").replace("800", "900"))
+    assert "expert" in regimes.comparable("mine", "taxi") and "other" not in regimes.comparable("mine", "taxi")
+
+
+@pytest.mark.parametrize("profile", ["laptop", "study"])
+def test_the_projects_own_environments_are_on_maps(profile):
+    for env in settings.profile(profile).envs:
+        assert {"paper", "plentiful"} <= {*regimes.comparable(profile, env)}
 
 
 def test_regimes_that_differ_from_the_first_in_one_setting_lie_along_it(write):
@@ -119,11 +133,17 @@ def test_parts_are_differences_of_pairs_of_variants():
 
 
 def test_the_interval_of_a_part_counts_seeds_and_tasks():
-    """Differences of 0, 0.5 and 1 by seed, alike in both tasks: Student's t of three seeds, cut at 1."""
+    """Differences of 0, 0.5 and 1 by seed, alike in both tasks: Student's t of three seeds, cut at 1. Where the tasks differ
+    and the seeds do not, the interval is not that of equal seeds, which has no width."""
     success = {"reflect_rl": SUCCESS["reflect_rl"], "sft_rl": SUCCESS["sft_only"]}
     (row,) = regimes.parts_table(episodes(success)).to_dict("records")
     assert (row["part"], row["effect"], row["ci_high"]) == ("reflection, after RL", 0.5, 1)
     assert row["ci_low"] == pytest.approx(0.5 - 4.3027 * 0.5 / 3**0.5, abs=1e-4)
+    of_tasks = np.array([(1, 1, 0, 0.5)] * 3), np.zeros((3, 4))
+    success = dict(zip(("reflect_rl", "sft_rl"), of_tasks, strict=True))
+    (row,) = regimes.parts_table(episodes(success)).to_dict("records")
+    bounds = row["effect"], row["ci_low"], row["ci_high"]
+    assert bounds == pytest.approx(paired_difference(*of_tasks)) and row["ci_low"] < 0.4 < 0.8 < row["ci_high"]
 
 
 def test_what_follows_the_advice_is_compared_with_a_policy_that_is_as_greedy():

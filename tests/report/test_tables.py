@@ -72,6 +72,25 @@ def test_main_table_row_by_hand():
     assert (row["ceiling"], row["paper"]) == (0.9, 0.58)
 
 
+def test_validation_stands_beside_the_test_of_the_players_that_it_measured():
+    """That of an arm before its RL is the first measurement of the arm with it; other panels and decodings have none."""
+    curves = [
+        {"env": "taxi", "regime": "", "variant": variant, "seed": seed, "env_steps": steps, "val_success": rate}
+        for variant, before in (("reflect_rl", 0.2), ("sft_rl", 0.1))
+        for seed in (0, 1)
+        for steps, rate in ((0, before + 0.2 * seed), (50, None), (90, 0.6 + 0.2 * seed))
+    ]
+    found = tables.validation(pd.DataFrame(curves).sample(frac=1, random_state=0), {("taxi", ""): 20})
+    parts = [episodes(name) for name in ("random", "sft_only", "sft_rl", "reflect_sft", "reflect_rl")]
+    parts += [episodes(decoding="greedy"), episodes(horizon=15), episodes(split="train")]
+    table = tables.main_table(pd.concat(parts), CEILINGS, found)
+    compared = tables.matching(table, horizon=20, split="test", decoding="sampled").set_index("variant")["validation"]
+    assert compared.dropna().to_dict() == pytest.approx(
+        {"sft_only": 0.2, "sft_rl": 0.7, "reflect_sft": 0.3, "reflect_rl": 0.7}
+    )
+    assert table["validation"].notna().sum() == 4 and len(table) == len(parts)
+
+
 @pytest.mark.parametrize("repeats", [1, 10])
 def test_one_seed_is_as_uncertain_as_its_tasks_are_few(repeats):
     row = tables.main_table(episodes(success=[(1, 0, 1, 1)], repeats=repeats), CEILINGS).iloc[0]
