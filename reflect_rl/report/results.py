@@ -21,6 +21,7 @@ from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.panels import EPISODE_COLUMNS, PROMPT_COUNTS, agents, evaluate, frames
 from reflect_rl.evaluate.probes import REFLECTION_COLUMNS, reflector_probes
+from reflect_rl.report.rule import shown_alone
 from reflect_rl.train import data, rl, warmup
 from reflect_rl.train.rollout import play
 
@@ -141,7 +142,7 @@ def _collect(profile: Profile, env: str) -> None:
         "machines": _machines(runs),
     }
     _keep_games(mains)
-    for main in mains:
+    for main in (firsts[regime] for regime in shown_alone(profile, env)):
         keep_episode(main, profile.stem(env, main.regime))
     _merge(profile, env, found, entry)
 

@@ -6,7 +6,7 @@ import pydantic
 import yaml
 
 from reflect_rl.core import paths
-from reflect_rl.core.profiles import Loader, VariantName, errors_in_one_line
+from reflect_rl.core.profiles import Loader, Profile, VariantName, errors_in_one_line
 
 Share = Annotated[float, pydantic.Field(gt=0, lt=1)]
 
@@ -62,3 +62,11 @@ def read_rule() -> Rule:
     path = paths.claims()
     with errors_in_one_line(f"{path.parent.name}/{path.name}"):
         return Rule.model_validate((yaml.load(path.read_bytes(), Loader) or {}) if path.exists() else {})
+
+
+def shown_alone(profile: Profile, env: str) -> list[str]:
+    """The regimes that have figures and tables of their own: the first and those in which the rule compares something, lest
+    a map of many regimes fills the folder; where it names none of them, all."""
+    first, *others = profile.regimes_of(env)
+    compared = {entry.regime for entry in read_rule().comparisons.get(env, ())}
+    return [first, *([each for each in others if each in compared] or others)]

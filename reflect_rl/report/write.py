@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.profiles import Profile
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
@@ -15,7 +14,7 @@ from reflect_rl.report import comparisons, curves, film, maps, regimes, tables
 from reflect_rl.report.claims import claims_table, verdicts
 from reflect_rl.report.protocol import hardware, protocol, protocols
 from reflect_rl.report.results import Results, example_episode, results
-from reflect_rl.report.rule import read_rule
+from reflect_rl.report.rule import read_rule, shown_alone
 from reflect_rl.report.style import save
 
 TITLES_OF_ALL = {  # tables that hold all environments of a profile
@@ -114,7 +113,7 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
 
 def write_all(profile: str, env: str, found: Results | None = None, regime: str = "") -> Products:
     """Write the `products` of an environment to `results/<profile>/` and `figures/<profile>/`; returns those of `regime` (by
-    default the first). The tables of all regimes are written in any case, those of one and its figures for `_told`."""
+    default the first). The tables of all regimes are written in any case, those of one and its figures for `shown_alone`."""
     found, grid = found or results(profile, env), settings.profile(profile)
     of_all, words = _of_all(profile, found), protocols(profile)
     made_by = f"python -m reflect_rl report --profile {profile} --env {env}"
@@ -122,7 +121,7 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
         folder = paths.results(profile) if name == "claims" else paths.tables(profile)
         said = f"{read_rule().sentences} {words}" if name == "claims" else words
         tables.write_table(table, folder / name, TITLES_OF_ALL[name], said)
-    made = {each: _of_regime(profile, env, each, found, of_all) for each in _told(env, grid)}
+    made = {each: _of_regime(profile, env, each, found, of_all) for each in shown_alone(grid, env)}
     for each, of in made.items():
         stem, here = grid.stem(env, each), f"{protocol(profile, env, each)} {hardware(profile, env)}".rstrip()
         for name in of.tables.keys() - TITLES_OF_ALL:
@@ -135,11 +134,3 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
         save(figure, paths.figures(profile) / f"{env}_{name}", made_by, maps.CAPTIONS[name])
     asked = grid.regime(env, regime)[0]
     return replace(made.get(asked) or _of_regime(profile, env, asked, found, of_all), maps=drawn)
-
-
-def _told(env: str, grid: Profile) -> list[str]:
-    """The regimes that have files of their own: the first and those in which the rule compares something, lest a map of many
-    regimes fills the folder; where it names none of them, all."""
-    first, *others = grid.regimes_of(env)
-    compared = {entry.regime for entry in read_rule().comparisons.get(env, ())}
-    return [first, *([each for each in others if each in compared] or others)]

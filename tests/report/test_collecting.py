@@ -14,7 +14,6 @@ from reflect_rl.core.files import write_json
 from reflect_rl.core.identity import STAGES, stage_code, stage_dir
 from reflect_rl.envs import registry, settings
 from reflect_rl.report import protocol, results, verify, write
-from reflect_rl.report.rule import Rule
 
 
 @pytest.fixture(scope="module")
@@ -191,13 +190,16 @@ def test_regimes_share_runs_and_have_rows_and_files_of_their_own(counted, monkey
 
 def test_of_many_regimes_those_that_the_rule_compares_have_files_of_their_own(counted, monkeypatch):
     (paths.configs() / "tiny.yaml").write_text(PROFILE + "  regimes: {first: {}, judged: {}, other: {}}\n")
-    monkeypatch.setattr("reflect_rl.evaluate.panels.agents", None)  # regimes of equal settings share their runs
-    found = results.results("tiny", "counting", collect=True)
-    shutil.rmtree(paths.tables("tiny"), ignore_errors=True)
     rule = yaml.safe_load(CLAIMS)
     for entry in rule["comparisons"]["counting"]:
         entry["regime"] = "judged"
-    monkeypatch.setattr(write, "read_rule", lambda: Rule.model_validate(rule))
+    (paths.configs() / "claims.yaml").write_text(yaml.safe_dump(rule))
+    monkeypatch.setattr("reflect_rl.evaluate.panels.agents", None)  # regimes of equal settings share their runs
+    found = results.results("tiny", "counting", collect=True)
+    assert {name for name in ("first", "judged", "other") if results.example_episode("tiny", f"counting_{name}")} == {
+        *("first", "judged"),
+    }
+    shutil.rmtree(paths.tables("tiny"), ignore_errors=True)
     made = write.write_all("tiny", "counting", found, "other")
     assert made.regime == "other" and not made.tables["headline"].empty
     headlines = {path.name for path in paths.tables("tiny").glob("*_headline.md")}
