@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
 
 from reflect_rl.core import files
 from reflect_rl.core.errors import ReflectRLError
@@ -95,10 +96,11 @@ def main_table(episodes: pd.DataFrame, ceilings: pd.DataFrame, validated: pd.Dat
         counts = {"n_seeds": by_seed.shape[0], "n_tasks": by_seed.shape[1], "n_episodes": len(rows)}
         return counts | {"success": success, "ci_low": low, "ci_high": high}
 
-    table, keys = _row_per_group(episodes, ROW_KEYS, row), ["env", "regime", "setting", "horizon", "variant"]
-    known = pd.DataFrame(columns=[*keys, "validation"]) if validated is None else validated.assign(**HEADLINE)
-    table = table.merge(known.astype({"horizon": int}), how="left", on=[name for name in known if name != "validation"])
-    table = table.astype({"validation": float})
+    table = _row_per_group(episodes, ROW_KEYS, row)
+    if validated is None:
+        table = table.assign(validation=np.nan)
+    else:
+        table = table.merge(validated.assign(**HEADLINE), how="left")  # on all columns that both have
     table = table.merge(ceilings, how="left", on=["env", "regime", "setting", "split", "horizon"])
     compared = matching(table, **HEADLINE)
     reported = [get(r.env).reported_rate(r.setting, r.variant, r.horizon) for r in compared.itertuples()]
@@ -111,12 +113,10 @@ def validation(training: pd.DataFrame, horizons: dict[tuple[str, str], int]) -> 
 
     `training` has `rl.METRICS` of each run, `horizons` that of RL in each environment and regime.
     """
-    measured = training.dropna(subset=["val_success"]).sort_values("env_steps")
-    runs = measured.groupby(["env", "regime", "variant", "seed"])["val_success"]
-    ends, begins = (at.groupby(["env", "regime", "variant"]).mean() for at in (runs.last(), runs.first()))
-    after = {after: before for before, after in BEFORE_RL.items()}
-    begins = begins[begins.index.isin(after, level="variant")].rename(index=after, level="variant")
-    table = pd.concat([ends, begins]).rename("validation").reset_index()
+    ends = _ends_of_rl(training, "env", "regime", "variant").mean()
+    players = {after: before for before, after in BEFORE_RL.items()}
+    begins = ends["before RL"][ends.index.isin(players, level="variant")].rename(index=players, level="variant")
+    table = pd.concat([ends["after RL"], begins]).rename("validation").reset_index()
     settings = table["env"].map({env: get(env).training_setting for env in table["env"].unique()})
     steps = [horizons[key] for key in zip(table["env"], table["regime"], strict=True)]
     return table.assign(setting=settings, horizon=steps)
@@ -177,12 +177,16 @@ def reflector_table(reflections: pd.DataFrame) -> pd.DataFrame:
 
 def online_rl_table(training: pd.DataFrame) -> pd.DataFrame:
     """Validation success before and after online RL in one regime, a row a variant: mean, worst and best seed."""
-    measured = training.dropna(subset=["val_success"]).sort_values("env_steps")
-    ends = measured.groupby(["variant", "seed"])["val_success"]
-    table = pd.DataFrame({"before RL": ends.first(), "after RL": ends.last()})
-    table = table.groupby("variant").agg(["mean", "min", "max"])
+    table = _ends_of_rl(training, "variant").agg(["mean", "min", "max"])
     table.columns = [" ".join(names) for names in table.columns]
     return ordered(table.reset_index(), ["variant"])
+
+
+def _ends_of_rl(training: pd.DataFrame, *keys: str) -> DataFrameGroupBy:
+    """Validation success before and after the RL of each seed, grouped by `keys`."""
+    measured = training.dropna(subset=["val_success"]).sort_values("env_steps")
+    ends = measured.groupby([*keys, "seed"])["val_success"]
+    return pd.DataFrame({"before RL": ends.first(), "after RL": ends.last()}).groupby([*keys])
 
 
 def given(budgets: pd.DataFrame) -> pd.DataFrame:
