@@ -5,6 +5,7 @@ A command is a function: its docstring is the help, its parameters are `OPTIONS`
 
 import argparse
 import inspect
+import os
 import signal
 import sys
 from pathlib import Path
@@ -19,8 +20,10 @@ from reflect_rl.envs import registry, settings
 from reflect_rl.envs.check import check
 
 
-def _reproduce(profile: str, env: str, cores: int, forcerun: list[str] | None) -> None:
+def _reproduce(profile: str, env: str, cores: int, extend: bool, forcerun: list[str] | None) -> None:
     """run all notebooks of a profile; continues a stopped run"""
+    if extend:
+        os.environ["REFLECT_RL_EXTEND"] = "1"
     graph.run(profile, env=env, cores=cores, forcerun=forcerun)
     print(f"tables:  {paths.tables(profile)}\nfigures: {paths.figures(profile)}")
 
@@ -54,6 +57,22 @@ def _stale(profile: str) -> None:
     print(f"{len(old)} of {len(found)} stages of profile {profile} were made by other code than today's")
     if len(old):
         print(old.to_string(index=False))
+
+
+def _replay(profile: str, env: str, runs: int, accept: bool) -> None:
+    """make some runs of a profile anew, the same ones each time, and compare them with its results to the last digit"""
+    from reflect_rl.report.verify import REPLAYED, accept_replay, replay
+
+    for name in settings.chosen(settings.profile(profile), env):
+        found = replay(profile, name, runs, every_variant=accept)
+        print(f"{name}: rows that differ from the results of profile {profile}\n{found.to_string(index=False)}")
+        if found[[*REPLAYED]].map(lambda text: text and not text.startswith("0 of")).any(axis=None):
+            raise JobsFailed(
+                f"rows of {name} differ; `reproduce --profile {profile} --env {name}` makes all of them anew"
+            )
+        if accept:
+            accept_replay(profile, name, found)
+            print("accepted: noted in the manifest")
 
 
 def _train(profile: str, env: str, regime: str, variant: str, seed: int, overrides: str) -> None:
@@ -102,8 +121,10 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-COMMANDS = (_reproduce, _tune, _report, _stale, _train, _release, _settings, _execute, _notebooks, _check)
+COMMANDS = (_reproduce, _tune, _report, _stale, _replay, _train, _release, _settings, _execute, _notebooks, _check)
 AGAIN = "execute notebooks again, all or those of these rules; finished training is not repeated"
+EXTEND = "leave out runs that results of any profile hold, made by today's code with the same settings; no quickstart"
+ACCEPT = "one run of each variant at least; where no row differs, results of other code count as made by today's"
 GIVEN = "a parameter of the notebook, such as -p seed 1; repeatable"
 OPTIONS = {  # what `add_argument` takes for each parameter
     "profile": ("--profile", dict(default="laptop", help="a file name in configs/ (default: laptop)")),
@@ -113,7 +134,10 @@ OPTIONS = {  # what `add_argument` takes for each parameter
     "seed": ("--seed", dict(default=0, type=int, help="as in the notebooks (default: 0)")),
     "overrides": ("--overrides", dict(default="", help='such as "rl.learning_rate=1e-3 rl.entropy=0"')),
     "cores": ("--cores", dict(default=2, type=_positive, help="jobs at a time (default: 2)")),
+    "extend": ("--extend", dict(action="store_true", help=EXTEND)),
     "forcerun": ("--forcerun", dict(nargs="*", metavar="RULE", help=AGAIN)),
+    "runs": ("--runs", dict(default=3, type=_positive, help="how many (default: 3)")),
+    "accept": ("--accept", dict(action="store_true", help=ACCEPT)),
     "notebook": ("notebook", dict(type=Path, help="such as notebooks/00_quickstart.ipynb")),
     "output": ("output", dict(type=Path, help="where the executed copy goes, such as build/my_quickstart.ipynb")),
     "given": ("-p", dict(dest="given", nargs=2, metavar=("NAME", "VALUE"), action="append", default=[], help=GIVEN)),

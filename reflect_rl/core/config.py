@@ -344,3 +344,7 @@ def threads() -> int:
     if not (text.isdecimal() and 1 <= int(text) <= 1024):
         raise ReflectRLError(f"REFLECT_RL_THREADS={text!r} should be a whole number from 1 to 1024")
     return int(text)
+
+
+def extends() -> bool:  # whether runs that results hold already are taken from there
+    return os.environ.get("REFLECT_RL_EXTEND") == "1"

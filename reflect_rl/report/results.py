@@ -1,9 +1,11 @@
 """The raw results of a profile: collected from the run folders once, then read."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from filelock import FileLock
 from safetensors import safe_open
 
 from reflect_rl.core import paths
-from reflect_rl.core.config import DECIDING, Config
+from reflect_rl.core.config import DECIDING, Config, extends, threads
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import read_csv, read_json, way_out, write_csv, write_json, writing
 from reflect_rl.core.identity import STAGES, stage_code, stage_dir
@@ -94,7 +96,8 @@ def results(profile_name: str, env: str, collect: bool = False) -> Results:
     """The raw results of a profile, all environments that lie beside those of `env`; raises `ReflectRLError` without any.
 
     They are read as they were collected here, or else as they were committed. Only with `collect` is anything run or
-    written: then `env` is collected from its run folders, where what is missing is run first.
+    written: then `env` is collected from its run folders, where what is missing is run first, but for what results hold
+    already where `$REFLECT_RL_EXTEND` is 1.
     """
     if collect:
         _collect(settings.profile(profile_name), env)
@@ -108,43 +111,135 @@ def results(profile_name: str, env: str, collect: bool = False) -> Results:
     return Results.read(known[env][0])
 
 
+class Held(NamedTuple):
+    """What is collected of a run: from its folders, or from results that hold it already."""
+
+    rows: dict[str, pd.DataFrame]  #: what it adds to the raw results
+    data: str | None  #: checksum of the examples that it learned from
+    machines: list[str]  #: on which it was made
+    source: dict = {}  #: what the manifest says of the results that it is taken from; empty for run folders
+    episode: dict | None = None  #: what `keep_episode` kept of it there
+
+
+def runs_of(profile: Profile, env: str) -> list[Config]:
+    """Every run of a profile in an environment."""
+    return [settings.load(profile.name, env, v, seed, regime=regime) for regime, v, seed in profile.runs_of(env)]
+
+
+def deciding(run: Config) -> dict:
+    """All settings that decide its numbers, as a manifest has them, but the seed."""
+    return json.loads(json.dumps(run.sections(*DECIDING) | {"seed": None}))
+
+
+def code_of(runs: Sequence[Config]) -> dict[str, str]:
+    """Hash of the code behind each stage of the main variant; that of prompted models and LM teachers is not in it."""
+    main = next(run for run in runs if run.variant == MAIN_VARIANT)
+    return {stage: stage_code(main, stage) for stage in STAGES}
+
+
+def held(profile: Profile, env: str) -> dict[tuple[str, str, int], Held]:
+    """The runs of a profile (regime, variant, seed) that results of any profile hold, of today's code, packages and games,
+    with the settings and the number of threads that they would be made with now.
+
+    A language model that is prompted or teaches has no such runs, since results do not record its code.
+    """
+    runs, spec, found = runs_of(profile, env), get(env), {}
+    now = code_of(runs), threads(), provenance()["packages"]
+    for name in dict.fromkeys([profile.name, *(path.stem for path in sorted(paths.configs().glob("*.yaml")))]):
+        folder, entry = collected(name).get(env, (None, {}))
+        made = entry.get("provenance", {})
+        if (entry.get("code"), made.get("threads"), made.get("packages")) != now:
+            continue
+        there = vars(Results.read(folder).of(env))
+        games = there["episodes"][["task", "provenance"]].drop_duplicates().astype(object).fillna("")
+        if any((spec.source_of(task) or "") != source for task, source in games.itertuples(index=False)):
+            continue
+        rows_of = {
+            n: dict(iter(rows.groupby(["regime", "variant", "seed"]))) for n, rows in there.items() if "seed" in rows
+        }
+        for run in runs:
+            here, is_now = (run.regime, run.variant, run.seed), deciding(run)
+            for regime, of in entry["regimes"].items():
+                key, was = (regime, run.variant, run.seed), of["settings"].get(run.variant, {}) | {"seed": None}
+                if (
+                    here in found
+                    or key not in rows_of["episodes"]
+                    or was != is_now
+                    or run.arm.prompted
+                    or run.teacher.model
+                ):
+                    continue
+                rows = {n: kept[key].assign(regime=run.regime) for n, kept in rows_of.items() if key in kept}
+                path = (
+                    folder / f"{env}_{regime}_episode.json"
+                    if len(entry["regimes"]) > 1
+                    else folder / f"{env}_episode.json"
+                )
+                kept = read_json(path) if path.exists() else {}
+                episode = kept if (kept.get("variant"), kept.get("seed")) == (run.variant, run.seed) else None
+                found[here] = Held(rows, of["data_sha256"].get(f"seed {run.seed}"), entry["machines"], entry, episode)
+    return found
+
+
 def _collect(profile: Profile, env: str) -> None:
-    """Run what has not been run yet, and write everything that tables and figures of an environment are made from."""
-    runs = [settings.load(profile.name, env, v, seed, regime=regime) for regime, v, seed in profile.runs_of(env)]
-    firsts = {run.regime: run for run in reversed(runs) if run.variant == MAIN_VARIANT}
-    mains = [firsts[regime] for regime in profile.regimes_of(env)]
-    parts, made = {name: [] for name in FILES}, {main.regime: {"settings": {}, "data_sha256": {}} for main in mains}
+    """Write everything that tables and figures of an environment are made from, and run first what has not been run yet;
+    with `extends` what results hold is taken from there, where it has no folder."""
+    runs, known = runs_of(profile, env), held(profile, env) if extends() else {}
+    parts, made, firsts, machines, sources = {name: [] for name in FILES}, {}, {}, set(), {}
     for run in progress(runs, f"{profile.name} {env}: runs", unit="run"):
-        key = {"env": env, "regime": run.regime, "variant": run.variant, "seed": run.seed}
-        made[run.regime]["settings"].setdefault(run.variant, run.sections(*DECIDING))
-        parts["episodes"].append(evaluate(run))
-        prompts = read_csv(stage_dir(run, "evaluation") / "prompts.csv", PROMPT_COUNTS)
-        parts["prompts"].append(prompts.assign(**key)[COLUMNS["prompts"]])
-        if run.arm.rl:
-            folder = stage_dir(run, "rl")
-            if not folder.exists():  # deleted, as it was damaged; the evaluation is still there and trains nothing
-                rl.train(run)
-            metrics = read_csv(folder / "metrics.csv", rl.METRICS)
-            parts["training"].append(metrics.assign(**key)[COLUMNS["training"]])
-            parts["runs"].append(pd.DataFrame([key | read_json(folder / "status.json")]))
-        if run.arm.reflection and run.arm.warmup == run.variant:
-            parts["reflections"].append(reflector_probes(run).assign(**key)[COLUMNS["reflections"]])
-        if run.arm.warmup or run.arm.rl:
-            parts["budgets"].append(pd.DataFrame([budget(run)])[COLUMNS["budgets"]])
-            made[run.regime]["data_sha256"][f"seed {run.seed}"] = data.make(run)["sha256"]["examples"]
+        of = None if stage_dir(run, "evaluation").exists() else known.get((run.regime, run.variant, run.seed))
+        of = of or made_by(run)
+        for name, rows in of.rows.items():
+            parts[name].append(rows)
+        machines.update(of.machines)
+        if of.source:
+            sources[id(of.source)] = of.source
+        about = made.setdefault(run.regime, {"settings": {}, "data_sha256": {}})
+        about["settings"].setdefault(run.variant, run.sections(*DECIDING))
+        if of.data:
+            about["data_sha256"][f"seed {run.seed}"] = of.data
+        if run.variant == MAIN_VARIANT:
+            firsts.setdefault(run.regime, (run, of))
+    mains = [run for run, _ in firsts.values()]
     parts["ceilings"] = [ceilings(profile.name, env, main.regime) for main in mains]
     found = Results(**{name: _joined(of_runs) for name, of_runs in parts.items()})
     entry = {
         "regimes": made,
-        "code": {stage: stage_code(mains[0], stage) for stage in STAGES},
+        "code": code_of(runs),
         "rl_seconds": round(float(found.runs["seconds"].sum())),
         "provenance": provenance(),
-        "machines": _machines(runs),
+        "machines": sorted(machines),
     }
+    if sources:  # where the runs that were held come from, with their replays
+        entry["held"] = [{n: of[n] for n in ("provenance", "held", "replayed") if n in of} for of in sources.values()]
     _keep_games(mains)
-    for main in (firsts[regime] for regime in shown_alone(profile, env)):
-        keep_episode(main, profile.stem(env, main.regime))
+    for main, of in (firsts[regime] for regime in shown_alone(profile, env)):
+        if not of.source:
+            keep_episode(main, profile.stem(env, main.regime))
+        elif of.episode:
+            write_json(_episode_file(profile.name, profile.stem(env, main.regime)), of.episode)
     _merge(profile, env, found, entry)
+
+
+def made_by(run: Config) -> Held:
+    """What lies in the folders of a run; what is missing there is run first."""
+    key = {"env": run.env, "regime": run.regime, "variant": run.variant, "seed": run.seed}
+    rows = {"episodes": evaluate(run)}
+    prompts = read_csv(stage_dir(run, "evaluation") / "prompts.csv", PROMPT_COUNTS)
+    rows["prompts"] = prompts.assign(**key)[COLUMNS["prompts"]]
+    if run.arm.rl:
+        folder = stage_dir(run, "rl")
+        if not folder.exists():  # deleted, as it was damaged; the evaluation is still there and trains nothing
+            rl.train(run)
+        rows["training"] = read_csv(folder / "metrics.csv", rl.METRICS).assign(**key)[COLUMNS["training"]]
+        rows["runs"] = pd.DataFrame([key | read_json(folder / "status.json")])
+    if run.arm.reflection and run.arm.warmup == run.variant:
+        rows["reflections"] = reflector_probes(run).assign(**key)[COLUMNS["reflections"]]
+    learns = run.arm.warmup or run.arm.rl
+    if learns:
+        rows["budgets"] = pd.DataFrame([budget(run)])[COLUMNS["budgets"]]
+    examples = data.make(run)["sha256"]["examples"] if learns else None
+    return Held(rows, examples, _machines(run))
 
 
 def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -227,6 +322,10 @@ def _keep_games(runs: Sequence[Config]) -> None:
         write_json(paths.results(main.profile) / f"{main.env}_games.json", spec.manifest(tasks))
 
 
+def _episode_file(profile_name: str, stem: str) -> Path:
+    return paths.results(profile_name) / f"{stem}_episode.json"
+
+
 def keep_episode(run: Config, stem: str) -> None:
     """Play the first test task of the headline setting greedily and keep it: `results/<profile>/<stem>_episode.json`."""
     spec = get(run.env)
@@ -234,7 +333,7 @@ def keep_episode(run: Config, stem: str) -> None:
     agent, rngs = agents(run)["greedy"], [np.random.default_rng(run.seed)]
     (episode,) = play(spec, agent, [task], rngs, spec.claims_horizon)
     key = {"env": run.env, "variant": run.variant, "seed": run.seed, "task": task, "ended": episode.ended}
-    write_json(paths.results(run.profile) / f"{stem}_episode.json", key | {"frames": frames(episode)})
+    write_json(_episode_file(run.profile, stem), key | {"frames": frames(episode)})
 
 
 def example_episode(profile_name: str, stem: str) -> dict | None:
@@ -243,10 +342,9 @@ def example_episode(profile_name: str, stem: str) -> dict | None:
     return path and read_json(path)
 
 
-def _machines(runs: Sequence[Config]) -> list[str]:
-    """What the runs were made on, each machine once: training may have been on another one than collecting."""
-    stages = [(run, stage) for run in runs for stage in ("rl", "evaluation")]
-    stages += [(run, stage) for run in runs for stage in ("reflector", "policy") if run.arm.warmup]
-    files = {stage_dir(run, stage) / "provenance.json" for run, stage in stages}
+def _machines(run: Config) -> list[str]:
+    """What a run was made on: training may have been on another machine than evaluation."""
+    stages = ["rl", "evaluation", *(("reflector", "policy") if run.arm.warmup else ())]
+    files = [stage_dir(run, stage) / "provenance.json" for stage in stages]
     made = [read_json(path) for path in files if path.exists()]
     return sorted({f"{on['machine']}, {on['cpu_cores']} CPU cores, {on['gpu'] or 'no GPU'}" for on in made})

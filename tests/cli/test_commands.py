@@ -16,7 +16,19 @@ def test_help_lists_the_commands(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     text = capsys.readouterr().out
-    commands = ("reproduce", "tune", "execute", "train", "release", "notebooks", "settings", "report", "stale", "check")
+    commands = (
+        "reproduce",
+        "tune",
+        "execute",
+        "train",
+        "release",
+        "notebooks",
+        "settings",
+        "report",
+        "stale",
+        "replay",
+        "check",
+    )
     assert all(f"\n    {command} " in text or f"\n    {command}\n" in text for command in commands)
 
 
@@ -104,3 +116,15 @@ def test_report_makes_tables_and_figures_of_every_environment(capsys, monkeypatc
     assert main(["report", "--profile", "laptop", "--env", "taxi"]) == 0
     assert made == [("laptop", "taxi")]
     assert capsys.readouterr().out.startswith("tables: ")
+
+
+def test_replay_prints_how_many_rows_differ(capsys, monkeypatch):
+    asked = []
+
+    def replay(profile, env, runs, every_variant):
+        asked.append((profile, env, runs, every_variant))
+        return pd.DataFrame([{"variant": "sft_rl"} | dict.fromkeys(verify.REPLAYED, "0 of 240")])
+
+    monkeypatch.setattr(verify, "replay", replay)
+    assert main(["replay", "--profile", "laptop", "--env", "taxi", "--runs", "4"]) == 0
+    assert asked == [("laptop", "taxi", 4, False)] and "0 of 240" in capsys.readouterr().out

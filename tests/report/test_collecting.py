@@ -1,5 +1,6 @@
 """A profile of an environment that has only what is required: collected, and made into tables and figures."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,11 +9,13 @@ import pytest
 import yaml
 from counting_game import CLAIMS, PROFILE, SPEC
 
+from reflect_rl.cli.main import main
 from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.files import write_json
+from reflect_rl.core.files import write_csv, write_json
 from reflect_rl.core.identity import STAGES, stage_code, stage_dir
 from reflect_rl.envs import registry, settings
+from reflect_rl.evaluate.panels import evaluate
 from reflect_rl.report import protocol, results, verify, write
 
 
@@ -159,6 +162,121 @@ def test_the_kept_episode_is_the_first_test_task(counted):
     assert kept["task"] == SPEC.panel("full", "test")[0] and kept["variant"] == "reflect_rl"
     assert kept["frames"][-1]["action"] == "" and len(kept["frames"]) <= 7
     assert results.example_episode("tiny", "nothing") is None
+
+
+@pytest.fixture
+def without_runs(counted, tmp_path, monkeypatch):
+    """The project as it would be cloned: with the results of `tiny`, without run folders; what it evaluates is noted."""
+    shutil.copytree(paths.project(), tmp_path / "clone", ignore=shutil.ignore_patterns("runs", ".lock"))
+    monkeypatch.chdir(tmp_path / "clone")
+    evaluated = []
+    monkeypatch.setattr(results, "evaluate", lambda run: evaluated.append((run.variant, run.seed)) or evaluate(run))
+    return evaluated
+
+
+def manifest():
+    return json.loads((paths.results("tiny") / "manifest.json").read_text())["environments"]["counting"]
+
+
+def test_with_extend_only_runs_that_no_results_hold_are_made(without_runs, monkeypatch):
+    monkeypatch.setenv("REFLECT_RL_EXTEND", "1")
+    before = results.results("tiny", "counting")
+    (paths.configs() / "tiny.yaml").write_text(PROFILE.replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
+    found = results.results("tiny", "counting", collect=True)
+    assert {seed for _, seed in without_runs} == {2} and len(without_runs) == len(set(before.episodes.variant))
+    for name, rows in vars(found).items():
+        known = rows[rows.seed < 2].reset_index(drop=True) if "seed" in rows else rows
+        pd.testing.assert_frame_equal(known, getattr(before, name), check_dtype=False)
+    assert [*manifest()["regimes"][""]["data_sha256"]] == ["seed 0", "seed 1", "seed 2"]
+    assert len(manifest()["machines"]) == len(manifest()["held"]) == 1
+
+
+def test_with_extend_another_profile_of_equal_settings_runs_nothing(without_runs, monkeypatch):
+    monkeypatch.setenv("REFLECT_RL_EXTEND", "1")
+    (paths.configs() / "other.yaml").write_text(PROFILE + "  regimes: {one: {}, two: {}}\n")
+    other = settings.profile("other")
+    assert [*results.held(other, "counting")] == [*other.runs_of("counting")]
+    found = results.results("other", "counting", collect=True)
+    assert set(found.training.regime) == {"one", "two"} and without_runs == []
+    for stem in ("counting_one", "counting_two"):
+        assert results.example_episode("other", stem) == results.example_episode("tiny", "counting")
+    (paths.configs() / "second.yaml").write_text(PROFILE.replace("seeds: [0, 1]", "seeds: [1]"))
+    results.results("second", "counting", collect=True)  # the episode that was kept is that of seed 0
+    assert results.example_episode("second", "counting") is None and without_runs == []
+
+
+def test_without_extend_everything_is_made_anew(without_runs):
+    variants = set(results.results("tiny", "counting").episodes.variant)
+    results.results("tiny", "counting", collect=True)
+    assert {variant for variant, _ in without_runs} == variants and "held" not in manifest()
+
+
+def test_results_of_other_settings_code_threads_packages_or_games_hold_nothing(without_runs, monkeypatch):
+    tiny = settings.profile("tiny")
+    assert len(results.held(tiny, "counting")) == len([*tiny.runs_of("counting")])
+    (paths.configs() / "other.yaml").write_text(PROFILE.replace("policy: {steps: 4", "policy: {steps: 5"))
+    assert results.held(settings.profile("other"), "counting") == {}
+    for name, value in {
+        "threads": lambda: 2,
+        "provenance": lambda: {"packages": {"torch": "1"}},
+        "stage_code": lambda run, stage: "changed" if stage == "data" else stage_code(run, stage),
+        "get": lambda env: dataclasses.replace(SPEC, task_source=lambda task: "elsewhere"),
+    }.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(results, name, value)
+            assert results.held(tiny, "counting") == {}
+    assert results.held(tiny, "counting")
+
+
+def test_runs_that_are_made_again_are_compared_to_the_last_digit(without_runs):
+    found = verify.replay("tiny", "counting", 5)
+    assert found.variant[0] == "reflect_rl" and found.variant.is_unique and len(found) == len(without_runs) == 5
+    told = {text for name in verify.REPLAYED for text in found[name]} - {""}
+    assert told and all(text.startswith("0 of ") and int(text[5:]) > 0 for text in told)
+    assert (found.training != "").sum() == found.variant.str.contains("_rl").sum() > 0 and (found.episodes != "").all()
+    assert not (paths.home() / "runs").exists()
+
+    rows = results.results("tiny", "counting")
+    one = rows.episodes.index[(rows.episodes.variant == "reflect_rl") & (rows.episodes.seed == found.seed[0])][0]
+    changed = rows.episodes.assign(**{"return": rows.episodes["return"].where(rows.episodes.index != one, 0.1)})
+    write_csv(paths.results("tiny") / "episodes.csv.gz", changed)
+    assert verify.replay("tiny", "counting", 1).episodes[0].startswith("1 of ")
+    write_csv(paths.results("tiny") / "episodes.csv.gz", rows.episodes.drop(index=one))
+    made, held = verify.replay("tiny", "counting", 1).episodes[0].split(" of ")
+    assert made == held
+    with pytest.raises(SystemExit):
+        main(["replay", "--profile", "tiny", "--runs", "none"])
+    assert main(["replay", "--profile", "tiny", "--runs", "1", "--accept"]) == 1 and "replayed" not in manifest()
+
+
+def test_results_of_other_code_count_as_todays_once_replays_of_every_variant_agree(without_runs, monkeypatch):
+    changed = lambda run, stage: f"{stage_code(run, stage)}x"  # noqa: E731
+    for module in (verify, results):
+        monkeypatch.setattr(module, "stage_code", changed)
+    then, tiny = manifest(), settings.profile("tiny")
+    assert verify.stale("tiny").stale.all() and results.held(tiny, "counting") == {}
+    assert main(["replay", "--profile", "tiny", "--runs", "1", "--accept"]) == 0
+    assert {variant for variant, _ in without_runs} == {*then["regimes"][""]["settings"]}
+    assert not verify.stale("tiny").stale.any() and len(results.held(tiny, "counting")) == len(
+        [*tiny.runs_of("counting")]
+    )
+    (noted,) = manifest()["replayed"]
+    assert noted["instead_of"] == then["code"] and len(noted["runs"]) == len(without_runs)
+    assert manifest()["regimes"] == then["regimes"]
+
+    monkeypatch.setenv("REFLECT_RL_EXTEND", "1")
+    results.results("tiny", "counting", collect=True)
+    assert manifest()["held"][0]["replayed"] == [noted]
+
+
+def test_a_replay_with_other_settings_is_refused_and_names_them(without_runs):
+    (paths.configs() / "tiny.yaml").write_text(PROFILE + "  variant_overrides: {sft_rl: {rl.env_steps: 50}}\n")
+    with pytest.raises(ReflectRLError, match="tiny counting sft_rl: rl.env_steps differ from what the results"):
+        verify.replay("tiny", "counting", 1)
+    (paths.configs() / "tiny.yaml").write_text(PROFILE.replace("seeds: [0, 1]", "seeds: [7]"))
+    with pytest.raises(ReflectRLError, match="hold none of its runs"):
+        verify.replay("tiny", "counting", 1)
+    assert without_runs == []
 
 
 def test_regimes_share_runs_and_have_rows_and_files_of_their_own(counted, monkeypatch):
