@@ -83,5 +83,5 @@ def test_tuning_chooses_the_highest_mean_over_seeds_on_sampled_full_episodes(mon
 
 
 def test_committed_tuning_is_found():
-    assert set(tuning.tuning_results("study").env) == {"taxi"}
+    assert set(tuning.tuning_results("study").env) == {"taxi", "alfworld"}
     assert tuning.tuning_results("smoke") is None

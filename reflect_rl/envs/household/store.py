@@ -37,7 +37,8 @@ SPLITS = ("train", "valid_seen", "valid_unseen")  # ALFWorld's
 SETTINGS = ("paper", "kitchens", "all_seen", "all_unseen")
 IN_UNSEEN_ROOMS = ("kitchens", "all_unseen")  # those that are judged in rooms that training never sees
 STAGES = ("pickup", "dropoff", "full")  # of a game, as a task id begins
-FIRST_TRIAL = {"train": 0, "validation": 2000, "test": 6000}  # of generated games: no number is in two splits
+FIRST_TRIAL = {"train": 0, "validation": 2000, "test": 8000}  # of generated games: no number is in two splits
+DRAWS = {"train": 0, "validation": 1, "test": 3}  # of panels: test games that were looked at are drawn anew, with new trials
 SIZES = {  # setting -> games of each split; the paper played 4 games 25 times
     "paper": {"train": 60, "validation": 60, "test": 60},
     "kitchens": {"train": 135, "validation": 60, "test": 60},
@@ -96,7 +97,7 @@ def _generated(setting: str, split: str) -> Iterator[tuple[Recipe, str]]:
         for i in range(size):
             yield PAPER.in_scene(scenes[i % len(scenes)]), trial_name(start + i // len(scenes))
         return
-    rng = np.random.default_rng([SETTINGS.index(setting), list(FIRST_TRIAL).index(split)])
+    rng = np.random.default_rng([SETTINGS.index(setting), DRAWS[split]])
     scenes = [s for rooms in ROOMS.values() for s in rooms if _own_room(s, setting, split)]
     of_type = {t: [[r for r in recipes(s) if r.task_type == t] for s in scenes] for t in TASK_TYPES}
     for i in range(size):  # types in turn, so that the first ones of a panel are of all types
