@@ -64,6 +64,15 @@ def test_parameters_are_known_and_typed_and_their_defaults_valid(path):
     notebooks.check_parameters(path, defaults)
 
 
+def test_a_notebook_shows_the_profile_whose_results_it_says_to_show():
+    said = {}
+    for path in NOTEBOOKS:
+        story, given = nbformat.read(path, 4).cells[0].source, papermill.inspect_notebook(str(path))
+        if found := re.search(r"committed results of the profile `(\w+)`", story):
+            said[path.stem] = found.group(1), ast.literal_eval(given["profile"]["default"])
+    assert said == {"04_where_rl_pays": ("study", "study")}
+
+
 def test_every_code_cell_was_executed_in_order(notebook):
     # nbval compares nothing where the count is missing
     counts = [cell.execution_count for cell in code_cells(notebook)]
