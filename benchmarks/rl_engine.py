@@ -4,7 +4,8 @@
 
 Each row is a process of its own on one thread: warm-up of Reflect-RL on the taxi, all reflections and the expert's actions,
 then online RL, of which alone the time and the memory are measured. Those before are of the project's own history
-(`BEFORE`, checked out beside it), with their model and settings; the rows between change one thing at a time.
+(`BEFORE`, checked out beside it), with their model and settings; the rows between change one thing at a time. `speed` is
+against the same PPO before.
 Success is sampled, on validation tasks. Writes rl_engine.csv and rl_engine.md beside this file.
 """
 
@@ -27,8 +28,9 @@ ALIKE = "rl.episodes_per_update=128 rl.stage_shares=[] policy.steps=400 evaluati
 ROWS = {  # way: (code, regime, overrides)
     "before": ("before", "", f"{ALIKE} rl.learning_rate=0.0003"),
     "before, PPO with a critic": ("before", "", f"{ALIKE} {PPO} rl.baseline=critic"),
-    "now, the former model": ("now", "plentiful", f"{ALIKE} {PPO} model.n_conv=0 model.n_layer=2"),
-    "now": ("now", "plentiful", f"{ALIKE} {PPO}"),
+    "now, the former model": ("now", "plentiful", f"{ALIKE} {PPO} rl.replay=0 model.n_conv=0 model.n_layer=2"),
+    "now": ("now", "plentiful", f"{ALIKE} {PPO} rl.replay=0"),
+    "now, with replay": ("now", "plentiful", f"{ALIKE} {PPO}"),
 }
 RUN = """
 import json, sys
@@ -78,7 +80,7 @@ def main() -> None:
         finally:
             subprocess.run(["git", "-C", str(root), "worktree", "remove", "--force", str(former)], check=True)
     table = pd.DataFrame(rows)
-    table["ratio"] = (table["seconds"].iloc[0] / table["seconds"]).round(2)
+    table["speed"] = (table["seconds"].iloc[1] / table["seconds"]).round(2)  # against the same PPO before
     here = Path(__file__).parent
     write_csv(here / "rl_engine.csv", table)
     write_text(here / "rl_engine.md", f"{__doc__.splitlines()[0]}\n\n{table.to_markdown(index=False)}\n")
