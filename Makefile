@@ -1,6 +1,7 @@
 # Everything from a fresh checkout; needs only make and Python 3.11 or 3.12.
 PROFILE ?= laptop
 ENV =
+EXTEND =
 CORES ?= 2
 
 VENV := .venv
@@ -16,7 +17,7 @@ OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: PROFILE=$(PROFILE) ENV=$(ENV) CORES=$(CORES) PYTHON=(a Python 3.11 or 3.12; found by itself)"
+	@echo "Variables: PROFILE=$(PROFILE) ENV=$(ENV) EXTEND=$(EXTEND) (1: only what results lack) CORES=$(CORES) PYTHON=(a Python 3.11 or 3.12; found by itself)"
 
 setup: $(READY) ## a virtual environment with pinned versions in .venv
 
@@ -35,7 +36,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 reproduce: $(READY) ## every table and figure of PROFILE (of ENV alone, if given); run again to continue
-	@$(RUN) reflect_rl reproduce --profile $(PROFILE) --cores $(CORES) $(ENV:%=--env %)
+	@$(RUN) reflect_rl reproduce --profile $(PROFILE) --cores $(CORES) $(ENV:%=--env %) $(if $(EXTEND),--extend)
 
 tune: $(READY) ## the tuning grid of PROFILE
 	@$(RUN) reflect_rl tune --profile $(PROFILE) --cores $(CORES) $(ENV:%=--env %)

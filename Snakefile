@@ -23,6 +23,7 @@ from reflect_rl.envs import settings
 
 profile = settings.profile(config.get("profile", "laptop"))
 asked = config.get("env") or ""
+extend = str(config.get("extend")) == "True"  # run only what results of today's code and settings do not hold yet
 chosen = settings.chosen(profile, asked)
 runs = f"runs/{profile.name}"
 notebooks = Path(workflow.basedir) / "notebooks"
@@ -145,10 +146,22 @@ def made_elsewhere(wildcards):
     return sorted({makers(env).get(key, own) for key in keys} - {own})
 
 
+@cache
+def held(env):
+    """The runs of an environment that are not to be made again."""
+    if not extend:
+        return {}
+    from reflect_rl.report import results  # here: it takes seconds (torch)
+
+    return results.held(profile, env)
+
+
 def all_runs(wildcards):
     """The warm-ups, RL runs and prompted evaluations of an environment."""
     found = []
     for regime, variant, seed in profile.runs_of(wildcards.env):
+        if (regime, variant, seed) in held(wildcards.env):
+            continue
         arm, at = VARIANTS[variant], {"place": place_of[wildcards.env, regime], "seed": seed}
         found += [warmup.format(**at, variant=arm.warmup)] if arm.warmup else []
         found += [rl.format(**at, variant=variant)] if arm.rl else []
@@ -191,7 +204,7 @@ rule all:
         expand(
             f"{runs}/{{env}}/{{notebook}}.ipynb",
             env=chosen,
-            notebook=["00_quickstart", "05_curriculum_ablations", "06_baseline_comparison"],
+            notebook=["05_curriculum_ablations", "06_baseline_comparison", *([] if extend else ["00_quickstart"])],
         ),
 
 

@@ -37,7 +37,14 @@ def single_run(path: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def run(profile: str, target: str = "all", env: str = "", cores: int = 2, forcerun: list[str] | None = None) -> None:
+def run(
+    profile: str,
+    target: str = "all",
+    env: str = "",
+    cores: int = 2,
+    forcerun: list[str] | None = None,
+    extend: bool = False,
+) -> None:
     """Run a target of the Snakefile to its end: progress on the terminal, everything else in a log file.
 
     Running again continues where a failed, interrupted or killed run stopped.
@@ -45,6 +52,7 @@ def run(profile: str, target: str = "all", env: str = "", cores: int = 2, forcer
     Args:
         env: one environment of the profile; empty for all.
         forcerun: rules whose notebooks are executed again; empty for all rules, None for none.
+        extend: leave out the runs that results hold already (`results.held`).
 
     Raises:
         ReflectRLError: unknown profile or environment, or another run is at work.
@@ -60,7 +68,7 @@ def run(profile: str, target: str = "all", env: str = "", cores: int = 2, forcer
     command += ["--snakefile", str(paths.project() / "Snakefile")]
     if forcerun is not None:
         command += ["--forcerun", *forcerun] if forcerun else ["--forceall"]
-    command += ["--config", f"profile={profile}", f"env={env}"]
+    command += ["--config", f"profile={profile}", f"env={env}", f"extend={extend}"]
     planned: set[Job] = set()
     failures: list[Job] = []
     with single_run(home / "runs" / "reflect_rl.lock") as lock, log_path.open("w") as log:

@@ -19,9 +19,9 @@ from reflect_rl.envs import registry, settings
 from reflect_rl.envs.check import check
 
 
-def _reproduce(profile: str, env: str, cores: int, forcerun: list[str] | None) -> None:
+def _reproduce(profile: str, env: str, cores: int, extend: bool, forcerun: list[str] | None) -> None:
     """run all notebooks of a profile; continues a stopped run"""
-    graph.run(profile, env=env, cores=cores, forcerun=forcerun)
+    graph.run(profile, env=env, cores=cores, forcerun=forcerun, extend=extend)
     print(f"tables:  {paths.tables(profile)}\nfigures: {paths.figures(profile)}")
 
 
@@ -104,6 +104,7 @@ def _positive(text: str) -> int:
 
 COMMANDS = (_reproduce, _tune, _report, _stale, _train, _release, _settings, _execute, _notebooks, _check)
 AGAIN = "execute notebooks again, all or those of these rules; finished training is not repeated"
+EXTEND = "leave out runs that results hold: made by today's code, with the settings of this profile"
 GIVEN = "a parameter of the notebook, such as -p seed 1; repeatable"
 OPTIONS = {  # what `add_argument` takes for each parameter
     "profile": ("--profile", dict(default="laptop", help="a file name in configs/ (default: laptop)")),
@@ -113,6 +114,7 @@ OPTIONS = {  # what `add_argument` takes for each parameter
     "seed": ("--seed", dict(default=0, type=int, help="as in the notebooks (default: 0)")),
     "overrides": ("--overrides", dict(default="", help='such as "rl.learning_rate=1e-3 rl.entropy=0"')),
     "cores": ("--cores", dict(default=2, type=_positive, help="jobs at a time (default: 2)")),
+    "extend": ("--extend", dict(action="store_true", help=EXTEND)),
     "forcerun": ("--forcerun", dict(nargs="*", metavar="RULE", help=AGAIN)),
     "notebook": ("notebook", dict(type=Path, help="such as notebooks/00_quickstart.ipynb")),
     "output": ("output", dict(type=Path, help="where the executed copy goes, such as build/my_quickstart.ipynb")),

@@ -124,13 +124,9 @@ def _compared(env: str, entry: Entry, episodes: pd.DataFrame, rule: Rule) -> dic
     regime = f", {entry.regime}" * bool(entry.regime)
     row["place"] = f"{env}{regime}: {entry.setting}, {entry.horizon} steps, {entry.split}, {entry.decoding}"
     row["greedy"] = np.nan if prompted else _greedy(entry, matching(episodes, **place | {"decoding": "greedy"}))
-    row |= {"comparison": " vs ".join(entry.comparison), "n_seeds": 0, "n_tasks": 0, "p_holm": np.nan}
-    row |= {
-        "seeds": rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds),
-        "a": None,
-        "better": np.nan,
-        "worse": np.nan,
-    }
+    row |= {"comparison": " vs ".join(entry.comparison), "n_seeds": 0, "n_tasks": 0, "a": None}
+    row["seeds"] = rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds)
+    row |= dict.fromkeys(("p_holm", "better", "worse"), np.nan)
     if better.empty or worse.empty:
         return row
     if prompted:

@@ -13,7 +13,7 @@ from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.stats import t_interval
 from reflect_rl.report import style
 from reflect_rl.report.style import COLOURS, FAINT, INK, SHARE, STYLE, entry
-from reflect_rl.report.tables import HEADLINE, in_order, matching, on_headline
+from reflect_rl.report.tables import HEADLINE, at_headline, in_order, matching
 
 ABLATIONS = ["reflect_rl", "reflect_rl_no_negatives", "reflect_rl_no_milestones", "reflect_rl_stages"]
 PAPER = {
@@ -80,7 +80,7 @@ def ablations(episodes: pd.DataFrame) -> Figure:
 
     Small dots are seeds, thin lines join equal ones, and the large dot is their mean with Student's 95% interval.
     """
-    episodes = on_headline(episodes[episodes["variant"].isin(ABLATIONS)])
+    episodes = matching(at_headline(episodes[episodes["variant"].isin(ABLATIONS)], every_setting=True), **HEADLINE)
     settings, variants = _settings(episodes), in_order(episodes["variant"])
     num_columns = min(len(settings), 2 if len(settings) <= 4 else 3)
     figure, axes = style.grid_of_panels(-(-len(settings) // num_columns), num_columns, 2.8, 2.1, sharey=True)

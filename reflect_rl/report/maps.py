@@ -14,12 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reflect_rl.core.variants import VARIANTS
-from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.stats import t_interval
 from reflect_rl.report import style
 from reflect_rl.report.regimes import FACTS, facts
 from reflect_rl.report.style import COLOURS, FAINT, INK, SHARE, STYLE, entry
-from reflect_rl.report.tables import HEADLINE, in_order, matching
+from reflect_rl.report.tables import HEADLINE, at_headline, in_order, matching
 
 TARGETS = {"executed": "The policy imitates what was executed", "oracle": "The policy imitates the expert"}
 TELLS = {"action": "name the action", "hint": "give a hint", "verdict": "give the verdict alone"}
@@ -67,7 +66,7 @@ def figures(main: pd.DataFrame, parts: pd.DataFrame, training: pd.DataFrame) -> 
 def success_along(main: pd.DataFrame, values: dict[tuple[str, str], float], xlabel: str) -> Figure | None:
     """Success where claims are judged (`tables.main_table`) by the `values` that a setting has, by regime and variant
     (`regimes.along`), a curve for each variant with more than one of them; None without such a curve."""
-    rows = matching(_at_headline(main), **HEADLINE)
+    rows = matching(at_headline(main), **HEADLINE)
     given = [values.get(key, np.nan) for key in zip(rows["regime"], rows["variant"], strict=True)]
     rows = rows.assign(value=given).dropna(subset="value").sort_values("value")
     rows = rows[rows.groupby("variant")["value"].transform("nunique") > 1]
@@ -93,7 +92,7 @@ def success_along(main: pd.DataFrame, values: dict[tuple[str, str], float], xlab
 def success_map(main: pd.DataFrame) -> Figure | None:
     """Success where claims are judged (`tables.main_table`), with arrows from before to after RL; None without rows."""
     variants = [variant for _, _, ends in ARMS.values() for variant in ends]
-    rows = _numbered(matching(_at_headline(main), **HEADLINE), facts(main))
+    rows = _numbered(matching(at_headline(main), **HEADLINE), facts(main))
     rows = rows[rows["variant"].isin(variants)]
     if rows.empty:
         return None
@@ -139,7 +138,7 @@ def own_parts(parts: pd.DataFrame) -> Figure | None:
 
     Lines join numbers of reflections; no limit, at the right end, is no number.
     """
-    rows = _numbered(_at_headline(parts), facts(parts))
+    rows = _numbered(at_headline(parts), facts(parts))
     rows = rows[rows["part"].isin(CURVES)]
     if rows.empty:
         return None
@@ -207,14 +206,6 @@ def _curve(axis: Axes, rows: pd.DataFrame, place: int, **look) -> None:
         mean, *bounds = t_interval(runs["val_success"].last().to_numpy())
         bar = np.abs(np.clip(bounds, 0, 1) - mean)[:, None]
         axis.errorbar(steps[-1] * (1.03 + 0.02 * place), mean, bar, color=look["color"], elinewidth=0.8)
-
-
-def _at_headline(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the environment's headline setting, at the horizon that claims are judged at."""
-    if rows.empty:
-        return rows
-    spec = get(style.one_env(rows))
-    return matching(rows, setting=spec.headline, horizon=spec.claims_horizon)
 
 
 def _numbered(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:

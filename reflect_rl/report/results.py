@@ -1,9 +1,11 @@
 """The raw results of a profile: collected from the run folders once, then read."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from filelock import FileLock
 from safetensors import safe_open
 
 from reflect_rl.core import paths
-from reflect_rl.core.config import DECIDING, Config
+from reflect_rl.core.config import DECIDING, Config, threads
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import read_csv, read_json, way_out, write_csv, write_json, writing
 from reflect_rl.core.identity import STAGES, stage_code, stage_dir
@@ -94,7 +96,8 @@ def results(profile_name: str, env: str, collect: bool = False) -> Results:
     """The raw results of a profile, all environments that lie beside those of `env`; raises `ReflectRLError` without any.
 
     They are read as they were collected here, or else as they were committed. Only with `collect` is anything run or
-    written: then `env` is collected from its run folders, where what is missing is run first.
+    written: then `env` is collected from its run folders; a run without one is taken from results that hold it (`held`),
+    and else run first.
     """
     if collect:
         _collect(settings.profile(profile_name), env)
@@ -108,43 +111,103 @@ def results(profile_name: str, env: str, collect: bool = False) -> Results:
     return Results.read(known[env][0])
 
 
+class Held(NamedTuple):
+    """A run that results hold already."""
+
+    rows: dict[str, pd.DataFrame]  #: what it adds to the raw results
+    data: str | None  #: checksum of the examples that it learned from
+    machines: list[str]  #: those of all results that hold it
+    episode: Path | None  #: where `keep_episode` kept one, if it did
+
+
+def _runs(profile: Profile, env: str) -> list[Config]:
+    return [settings.load(profile.name, env, v, seed, regime=regime) for regime, v, seed in profile.runs_of(env)]
+
+
+def _deciding(run: Config) -> dict:
+    """All settings that decide its numbers, as a manifest has them, but the seed."""
+    return json.loads(json.dumps(run.sections(*DECIDING) | {"seed": None}))
+
+
+def held(profile: Profile, env: str) -> dict[tuple[str, str, int], Held]:
+    """The runs of a profile (regime, variant, seed) that results of any profile hold, made by today's code with the settings
+    and the number of threads that they would be made with now."""
+    runs, found = _runs(profile, env), {}
+    for name in [profile.name, *(path.stem for path in sorted(paths.configs().glob("*.yaml")))]:
+        folder, entry = collected(name).get(env, (None, {}))
+        if entry.get("code") != _code(runs) or entry["provenance"].get("threads") != threads():
+            continue
+        every = {part: rows for part, rows in vars(Results.read(folder).of(env)).items() if "seed" in rows}
+        rows_of = {part: dict(iter(rows.groupby(["regime", "variant", "seed"]))) for part, rows in every.items()}
+        for run in runs:
+            here, is_now = (run.regime, run.variant, run.seed), _deciding(run)
+            for regime, made in entry["regimes"].items():
+                there, was = (regime, run.variant, run.seed), made["settings"].get(run.variant, {}) | {"seed": None}
+                if here not in found and there in rows_of["episodes"] and was == is_now:
+                    rows = {part: of[there].assign(regime=run.regime) for part, of in rows_of.items() if there in of}
+                    episode = folder / f"{settings.profile(name).stem(env, regime)}_episode.json"
+                    data_of = made["data_sha256"].get(f"seed {run.seed}")
+                    found[here] = Held(rows, data_of, entry["machines"], episode)
+    return found
+
+
+def _code(runs: Sequence[Config]) -> dict[str, str]:
+    main = next(run for run in runs if run.variant == MAIN_VARIANT)
+    return {stage: stage_code(main, stage) for stage in STAGES}
+
+
 def _collect(profile: Profile, env: str) -> None:
-    """Run what has not been run yet, and write everything that tables and figures of an environment are made from."""
-    runs = [settings.load(profile.name, env, v, seed, regime=regime) for regime, v, seed in profile.runs_of(env)]
-    firsts = {run.regime: run for run in reversed(runs) if run.variant == MAIN_VARIANT}
-    mains = [firsts[regime] for regime in profile.regimes_of(env)]
-    parts, made = {name: [] for name in FILES}, {main.regime: {"settings": {}, "data_sha256": {}} for main in mains}
+    """Write everything that tables and figures of an environment are made from; run what is neither run nor held yet."""
+    runs, known = _runs(profile, env), held(profile, env)
+    parts, made = {name: [] for name in FILES}, {}
+    firsts, machines = {}, set()
     for run in progress(runs, f"{profile.name} {env}: runs", unit="run"):
-        key = {"env": env, "regime": run.regime, "variant": run.variant, "seed": run.seed}
-        made[run.regime]["settings"].setdefault(run.variant, run.sections(*DECIDING))
-        parts["episodes"].append(evaluate(run))
-        prompts = read_csv(stage_dir(run, "evaluation") / "prompts.csv", PROMPT_COUNTS)
-        parts["prompts"].append(prompts.assign(**key)[COLUMNS["prompts"]])
-        if run.arm.rl:
-            folder = stage_dir(run, "rl")
-            if not folder.exists():  # deleted, as it was damaged; the evaluation is still there and trains nothing
-                rl.train(run)
-            metrics = read_csv(folder / "metrics.csv", rl.METRICS)
-            parts["training"].append(metrics.assign(**key)[COLUMNS["training"]])
-            parts["runs"].append(pd.DataFrame([key | read_json(folder / "status.json")]))
-        if run.arm.reflection and run.arm.warmup == run.variant:
-            parts["reflections"].append(reflector_probes(run).assign(**key)[COLUMNS["reflections"]])
-        if run.arm.warmup or run.arm.rl:
-            parts["budgets"].append(pd.DataFrame([budget(run)])[COLUMNS["budgets"]])
-            made[run.regime]["data_sha256"][f"seed {run.seed}"] = data.make(run)["sha256"]["examples"]
+        of = None if stage_dir(run, "evaluation").exists() else known.get((run.regime, run.variant, run.seed))
+        of = of or _made(run)
+        for name, rows in of.rows.items():
+            parts[name].append(rows)
+        machines.update(of.machines)
+        about = made.setdefault(run.regime, {"settings": {}, "data_sha256": {}})
+        about["settings"].setdefault(run.variant, run.sections(*DECIDING))
+        if of.data:
+            about["data_sha256"][f"seed {run.seed}"] = of.data
+        if run.variant == MAIN_VARIANT:
+            firsts.setdefault(run.regime, (run, of.episode))
+    mains = [run for run, _ in firsts.values()]
     parts["ceilings"] = [ceilings(profile.name, env, main.regime) for main in mains]
     found = Results(**{name: _joined(of_runs) for name, of_runs in parts.items()})
     entry = {
         "regimes": made,
-        "code": {stage: stage_code(mains[0], stage) for stage in STAGES},
+        "code": _code(runs),
         "rl_seconds": round(float(found.runs["seconds"].sum())),
         "provenance": provenance(),
-        "machines": _machines(runs),
+        "machines": sorted(machines),
     }
     _keep_games(mains)
-    for main in (firsts[regime] for regime in shown_alone(profile, env)):
-        keep_episode(main, profile.stem(env, main.regime))
+    for main, episode in (firsts[regime] for regime in shown_alone(profile, env)):
+        keep_episode(main, profile.stem(env, main.regime), episode)
     _merge(profile, env, found, entry)
+
+
+def _made(run: Config) -> Held:
+    """What lies in the folders of a run; what is missing there is run first."""
+    key = {"env": run.env, "regime": run.regime, "variant": run.variant, "seed": run.seed}
+    rows = {"episodes": evaluate(run)}
+    prompts = read_csv(stage_dir(run, "evaluation") / "prompts.csv", PROMPT_COUNTS)
+    rows["prompts"] = prompts.assign(**key)[COLUMNS["prompts"]]
+    if run.arm.rl:
+        folder = stage_dir(run, "rl")
+        if not folder.exists():  # deleted, as it was damaged; the evaluation is still there and trains nothing
+            rl.train(run)
+        rows["training"] = read_csv(folder / "metrics.csv", rl.METRICS).assign(**key)[COLUMNS["training"]]
+        rows["runs"] = pd.DataFrame([key | read_json(folder / "status.json")])
+    if run.arm.reflection and run.arm.warmup == run.variant:
+        rows["reflections"] = reflector_probes(run).assign(**key)[COLUMNS["reflections"]]
+    learns = run.arm.warmup or run.arm.rl
+    if learns:
+        rows["budgets"] = pd.DataFrame([budget(run)])[COLUMNS["budgets"]]
+    examples = data.make(run)["sha256"]["examples"] if learns else None
+    return Held(rows, examples, _machines(run), None)
 
 
 def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -227,14 +290,18 @@ def _keep_games(runs: Sequence[Config]) -> None:
         write_json(paths.results(main.profile) / f"{main.env}_games.json", spec.manifest(tasks))
 
 
-def keep_episode(run: Config, stem: str) -> None:
-    """Play the first test task of the headline setting greedily and keep it: `results/<profile>/<stem>_episode.json`."""
-    spec = get(run.env)
+def keep_episode(run: Config, stem: str, kept: Path | None = None) -> None:
+    """Play the first test task of the headline setting greedily and keep it: `results/<profile>/<stem>_episode.json`; or
+    keep what was kept of this run elsewhere."""
+    path, spec = paths.results(run.profile) / f"{stem}_episode.json", get(run.env)
+    if kept and kept.exists():
+        write_json(path, read_json(kept))
+        return
     task = spec.panel(spec.headline, "test")[0]
     agent, rngs = agents(run)["greedy"], [np.random.default_rng(run.seed)]
     (episode,) = play(spec, agent, [task], rngs, spec.claims_horizon)
     key = {"env": run.env, "variant": run.variant, "seed": run.seed, "task": task, "ended": episode.ended}
-    write_json(paths.results(run.profile) / f"{stem}_episode.json", key | {"frames": frames(episode)})
+    write_json(path, key | {"frames": frames(episode)})
 
 
 def example_episode(profile_name: str, stem: str) -> dict | None:
@@ -243,10 +310,9 @@ def example_episode(profile_name: str, stem: str) -> dict | None:
     return path and read_json(path)
 
 
-def _machines(runs: Sequence[Config]) -> list[str]:
-    """What the runs were made on, each machine once: training may have been on another one than collecting."""
-    stages = [(run, stage) for run in runs for stage in ("rl", "evaluation")]
-    stages += [(run, stage) for run in runs for stage in ("reflector", "policy") if run.arm.warmup]
-    files = {stage_dir(run, stage) / "provenance.json" for run, stage in stages}
+def _machines(run: Config) -> list[str]:
+    """What a run was made on: training may have been on another machine than evaluation."""
+    stages = ["rl", "evaluation", *(("reflector", "policy") if run.arm.warmup else ())]
+    files = [stage_dir(run, stage) / "provenance.json" for stage in stages]
     made = [read_json(path) for path in files if path.exists()]
     return sorted({f"{on['machine']}, {on['cpu_cores']} CPU cores, {on['gpu'] or 'no GPU'}" for on in made})

@@ -42,10 +42,13 @@ def matching(rows: pd.DataFrame, **values) -> pd.DataFrame:
     return rows[(rows[list(values)] == pd.Series(values)).all(axis=1)]
 
 
-def on_headline(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `HEADLINE`, at the environment's `claims_horizon`."""
-    horizons = rows["env"].map({env: get(env).claims_horizon for env in rows["env"].unique()})
-    return matching(rows[rows["horizon"] == horizons], **HEADLINE)
+def at_headline(rows: pd.DataFrame, every_setting: bool = False) -> pd.DataFrame:
+    """The rows at the horizon that an environment's claims are judged at, of its headline setting or of every one."""
+    specs = {env: get(env) for env in rows["env"].unique()}
+    kept = rows["horizon"] == rows["env"].map({env: spec.claims_horizon for env, spec in specs.items()})
+    return rows[
+        kept & (every_setting | (rows["setting"] == rows["env"].map({e: s.headline for e, s in specs.items()})))
+    ]
 
 
 def ceiling_of(ceilings: pd.DataFrame, env: str, setting: str, split: str, horizon: int) -> float | None:

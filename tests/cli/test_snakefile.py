@@ -7,12 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from reflect_rl.cli.jobs import Job
 from reflect_rl.core import paths
+from reflect_rl.core.config import DECIDING
+from reflect_rl.core.identity import STAGES, stage_code
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
+from reflect_rl.report import results
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = """
@@ -145,6 +149,25 @@ def test_what_regimes_share_is_made_by_the_first_while_the_others_leave_the_core
         assert begun >= first.with_suffix(".ipynb").stat().st_mtime
     os.utime(made / "runs/shared/taxi/paper/data/seed0/01_data_generation.ipynb")  # no reason to make the others again
     assert not {job for job in planned(made, "--config", "profile=shared") if job.startswith("taxi/more seed 0: data")}
+
+
+def test_what_results_hold_is_left_out_where_only_the_rest_is_asked_for(made, monkeypatch):
+    """Results that hold `reflect_rl` alone: the other runs are planned, and what they start from."""
+    monkeypatch.chdir(made)
+    monkeypatch.delenv("REFLECT_RL_HOME", raising=False)
+    run = settings.load("laptop", "taxi", "reflect_rl", 0)
+    key = {"env": "taxi", "regime": "", "variant": "reflect_rl", "seed": 0}
+    rows = {name: pd.DataFrame([dict.fromkeys(columns) | key]) for name, columns in results.COLUMNS.items()}
+    entry = {
+        "regimes": {"": {"settings": {"reflect_rl": run.sections(*DECIDING)}, "data_sha256": {}}},
+        "code": {stage: stage_code(run, stage) for stage in STAGES},
+        "provenance": {"threads": 1},
+        "machines": [],
+    }
+    results._merge(settings.profile("laptop"), "taxi", results.Results(**rows), entry)
+    everything = planned(made, "--forceall")
+    rest = planned(made, "--forceall", "--config", "extend=True")
+    assert everything - rest == {"reflect_rl seed 0: online RL", "taxi: quickstart"} and rest < everything
 
 
 def test_one_environment_and_the_tuning_grid(tmp_path):

@@ -13,6 +13,7 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import write_json
 from reflect_rl.core.identity import STAGES, stage_code, stage_dir
 from reflect_rl.envs import registry, settings
+from reflect_rl.evaluate.panels import evaluate
 from reflect_rl.report import protocol, results, verify, write
 
 
@@ -159,6 +160,49 @@ def test_the_kept_episode_is_the_first_test_task(counted):
     assert kept["task"] == SPEC.panel("full", "test")[0] and kept["variant"] == "reflect_rl"
     assert kept["frames"][-1]["action"] == "" and len(kept["frames"]) <= 7
     assert results.example_episode("tiny", "nothing") is None
+
+
+@pytest.fixture
+def without_runs(counted, tmp_path, monkeypatch):
+    """The project as it would be cloned: with the results of `tiny`, without run folders; what it evaluates is noted."""
+    shutil.copytree(paths.project(), tmp_path / "clone", ignore=shutil.ignore_patterns("runs", ".lock"))
+    monkeypatch.chdir(tmp_path / "clone")
+    evaluated = []
+    monkeypatch.setattr(results, "evaluate", lambda run: evaluated.append((run.variant, run.seed)) or evaluate(run))
+    return evaluated
+
+
+def test_only_runs_that_no_results_hold_are_made(without_runs, monkeypatch):
+    before = results.results("tiny", "counting")
+    (paths.configs() / "tiny.yaml").write_text(PROFILE.replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
+    found = results.results("tiny", "counting", collect=True)
+    assert {seed for _, seed in without_runs} == {2} and len(without_runs) == len(set(before.episodes.variant))
+    for name, rows in vars(found).items():
+        known = rows[rows.seed < 2].reset_index(drop=True) if "seed" in rows else rows
+        pd.testing.assert_frame_equal(known, getattr(before, name), check_dtype=False)
+    made = json.loads((paths.results("tiny") / "manifest.json").read_text())["environments"]["counting"]
+    assert [*made["regimes"][""]["data_sha256"]] == ["seed 0", "seed 1", "seed 2"] and len(made["machines"]) == 1
+
+    (paths.configs() / "other.yaml").write_text(PROFILE + "  regimes: {one: {}}\n")  # equal settings by another name
+    other = settings.profile("other")
+    assert [*results.held(other, "counting")] == [*other.runs_of("counting")]
+    monkeypatch.setattr(results, "evaluate", None)
+    assert set(results.results("other", "counting", collect=True).training.regime) == {"one"}
+    assert results.example_episode("other", "counting") == results.example_episode("tiny", "counting")
+
+
+def test_results_of_other_settings_code_or_threads_hold_nothing(without_runs, monkeypatch):
+    tiny = settings.profile("tiny")
+    assert len(results.held(tiny, "counting")) == len([*tiny.runs_of("counting")])
+    (paths.configs() / "other.yaml").write_text(PROFILE.replace("policy: {steps: 4", "policy: {steps: 5"))
+    assert results.held(settings.profile("other"), "counting") == {}
+    with monkeypatch.context() as patch:
+        patch.setenv("REFLECT_RL_THREADS", "2")
+        assert results.held(tiny, "counting") == {}
+    monkeypatch.setattr(
+        results, "stage_code", lambda run, stage: "changed" if stage == "data" else stage_code(run, stage)
+    )
+    assert results.held(tiny, "counting") == {}
 
 
 def test_regimes_share_runs_and_have_rows_and_files_of_their_own(counted, monkeypatch):

@@ -74,4 +74,5 @@ def test_runs_may_have_been_made_on_another_machine_than_the_tables(home):
     folders = [stage_dir(runs[0], "rl"), stage_dir(runs[0], "policy"), stage_dir(runs[1], "evaluation")]
     for folder, gpu in zip(folders, ("NVIDIA H100", "NVIDIA H100", ""), strict=True):
         write_json(folder / "provenance.json", {"machine": "x86_64", "cpu_cores": 16, "gpu": gpu})
-    assert results._machines(runs) == ["x86_64, 16 CPU cores, NVIDIA H100", "x86_64, 16 CPU cores, no GPU"]
+    made_on = [results._machines(run) for run in runs]
+    assert made_on == [["x86_64, 16 CPU cores, NVIDIA H100"], ["x86_64, 16 CPU cores, no GPU"]]
