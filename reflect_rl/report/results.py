@@ -139,13 +139,14 @@ def held(profile: Profile, env: str) -> dict[tuple[str, str, int], Held]:
             continue
         every = {part: rows for part, rows in vars(Results.read(folder).of(env)).items() if "seed" in rows}
         rows_of = {part: dict(iter(rows.groupby(["regime", "variant", "seed"]))) for part, rows in every.items()}
+        there = settings.profile(name)
         for run in runs:
             here, is_now = (run.regime, run.variant, run.seed), _deciding(run)
             for regime, made in entry["regimes"].items():
-                there, was = (regime, run.variant, run.seed), made["settings"].get(run.variant, {}) | {"seed": None}
-                if here not in found and there in rows_of["episodes"] and was == is_now:
-                    rows = {part: of[there].assign(regime=run.regime) for part, of in rows_of.items() if there in of}
-                    episode = folder / f"{settings.profile(name).stem(env, regime)}_episode.json"
+                key, was = (regime, run.variant, run.seed), made["settings"].get(run.variant, {}) | {"seed": None}
+                if here not in found and key in rows_of["episodes"] and was == is_now:
+                    rows = {part: of[key].assign(regime=run.regime) for part, of in rows_of.items() if key in of}
+                    episode = folder / f"{there.stem(env, regime)}_episode.json"
                     data_of = made["data_sha256"].get(f"seed {run.seed}")
                     found[here] = Held(rows, data_of, entry["machines"], episode)
     return found
