@@ -60,6 +60,18 @@ def policy_prompt(
     return f"{observation}\nLast: {last_action or 'none'}{thought}\nActions: {listed}\nAnswer:"
 
 
+def policy_prompt_ending_in_advice(
+    observation: str, last_action: str, actions: Sequence[str], reflection: str | None, labels: Sequence[str]
+) -> str:
+    """As `policy_prompt`, with the reflection behind the actions and nothing behind the advice, not even its full stop."""
+    if reflection is None:
+        return policy_prompt(observation, last_action, actions, None, labels)
+    return (
+        policy_prompt(observation, last_action, actions, None, labels).removesuffix("Answer:")
+        + f"Reflection: {reflection.removesuffix('.')}"
+    )
+
+
 @dataclass(frozen=True)
 class Format:
     """How prompts are written: by default as the players are trained to read them."""
@@ -68,4 +80,9 @@ class Format:
     policy: Callable[..., str] = policy_prompt
 
 
-PLAIN = Format()
+PLAIN, ADVICE_LAST = Format(), Format(policy=policy_prompt_ending_in_advice)
+
+
+def format_of(labels: Labels) -> Format:
+    """How the prompts of a policy with these labels are written."""
+    return ADVICE_LAST if labels.advice_last else PLAIN

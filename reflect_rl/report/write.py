@@ -15,6 +15,7 @@ from reflect_rl.report.claims import claims_table, verdicts
 from reflect_rl.report.protocol import hardware, protocol, protocols
 from reflect_rl.report.results import Results, example_episode, results
 from reflect_rl.report.rule import read_rule, shown_alone
+from reflect_rl.report.strata import strata_table
 from reflect_rl.report.style import save
 
 TITLES_OF_ALL = {  # tables that hold all environments of a profile
@@ -32,6 +33,7 @@ TITLES = {  # tables of one environment, beside those of success in each of its 
     "online_rl": "Validation success before and after online RL",
     "ablations": "Ablations: difference in test success",
     "reflector": "What the reflector says, by situation",
+    "strata": "Success and mean length of episodes by what tasks can be sorted by",
 }
 
 
@@ -98,6 +100,8 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
         "ablations": claims[claims["claim"].isin(["4", "5"])].reset_index(drop=True),
         "reflector": tables.reflector_table(own.reflections),
     }
+    if not (strata := strata_table(own.episodes, spec)).empty:
+        made["strata"] = strata
     figures = {
         "training_curves": curves.training_curves(own.training, own.ceilings),
         "main_results": comparisons.main_results(main),

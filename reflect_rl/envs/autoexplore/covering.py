@@ -1,0 +1,51 @@
+"""What a reader of a real repository goes by: which words of a question a card or a name has. See `reading`."""
+
+import re
+from functools import cache
+
+from reflect_rl.envs.autoexplore.questions import name_stems, stems
+
+CODE, PAGES = (".py",), (".rst", ".md", ".txt")
+OF_PAGES = frozenset(("doc", "docs", "documentation", "sites", "www", "source"))  # folders
+OF_NEITHER = frozenset(("requirements", "scripts", "tools", "benchmarks", "artwork", "examples", "example"))
+
+
+@cache
+def evidence(question: str, shown: str) -> dict[str, bool]:
+    """Whether what one sees of a file has each content word of the question, whatever its ending."""
+    there, asked = {*stems(shown)}, re.findall(r"[^\W_]+", question)
+    return {word: {*stems(word)} <= there for word in asked if stems(word)}
+
+
+@cache
+def answers(question: str, shown: str) -> bool:
+    """Whether what one sees of a file answers a question: it has all of its content words."""
+    found = evidence(question, shown)
+    return bool(found) and all(found.values())
+
+
+def _asks_for_page(question: str) -> bool:
+    return question.startswith("Which page")
+
+
+@cache
+def file_fit(question: str, name: str) -> str:
+    """As `reading.file_fit`."""
+    if not name.endswith(PAGES if _asks_for_page(question) else CODE):
+        return "not"
+    there = {*name_stems(name.rpartition(".")[0])}
+    return "named" if there & {*stems(question)} else "open"
+
+
+@cache
+def folder_fit(question: str, name: str) -> tuple[str, float]:
+    """As `reading.folder_fit`."""
+    if {*name_stems(name)} & {*stems(question)}:
+        return "named", 1.0
+    is_likely = name not in OF_NEITHER and (name in OF_PAGES) == _asks_for_page(question)
+    return ("likely", 0.5) if is_likely else ("not", 0.0)
+
+
+def sought(question: str) -> str:
+    """What kind of file is sought."""
+    return "a page" if _asks_for_page(question) else "code"

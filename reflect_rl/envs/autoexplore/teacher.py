@@ -1,0 +1,60 @@
+"""The teachers of AutoExplore: the evidence in what was read, the verdict, and what to do next, by rules."""
+
+import re
+
+from reflect_rl.envs.autoexplore.env import Reader
+from reflect_rl.envs.base import Situation
+
+DONE = {"cd": "Going there", "cat": "Reading that"}  # naming a file ends the episode
+QUESTION = re.compile(r"^Question: (.*)$", re.MULTILINE)
+SHOWS = re.compile(r"^Shows: (.*)$", re.MULTILINE)
+
+
+def verdict(situation: Situation) -> str:
+    """What the last action was: right or wrong."""
+    if situation.action_feedback == "start":
+        return "Starting"
+    verb = situation.last_action.partition(" ")[0]
+    return f"{DONE[verb]} was {situation.action_feedback}"
+
+
+def seen(situation: Situation, reader: Reader) -> str:
+    """After a file was read: which of the question's telling words it shows, and whether it is the file."""
+    if not situation.last_action.startswith("cat "):
+        return ""
+    question = QUESTION.search(situation.observation).group(1)
+    shown = SHOWS.search(situation.observation).group(1)
+    found = reader.evidence(question, shown)
+    marks = ", ".join(f"{word} {'yes' if is_there else 'no'}" for word, is_there in found.items())
+    return f"It shows {marks or 'nothing asked'}: {'the file' if reader.answers(question, shown) else 'not the file'}. "
+
+
+def reflect(situation: Situation, reader: Reader) -> str:
+    """Evidence, verdict, and the expert's next action as the advice."""
+    return f"{judged(situation, reader)} Next: {situation.expert_action}."
+
+
+def hint(situation: Situation, reader: Reader) -> str:
+    """Evidence, verdict, and what is sought where; no action."""
+    question = QUESTION.search(situation.observation).group(1)
+    return f"{judged(situation, reader)} Goal: {reader.sought(question)}."
+
+
+def judged(situation: Situation, reader: Reader) -> str:
+    """Evidence and verdict: a model that writes the evidence first need not know it beforehand."""
+    return f"{seen(situation, reader)}{verdict(situation)}."
+
+
+FACTS = {
+    "verdict": r"(Starting|was right|was wrong)",
+    "evidence": r"It shows ([^:]+):",
+    "match": r": (the file|not the file)\.",
+    "goal": r"Goal: ([^.]+)\.",
+    "action": r"Next: (.+)\.$",
+}
+
+
+def facts(reflection: str) -> dict[str, str]:
+    """What a reflection states, of `FACTS`."""
+    found = {name: re.search(pattern, reflection) for name, pattern in FACTS.items()}
+    return {name: match.group(1) for name, match in found.items() if match}
