@@ -102,7 +102,7 @@ def _stem(rng: np.random.Generator, fact: Fact, other: Fact) -> str:
     if share > TELLS + MISLEADS:
         return _some(rng, KINDS[fact.kind].vague, 1)[0]
     aspect, topic, site = (fact if share < TELLS else other).key
-    return _some(rng, (topic, topic, f"{topic}_{aspect}", f"{topic}_{site.lower()}", aspect), 1)[0]
+    return _some(rng, (topic, topic, f"{topic} {aspect}", f"{topic} {site}", aspect), 1)[0]
 
 
 def _place(rng: np.random.Generator, fact: Fact) -> str:
@@ -138,7 +138,7 @@ def company(number: int, is_held_out: bool = False) -> Company:
     for fact in facts:
         folder, stem = _place(rng, fact), _stem(rng, fact, _some(rng, facts, 1)[0])
         names = (
-            joined(folder, f"{stem}{more}{KINDS[fact.kind].extension}") for more in ("", "_b", "_c", *range(4, 99))
+            joined(folder, f"{stem}{more}{KINDS[fact.kind].extension}") for more in ("", " b", " c", *(f" {i}" for i in range(4, 99)))
         )
         path = next(path for path in names if path not in files)
         files[path], by_path[path] = _written(rng, fact), fact

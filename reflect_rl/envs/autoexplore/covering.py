@@ -11,16 +11,22 @@ OF_NEITHER = frozenset(("requirements", "scripts", "tools", "benchmarks", "artwo
 
 
 @cache
-def evidence(question: str, shown: str) -> dict[str, bool]:
+def covered(question: str, shown: str) -> dict[str, bool]:
     """Whether what one sees of a file has each content word of the question, whatever its ending."""
     there, asked = {*stems(shown)}, re.findall(r"[^\W_]+", question)
     return {word: {*stems(word)} <= there for word in asked if stems(word)}
 
 
+def evidence(question: str, shown: str) -> str:
+    """Which content words of the question one sees in a file."""
+    marks = (f"{word} {'yes' if is_there else 'no'}" for word, is_there in covered(question, shown).items())
+    return f"It shows {', '.join(marks) or 'nothing asked'}"
+
+
 @cache
 def answers(question: str, shown: str) -> bool:
     """Whether what one sees of a file answers a question: it has all of its content words."""
-    found = evidence(question, shown)
+    found = covered(question, shown)
     return bool(found) and all(found.values())
 
 

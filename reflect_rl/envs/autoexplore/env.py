@@ -24,8 +24,8 @@ MOST = 100_000  # letters of an observation
 class Reader(Protocol):
     """What one who reads goes by; a module may be one. Nothing of it knows what is in a file that was not read."""
 
-    def evidence(self, question: str, shown: str) -> dict[str, bool]:
-        """Whether what one sees of a file has each of the question's telling words."""
+    def evidence(self, question: str, shown: str) -> str:
+        """In words what a question asks for and what one sees of it in a file."""
 
     def answers(self, question: str, shown: str) -> bool:
         """Whether what one sees of a file answers a question."""
@@ -163,7 +163,7 @@ class AutoExplore(gym.Env):
         folders = [shown(name) + self._mark(joined(self.at, name)) for name in held.folders]
         files = [shown(name) + " (read)" * (paths[name] in self.read) for name in held.files]
         observation = (
-            f"At: {shown(self.at) if self.at else 'top'}\nFolders: {' '.join(folders) or 'none'}\n"
-            f"Files: {' '.join(files) or 'none'}\n{read}\nQuestion: {question.text}"
+            f"At: {shown(self.at) if self.at else 'top'}\nFolders: {', '.join(folders) or 'none'}\n"
+            f"Files: {', '.join(files) or 'none'}\n{read}\nQuestion: {question.text}"
         )
         return observation[-MOST:], {"actions": actions, "success": success, "task": self.task, **more}

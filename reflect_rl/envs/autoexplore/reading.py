@@ -11,12 +11,14 @@ from reflect_rl.envs.autoexplore.words import DEPARTMENTS, GOODS, KINDS, SITES, 
 _TOPICS = [(topic, name) for name, of in DEPARTMENTS.items() for topic in of]
 _TOPICS += [(topic, "") for of in TRADES.values() for topic in of]
 _ASPECTS = {word: name for name, kind in KINDS.items() for of in kind.aspects.values() for word in of}
-#: what a file says for a word that a question may use
-SAID = {asked: word[0] for word in [*_ASPECTS, *(topic.word for topic, _ in _TOPICS)] for asked in word}
+#: what a file says for a word that a question may use: what is said, of what, and where
+ASPECTS = {asked: word[0] for word in _ASPECTS for asked in word}
+TOPICS = {asked: topic.word[0] for topic, _ in _TOPICS for asked in topic.word}
+PLACES = {site.lower(): site.lower() for site in SITES}
+SAID = ASPECTS | TOPICS | PLACES
 KIND_OF = {word[0]: name for word, name in _ASPECTS.items()}
 DEPARTMENTS_OF = {topic.word[0]: {name: 1.0} if name else GOODS for topic, name in _TOPICS}
-_PLACES = {site.lower() for site in SITES}
-_KNOWN = _PLACES | {*SAID.values()}
+_KNOWN = {*SAID.values()}
 
 
 def words(text: str) -> list[str]:
@@ -27,21 +29,35 @@ def words(text: str) -> list[str]:
 def telling(question: str) -> dict[str, str]:
     """The telling words of a question, as it spells them, each with the word that a file says for it."""
     found = {word: word.lower() for word in re.findall(r"[^\W\d_]+", question)}
-    return {word: SAID.get(low, low) for word, low in found.items() if low in SAID or low in _PLACES}
+    return {word: SAID[low] for word, low in found.items() if low in SAID}
 
 
 @cache
-def evidence(question: str, shown: str) -> dict[str, bool]:
-    """Whether what one sees of a file has each of the telling words."""
-    there = {*words(shown)}
-    return {word: said in there for word, said in telling(question).items()}
+def stated(text: str, asked: bool = False) -> tuple[str, ...]:
+    """What a text, or with `asked` a question, says of what and where, as it spells it: its first word for each, or `none`."""
+    spelt = re.findall(r"[^\W\d_]+", text)
+    return tuple(
+        next((word for word in spelt if word.lower() in of and (asked or of[word.lower()] == word.lower())), "none")
+        for of in (ASPECTS, TOPICS, PLACES)
+    )
 
 
 @cache
+def compared(question: str, shown: str) -> tuple[tuple[str, str, bool], ...]:
+    """What is asked for, what one sees of it in a file, and whether both are the same, for what, of what and where."""
+    pairs = zip(stated(question, asked=True), stated(shown), strict=True)
+    return tuple((asked, says, SAID.get(asked.lower()) == says.lower()) for asked, says in pairs)
+
+
+def evidence(question: str, shown: str) -> str:
+    """The same in words."""
+    pairs = (f"{asked} is {says}, {'yes' if same else 'no'}" for asked, says, same in compared(question, shown))
+    return f"Asked {'; '.join(pairs)}"
+
+
 def answers(question: str, shown: str) -> bool:
-    """Whether what one sees of a file answers a question: it has all of its telling words."""
-    found = evidence(question, shown)
-    return bool(found) and all(found.values())
+    """Whether what one sees of a file answers a question: it says all of what is asked for."""
+    return all(same for *_, same in compared(question, shown))
 
 
 @cache

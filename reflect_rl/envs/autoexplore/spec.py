@@ -48,7 +48,12 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
             "rl.horizon": 15,
             "rl.stage_shares": (0.2, 0.2),
             "evaluation.horizons": (15, 30),
-            "model.max_new_tokens": 40,
+            "model.context": 512,
+            "model.max_new_tokens": 56,
+            "model.vocab_size": 4096,  # each word a token
+            "model.init_std": 0.1,
+            "model.n_conv": 2,
+            "model.n_layer": 2,
         },
         stages=of.DEPTHS,
         good_actions=good_actions,
@@ -65,7 +70,7 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
     )
 
 
-#: the words of a question and of a file are the same tokens wherever they stand
-WORDS = r" ?[A-Za-z]+|[_/.][A-Za-z]+"
+#: the words of questions, of files and of their names, which have blanks, are the same tokens wherever they stand
+WORDS = r" ?[A-Za-z]+| ?[^A-Za-z\s]"
 SPEC = spec("autoexplore", "reflect_rl/AutoExplore-v0", panels, reading, tokenizer_pattern=WORDS)
 REAL = spec("autoexplore_real", "reflect_rl/AutoExploreReal-v0", real, covering)

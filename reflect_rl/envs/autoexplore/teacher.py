@@ -19,14 +19,13 @@ def verdict(situation: Situation) -> str:
 
 
 def seen(situation: Situation, reader: Reader) -> str:
-    """After a file was read: which of the question's telling words it shows, and whether it is the file."""
+    """After a file was read: the evidence in what it shows, and whether it is the file."""
     if not situation.last_action.startswith("cat "):
         return ""
     question = QUESTION.search(situation.observation).group(1)
     shown = SHOWS.search(situation.observation).group(1)
-    found = reader.evidence(question, shown)
-    marks = ", ".join(f"{word} {'yes' if is_there else 'no'}" for word, is_there in found.items())
-    return f"It shows {marks or 'nothing asked'}: {'the file' if reader.answers(question, shown) else 'not the file'}. "
+    verdict = "the file" if reader.answers(question, shown) else "not the file"
+    return f"{reader.evidence(question, shown)}: {verdict}. "
 
 
 def reflect(situation: Situation, reader: Reader) -> str:
@@ -47,7 +46,7 @@ def judged(situation: Situation, reader: Reader) -> str:
 
 FACTS = {
     "verdict": r"(Starting|was right|was wrong)",
-    "evidence": r"It shows ([^:]+):",
+    "evidence": r"^([^:]+): (?:the|not the) file\.",
     "match": r": (the file|not the file)\.",
     "goal": r"Goal: ([^.]+)\.",
     "action": r"Next: (.+)\.$",

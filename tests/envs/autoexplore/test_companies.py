@@ -45,9 +45,9 @@ def test_names_tell_or_are_vague_or_mislead_in_their_shares():
     kinds = Counter()
     for made in SOME:
         for path, fact in made.facts.items():
-            stem = re.sub(r"_[bc]$|\d+$", "", path.rpartition("/")[2].rpartition(".")[0])
-            of_fact = {fact.aspect[0], fact.topic.word[0], fact.site.lower()}
-            parts = {*stem.split("_")}
+            stem = re.sub(r" ([bc]|\d+)$", "", path.rpartition("/")[2].rpartition(".")[0])
+            of_fact = {fact.aspect[0], fact.topic.word[0], fact.site}
+            parts = {*stem.split(" ")}
             kinds["vague" if stem in KINDS[fact.kind].vague else "tells" if parts <= of_fact else "misleads"] += 1
     shares = {kind: n / kinds.total() for kind, n in kinds.items()}
     assert shares["tells"] == pytest.approx(0.45, abs=0.03) and shares["vague"] == pytest.approx(0.5, abs=0.03)
@@ -158,8 +158,11 @@ def test_reflections_say_the_evidence_before_the_verdict_and_then_what_to_do():
         assert said["action"] == now.expert_action in now.actions
         assert ("evidence" in said) == now.last_action.startswith("cat ")
         if "match" in said:
-            assert text.index("It shows") < text.index(said["match"]) < text.index("Next:")
-            assert (said["match"] == "the file") == (" no" not in said["evidence"])
+            assert text.index("Asked") < text.index(said["match"]) < text.index("Next:")
+            pairs = [re.split(" is |, ", part) for part in said["evidence"].removeprefix("Asked ").split("; ")]
+            for asked, says, same in pairs:
+                assert (same == "yes") == (reading.SAID[asked.lower()] == says.lower())
+            assert (said["match"] == "the file") == ({same for *_, same in pairs} == {"yes"})
             assert (said["match"] == "the file") == now.expert_action.startswith("id ")
     for tells in ("hint", "verdict"):
         for now, *_ in texts:

@@ -65,10 +65,9 @@ def test_the_reader_goes_by_the_words_that_can_be_seen():
                 if covering.answers(question.text, view(text, question.letters))
             ]
             assert found == [question.target]
-    assert covering.evidence("Which function parses the queries?", "It is parsing a query.") == {
-        "parses": True,
-        "queries": True,
-    }
+    asked = "Which function parses the queries?"
+    assert covering.evidence(asked, "It is parsing a query.") == "It shows parses yes, queries yes"
+    assert covering.evidence(asked, "It parses text.") == "It shows parses yes, queries no"
     assert covering.file_fit("Which page has a section on lost rows?", "rows.rst") == "named"
     assert covering.file_fit("Which page has a section on lost rows?", "rows.py") == "not"
     assert covering.file_fit("Which function counts rows?", "util.py") == "open"
