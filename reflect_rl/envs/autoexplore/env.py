@@ -111,7 +111,7 @@ class AutoExplore(gym.Env):
         self.question = self.find(self.task)
         self.at, self.steps, self.last_read = "", 0, ""
         self.read: set[str] = set()  # paths of files
-        self.entered = {""}  # paths of folders
+        self.visits = {"": 1}  # how often each folder was entered from above, by path
         return self._observe()
 
     def step(self, action):
@@ -129,7 +129,7 @@ class AutoExplore(gym.Env):
                 self.read.add(self.last_read)
             else:
                 self.at = parent(self.at) if name == ".." else joined(self.at, name)
-                self.entered.add(self.at)
+                self.visits[self.at] = self.visits.get(self.at, 0) + (name != "..")
         out_of_time = not end and self.steps >= self.horizon
         if end == "wrong file":
             more["ended"] = end
@@ -139,7 +139,7 @@ class AutoExplore(gym.Env):
 
     def is_done(self, folder: str) -> bool:
         """Whether the player knows that nothing below a folder is left to be read."""
-        if folder not in self.entered:
+        if folder not in self.visits:
             return False
         held = self.question.folders[folder]
         return all(joined(folder, name) in self.read for name in held.files) and all(
@@ -147,7 +147,9 @@ class AutoExplore(gym.Env):
         )
 
     def _mark(self, folder: str) -> str:
-        return " (done)" if self.is_done(folder) else " (been)" if folder in self.entered else ""
+        if self.is_done(folder):
+            return " (done)"
+        return ("", " (been)", " (twice)")[min(self.visits.get(folder, 0), 2)]
 
     def _observe(self, success=False, **more):
         question, held = self.question, self.question.folders[self.at]
@@ -162,8 +164,9 @@ class AutoExplore(gym.Env):
             read = f"Read: {shown(self.last_read)}\nShows: {text or '(nothing)'}"
         folders = [shown(name) + self._mark(joined(self.at, name)) for name in held.folders]
         files = [shown(name) + " (read)" * (paths[name] in self.read) for name in held.files]
+        again = " (again)" if self.visits[self.at] > 1 else ""
         observation = (
-            f"At: {shown(self.at) if self.at else 'top'}\nFolders: {', '.join(folders) or 'none'}\n"
+            f"At: {shown(self.at) if self.at else 'top'}{again}\nFolders: {', '.join(folders) or 'none'}\n"
             f"Files: {', '.join(files) or 'none'}\n{read}\nQuestion: {question.text}"
         )
         return observation[-MOST:], {"actions": actions, "success": success, "task": self.task, **more}

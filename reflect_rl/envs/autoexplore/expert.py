@@ -1,11 +1,11 @@
 """An honest expert: it goes by the names that it has seen and by what it has read."""
 
-from collections.abc import Iterator
-
 from reflect_rl.envs.autoexplore.env import AutoExplore
 from reflect_rl.envs.autoexplore.repository import joined, parent, view
 
-NAMED, SUBFOLDER, UNTOLD, DEPARTMENT, AT_TOP, OTHERWISE_NAMED, REST = range(7)  # what is looked into first
+#: what is looked into first; folders by how often they were entered: never, once, twice
+NAMED, SUBFOLDER, UNTOLD, DEPARTMENT, LEAVE, AT_TOP, AGAIN, OTHERWISE_NAMED, UNLIKELY, UNFIT, REST, LEAVE_AT_LAST = range(12)
+FOLDERS = {"named": (SUBFOLDER, AGAIN, REST), "likely": (DEPARTMENT, AGAIN, REST), "not": (UNLIKELY, REST, REST)}
 
 
 def way(start: str, end: str) -> list[str]:
@@ -24,23 +24,27 @@ def found(env: AutoExplore) -> str | None:
     return next((path for path, text in texts.items() if asked.reader.answers(asked.text, text)), None)
 
 
-def _unread(env: AutoExplore) -> Iterator[tuple[tuple, int, str]]:
-    """Files to be read and folders to be entered, of those that were seen: (what comes first, place in the list, path)."""
+def _left(env: AutoExplore) -> list[tuple[tuple, tuple[str, str]]]:
+    """What is left to be done in the folder where the player stands, (what comes first, the move), sorted.
+
+    It shows in the observation alone: a folder is left for later once what is likely in it was read, and on a second visit
+    everything is.
+    """
     asked, at = env.question, env.at
-    has_entered = len(env.entered) > 1
-    for folder in sorted(env.entered):
-        held, far = asked.folders[folder], len(way(at, folder))
-        for i, name in enumerate(held.files):
-            path = joined(folder, name)
-            if path not in env.read:
-                untold = UNTOLD if folder or has_entered else AT_TOP
-                ranks = {"named": NAMED, "open": untold, "other": OTHERWISE_NAMED, "not": REST}
-                yield (ranks[asked.reader.file_fit(asked.text, name)], far, 0.0), i, path
-        for i, name in enumerate(held.folders):
-            path = joined(folder, name)
-            if path not in env.entered:
-                fit, share = asked.reader.folder_fit(asked.text, name)
-                yield ({"named": SUBFOLDER, "likely": DEPARTMENT, "not": REST}[fit], far, -share), i, path
+    held, found = asked.folders[at], []
+    for i, name in enumerate(held.files):
+        if joined(at, name) not in env.read:
+            fit = asked.reader.file_fit(asked.text, name)
+            rank = {"named": NAMED, "open": UNTOLD if at else AT_TOP, "other": OTHERWISE_NAMED, "not": UNFIT}[fit]
+            found.append(((rank, 0.0), i, ("cat", name)))
+    for i, name in enumerate(held.folders):
+        if not env.is_done(joined(at, name)):
+            fit, share = asked.reader.folder_fit(asked.text, name)
+            visits = min(env.visits.get(joined(at, name), 0), 2)
+            found.append(((FOLDERS[fit][visits], -share), i, ("cd", name)))
+    if at:
+        found.append(((LEAVE if env.visits[at] == 1 else LEAVE_AT_LAST, 0.0), 0, ("cd", "..")))
+    return [(first, move) for first, _, move in sorted(found)]
 
 
 def towards(env: AutoExplore, path: str, *verbs: str) -> int:
@@ -52,16 +56,17 @@ def towards(env: AutoExplore, path: str, *verbs: str) -> int:
 
 def expert_action(env: AutoExplore) -> int:
     """Index of the next action: name the file that was found, else go on looking where it is most likely."""
-    path = found(env)
-    if left := [] if path else sorted(_unread(env)):
-        return towards(env, left[0][-1], "cat", "cd")
-    return towards(env, path or min(env.read), "id")  # where all was read and nothing answers, any
+    if path := found(env):
+        return towards(env, path, "id")
+    if left := _left(env):
+        return env.moves.index(left[0][1])
+    return towards(env, min(env.read), "id")  # where all was read and nothing answers, any
 
 
 def good_actions(env: AutoExplore) -> tuple[int, ...]:
-    """The expert's action, those towards what is as likely, and naming the right file once it was read."""
-    left = [] if found(env) else sorted(_unread(env))
-    alike = [towards(env, path, "cat", "cd") for first, _, path in left if first == left[0][0]]
+    """The expert's action, those that are as likely, and naming the right file once it was read."""
+    left = [] if found(env) else _left(env)
+    alike = [env.moves.index(move) for first, move in left if first == left[0][0]]
     right = [i for i, (verb, name) in enumerate(env.moves) if verb == "id" and _is_target(env, name)]
     return tuple(dict.fromkeys([expert_action(env), *alike] + right * (env.question.target in env.read)))
 

@@ -32,14 +32,14 @@ def search(env: AutoExplore, by_names: bool) -> int:
                 if joined(folder, name) not in env.read and (shares(name) or not wanted):
                     return towards(env, joined(folder, name), "cat")
             for name in held.folders:
-                if joined(folder, name) not in env.entered and (shares(name) or not wanted):
+                if joined(folder, name) not in env.visits and (shares(name) or not wanted):
                     return towards(env, joined(folder, name), "cd")
     return towards(env, min(env.read), "id")  # all was read and nothing answers
 
 
 def _nearest(env: AutoExplore) -> list[str]:
     """The folders that were entered, those that are fewest steps away first."""
-    return sorted(env.entered, key=lambda folder: (len(way(env.at, folder)), folder))
+    return sorted(env.visits, key=lambda folder: (len(way(env.at, folder)), folder))
 
 
 @lru_cache(maxsize=4096)

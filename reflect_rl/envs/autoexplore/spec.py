@@ -38,7 +38,7 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
         ),
         legend=(
             "What the file that was read last shows, the folder in which the player stands, and the folders and files in it; "
-            "marked are files that were read, folders that were entered (been), and those of which nothing is left (done)."
+            "marked are files that were read, folders that were entered (been, twice), and those of which nothing is left (done)."
         ),
         settings=of.SETTINGS,
         training_setting=training,
