@@ -12,7 +12,12 @@ LIBRARY = ROOT / "reflect_rl"
 ROOMS = ("core", "envs", "lm", "train", "evaluate", "report", "cli")
 FILES = sorted(LIBRARY.rglob("*.py"))
 NAMES = re.compile("taxi|alfworld|household|autoexplore", re.IGNORECASE)
-OWN = (LIBRARY / "envs" / "taxi", LIBRARY / "envs" / "household", LIBRARY / "envs" / "autoexplore", LIBRARY / "envs" / "__init__.py")
+OWN = (
+    LIBRARY / "envs" / "taxi",
+    LIBRARY / "envs" / "household",
+    LIBRARY / "envs" / "autoexplore",
+    LIBRARY / "envs" / "__init__.py",
+)
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
 

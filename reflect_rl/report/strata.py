@@ -1,4 +1,4 @@
-"""Success and length of episodes by what the tasks of an environment can be sorted by (`EnvSpec.strata`)."""
+"""Success and return of episodes by what the tasks of an environment can be sorted by (`EnvSpec.strata`)."""
 
 import pandas as pd
 
@@ -9,10 +9,11 @@ from reflect_rl.report.tables import in_order, matching, scores
 
 
 def strata_table(episodes: pd.DataFrame, spec: EnvSpec) -> pd.DataFrame:
-    """A row for each setting and variant, a column for each stratum: `0.950 (0.930-0.970), 5.1 steps` in each cell.
+    """A row for each setting and variant, a column for each stratum: `0.950 (0.930-0.970); +0.61` in each cell, success
+    with its interval and the mean return, which counts what it cost.
 
-    Test episodes of one regime at `EnvSpec.claims_horizon`, sampled where a variant samples. Steps are the mean of all
-    episodes, also of those that failed. Empty where the environment has no strata.
+    Test episodes of one regime at `EnvSpec.claims_horizon`, sampled where a variant samples. Empty where the environment has
+    no strata.
     """
     if spec.strata is None:
         return pd.DataFrame()
@@ -30,7 +31,7 @@ def strata_table(episodes: pd.DataFrame, spec: EnvSpec) -> pd.DataFrame:
             for name in of_task.columns:
                 for value, tasks in own.groupby(own["task"].map(of_task[name])):
                     success, low, high = rate_interval(scores(tasks))
-                    line[f"{name} {value}"] = f"{success:.3f} ({low:.3f}-{high:.3f}), {tasks['steps'].mean():.1f} steps"
+                    line[f"{name} {value}"] = f"{success:.3f} ({low:.3f}-{high:.3f}); {tasks['return'].mean():+.2f}"
             table.append(line)
     found = pd.DataFrame(table)
     return found[["setting", "variant", *sorted(set(found.columns) - {"setting", "variant"})]].fillna("")

@@ -33,7 +33,7 @@ TITLES = {  # tables of one environment, beside those of success in each of its 
     "online_rl": "Validation success before and after online RL",
     "ablations": "Ablations: difference in test success",
     "reflector": "What the reflector says, by situation",
-    "strata": "Success and mean length of episodes by what tasks can be sorted by",
+    "strata": "Success, and mean return, by what tasks can be sorted by",
 }
 
 

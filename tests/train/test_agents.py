@@ -90,7 +90,10 @@ def test_an_environment_without_milestones_is_not_asked_for_them():
 
 
 def test_oracle_of_an_environment_that_has_none():
-    with pytest.raises(ReflectRLError, match="'corridor' has no 'oracle', but 'expert'; leave out the variant, or give its EnvSpec an `oracle_action`"):
+    with pytest.raises(
+        ReflectRLError,
+        match="'corridor' has no 'oracle', but 'expert'; leave out the variant, or give its EnvSpec an `oracle_action`",
+    ):
         Scripted(CORRIDOR, "oracle")
 
 

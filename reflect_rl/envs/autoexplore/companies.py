@@ -138,7 +138,8 @@ def company(number: int, is_held_out: bool = False) -> Company:
     for fact in facts:
         folder, stem = _place(rng, fact), _stem(rng, fact, _some(rng, facts, 1)[0])
         names = (
-            joined(folder, f"{stem}{more}{KINDS[fact.kind].extension}") for more in ("", " b", " c", *(f" {i}" for i in range(4, 99)))
+            joined(folder, f"{stem}{more}{KINDS[fact.kind].extension}")
+            for more in ("", " b", " c", *(f" {i}" for i in range(4, 99)))
         )
         path = next(path for path in names if path not in files)
         files[path], by_path[path] = _written(rng, fact), fact

@@ -4,7 +4,9 @@ from reflect_rl.envs.autoexplore.env import AutoExplore
 from reflect_rl.envs.autoexplore.repository import joined, parent, view
 
 #: what is looked into first; folders by how often they were entered: never, once, twice
-NAMED, SUBFOLDER, UNTOLD, DEPARTMENT, LEAVE, AT_TOP, AGAIN, OTHERWISE_NAMED, UNLIKELY, UNFIT, REST, LEAVE_AT_LAST = range(12)
+NAMED, SUBFOLDER, UNTOLD, DEPARTMENT, LEAVE, AT_TOP, AGAIN, OTHERWISE_NAMED, UNLIKELY, UNFIT, REST, LEAVE_AT_LAST = (
+    range(12)
+)
 FOLDERS = {"named": (SUBFOLDER, AGAIN, REST), "likely": (DEPARTMENT, AGAIN, REST), "not": (UNLIKELY, REST, REST)}
 
 

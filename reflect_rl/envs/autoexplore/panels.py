@@ -9,6 +9,7 @@ from reflect_rl.envs.autoexplore import reading
 from reflect_rl.envs.autoexplore.companies import LETTERS, QUESTIONS, company
 from reflect_rl.envs.autoexplore.env import Question
 from reflect_rl.envs.autoexplore.questions import leak
+from reflect_rl.envs.autoexplore.words import HELD_OUT, TRADES
 
 #: setting -> split -> numbers of its companies: known trades, and trades that training never sees
 COMPANIES = {
@@ -18,6 +19,7 @@ COMPANIES = {
 SETTINGS = tuple(COMPANIES)
 DEPTHS = ("depth0", "depth1")  # easier families of training: questions whose file lies at most so deep
 VARIANTS = 4  # of a training question
+UNSEEN = {word for trade in HELD_OUT for topic in TRADES[trade] for word in topic.word}
 
 
 @cache
@@ -69,9 +71,10 @@ def path(task: str) -> str:
 
 
 def strata(task: str) -> dict[str, str]:
-    """By how deep the file lies, and by what the question's words give away of its path."""
+    """By how deep the file lies, by what the question's words give away of its path, and whether training has these words."""
     asked = question(task)
-    return {"depth": str(asked.target.count("/")), "leak": leak(asked.text, asked.target)}
+    words = "unseen" if UNSEEN & {*reading.words(asked.text)} else "seen"
+    return {"depth": str(asked.target.count("/")), "leak": leak(asked.text, asked.target), "words": words}
 
 
 def source(task: str) -> str:

@@ -229,7 +229,7 @@ def test_lists_are_shuffled_by_the_seed_alone():
     files = {f"{i:02}.txt": "" for i in range(20)}
     lists = [environment(Repository("r", files), "00.txt", shuffle=seed)[1][0] for seed in (1, 1, 2, None)]
     assert lists[0] == lists[1] != lists[2]
-    assert " ".join(sorted(files)) in lists[3]
+    assert ", ".join(sorted(files)) in lists[3]
 
 
 @pytest.mark.parametrize("spec", [SPEC, REAL], ids=lambda spec: spec.name)

@@ -103,6 +103,11 @@ def test_training_leaves_files_out_but_never_the_target_and_shuffles():
     assert found[0].shuffle is not None and panels.question(panels.tasks("companies", "test")[0]).shuffle is None
 
 
+def test_words_that_training_lacks_are_a_stratum_of_the_held_out_trades():
+    words = {s: [panels.strata(t)["words"] for t in panels.tasks(s, "test")] for s in SPEC.settings}
+    assert {*words["companies"]} == {"seen"} and 80 < Counter(words["trades"])["unseen"] < 200
+
+
 def test_stages_go_by_depth():
     for stage, most in zip(panels.DEPTHS, (0, 1), strict=True):
         tasks = panels.tasks(stage, "train")
@@ -130,7 +135,9 @@ def test_the_expert_is_honest_and_does_not_loop():
     assert np.mean(np.array(steps) <= 30) >= 0.98
 
 
-@pytest.mark.parametrize("player", [SPEC.expert_action, *(SPEC.references[name] for name in ("blind_search", "name_search"))])
+@pytest.mark.parametrize(
+    "player", [SPEC.expert_action, *(SPEC.references[name] for name in ("blind_search", "name_search"))]
+)
 def test_the_expert_does_not_know_what_it_has_not_read(player):
     """With all texts that it has not read replaced, and another of these asked for, it does the same."""
     for task in panels.tasks("companies", "validation")[:12]:
