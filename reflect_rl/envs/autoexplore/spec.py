@@ -66,6 +66,7 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
         strata=of.strata,
         labels=replace(IN_ORDER, advice_last=True),
         task_source=of.source,
+        draw="reflect_rl.envs.autoexplore.draw:DRAWING",
         **more,
     )
 
