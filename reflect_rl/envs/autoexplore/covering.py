@@ -5,6 +5,7 @@ from functools import cache
 
 from reflect_rl.envs.autoexplore.questions import name_stems, stems
 
+PART = 4  # letters of a word that may be a part of another
 CODE, PAGES = (".py",), (".rst", ".md", ".txt")
 OF_PAGES = frozenset(("doc", "docs", "documentation", "sites", "www", "source"))  # folders
 OF_NEITHER = frozenset(("requirements", "scripts", "tools", "benchmarks", "artwork", "examples", "example"))
@@ -34,19 +35,24 @@ def _asks_for_page(question: str) -> bool:
     return question.startswith("Which page")
 
 
+def _shares(question: str, name: str) -> bool:
+    """Whether a name has a content word of a question, also as a part of its words if it is long enough to say something."""
+    there = name_stems(name)
+    return any(stem in there or (len(stem) >= PART and stem in "".join(there)) for stem in stems(question))
+
+
 @cache
 def file_fit(question: str, name: str) -> str:
     """As `reading.file_fit`."""
     if not name.endswith(PAGES if _asks_for_page(question) else CODE):
         return "not"
-    there = {*name_stems(name.rpartition(".")[0])}
-    return "named" if there & {*stems(question)} else "open"
+    return "named" if _shares(question, name.rpartition(".")[0]) else "open"
 
 
 @cache
 def folder_fit(question: str, name: str) -> tuple[str, float]:
     """As `reading.folder_fit`."""
-    if {*name_stems(name)} & {*stems(question)}:
+    if _shares(question, name):
         return "named", 1.0
     is_likely = name not in OF_NEITHER and (name in OF_PAGES) == _asks_for_page(question)
     return ("likely", 0.5) if is_likely else ("not", 0.0)

@@ -93,7 +93,7 @@ KINDS = {
             "limit/maximum folder/directory contact alert/warning archive",
             things="colour/shade discount/reduction owner/holder",
             people="language/tongue room/place",
-            matters="deadline/cutoff interval/frequency currency/money",
+            matters="deadline/cutoff interval/frequency priority/urgency",
         ),
         '{{\n  "about": "the {aspect} for {topic} at {site}",\n{extra}\n}}\n',
         (
