@@ -14,8 +14,8 @@ class Labels:
 
     of: Callable[[Sequence[str]], tuple[int, ...]]  #: legal actions -> the numbers of their labels, all different
     names: tuple[str, ...]  #: the text of each label; numbers are below their count
-    #: whether the policy's prompt ends in the reflection, whose last words are then the advised action: a small model from
-    #: scratch soon learns to go on with what stood before these words in the list, its label
+    #: whether labels stand behind their actions, and the policy's prompt ends in the reflection, whose last words are then the
+    #: advised action: a small model from scratch soon learns to go on with what stood behind these words in the list
     advice_last: bool = False
 
     def texts(self, numbers: Sequence[int]) -> list[str]:

@@ -63,13 +63,11 @@ def policy_prompt(
 def policy_prompt_ending_in_advice(
     observation: str, last_action: str, actions: Sequence[str], reflection: str | None, labels: Sequence[str]
 ) -> str:
-    """As `policy_prompt`, with the reflection behind the actions and nothing behind the advice, not even its full stop."""
-    if reflection is None:
-        return policy_prompt(observation, last_action, actions, None, labels)
-    return (
-        policy_prompt(observation, last_action, actions, None, labels).removesuffix("Answer:")
-        + f"Reflection: {reflection.removesuffix('.')}"
-    )
+    """Each label behind its action, then the reflection, and nothing behind the advice, not even its full stop: what comes
+    next is what stood behind the advised action before."""
+    listed = " ".join(f"{action} {name}" for name, action in zip(labels, actions, strict=True))
+    end = "Answer:" if reflection is None else f"Reflection: {reflection.removesuffix('.')}"
+    return f"{observation}\nLast: {last_action or 'none'}\nActions: {listed}\n{end}"
 
 
 @dataclass(frozen=True)

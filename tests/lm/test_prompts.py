@@ -45,12 +45,12 @@ def test_advice_is_in_whole_words_and_numbers(reflection, advised):
 
 
 def test_a_prompt_may_end_in_the_advised_action():
-    """What stands before it in the list is its label."""
+    """What stands behind it in the list is its label."""
     shown = format_of(replace(IN_ORDER, advice_last=True)).policy
     told = shown("GRID", "a", ("a", "cd .."), "Go on. Next: cd ...", ("[1]", "[2]"))
-    assert told == "GRID\nLast: a\nActions: [1] a [2] cd ..\nReflection: Go on. Next: cd .."
+    assert told == "GRID\nLast: a\nActions: a [1] cd .. [2]\nReflection: Go on. Next: cd .."
     silent = shown("GRID", "a", ("a", "cd .."), None, ("[1]", "[2]"))
-    assert silent == policy_prompt("GRID", "a", ("a", "cd .."), None, ("[1]", "[2]"))
+    assert silent == "GRID\nLast: a\nActions: a [1] cd .. [2]\nAnswer:"
     assert format_of(IN_ORDER).policy is policy_prompt
 
 
