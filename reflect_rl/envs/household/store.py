@@ -38,7 +38,7 @@ SETTINGS = ("paper", "kitchens", "all_seen", "all_unseen")
 IN_UNSEEN_ROOMS = ("kitchens", "all_unseen")  # those that are judged in rooms that training never sees
 STAGES = ("pickup", "dropoff", "full")  # of a game, as a task id begins
 FIRST_TRIAL = {"train": 0, "validation": 2000, "test": 8000}  # of generated games: no number is in two splits
-DRAWS = {"train": 0, "validation": 1, "test": 3}  # of panels: test games that were looked at are drawn anew, with new trials
+DRAWS = {"train": 0, "validation": 1, "test": 3}  # of panels: a test panel that was looked at is drawn anew
 SIZES = {  # setting -> games of each split; the paper played 4 games 25 times
     "paper": {"train": 60, "validation": 60, "test": 60},
     "kitchens": {"train": 135, "validation": 60, "test": 60},
