@@ -61,12 +61,12 @@ def _stale(profile: str) -> None:
 
 def _replay(profile: str, env: str, runs: int, accept: bool) -> None:
     """make some runs of a profile anew, the same ones each time, and compare them with its results to the last digit"""
-    from reflect_rl.report.verify import REPLAYED, accept_replay, replay
+    from reflect_rl.report.verify import accept_replay, agree, replay
 
     for name in settings.chosen(settings.profile(profile), env):
         found = replay(profile, name, runs, every_variant=accept)
         print(f"{name}: rows that differ from the results of profile {profile}\n{found.to_string(index=False)}")
-        if found[[*REPLAYED]].map(lambda text: text and not text.startswith("0 of")).any(axis=None):
+        if not agree(found):
             raise JobsFailed(
                 f"rows of {name} differ; `reproduce --profile {profile} --env {name}` makes all of them anew"
             )

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -143,41 +143,42 @@ def held(profile: Profile, env: str) -> dict[tuple[str, str, int], Held]:
 
     A language model that is prompted or teaches has no such runs, since results do not record its code.
     """
-    runs, spec, found = runs_of(profile, env), get(env), {}
-    now = code_of(runs), threads(), provenance()["packages"]
+    runs, spec = runs_of(profile, env), get(env)
+    now, known = [code_of(runs), threads(), provenance()["packages"]], {}
     for name in dict.fromkeys([profile.name, *(path.stem for path in sorted(paths.configs().glob("*.yaml")))]):
         folder, entry = collected(name).get(env, (None, {}))
-        made = entry.get("provenance", {})
-        if (entry.get("code"), made.get("threads"), made.get("packages")) != now:
-            continue
-        there = vars(Results.read(folder).of(env))
-        games = there["episodes"][["task", "provenance"]].drop_duplicates().astype(object).fillna("")
-        if any((spec.source_of(task) or "") != source for task, source in games.itertuples(index=False)):
-            continue
-        rows_of = {
-            n: dict(iter(rows.groupby(["regime", "variant", "seed"]))) for n, rows in there.items() if "seed" in rows
-        }
-        for run in runs:
-            here, is_now = (run.regime, run.variant, run.seed), deciding(run)
-            for regime, of in entry["regimes"].items():
-                key, was = (regime, run.variant, run.seed), of["settings"].get(run.variant, {}) | {"seed": None}
-                if (
-                    here in found
-                    or key not in rows_of["episodes"]
-                    or was != is_now
-                    or run.arm.prompted
-                    or run.teacher.model
-                ):
-                    continue
-                rows = {n: kept[key].assign(regime=run.regime) for n, kept in rows_of.items() if key in kept}
-                path = (
-                    folder / f"{env}_{regime}_episode.json"
-                    if len(entry["regimes"]) > 1
-                    else folder / f"{env}_episode.json"
-                )
-                kept = read_json(path) if path.exists() else {}
-                episode = kept if (kept.get("variant"), kept.get("seed")) == (run.variant, run.seed) else None
-                found[here] = Held(rows, of["data_sha256"].get(f"seed {run.seed}"), entry["machines"], entry, episode)
+        if [entry.get("code"), *map(entry.get("provenance", {}).get, ("threads", "packages"))] == now:
+            known = _holding(env, spec.source_of, folder, entry) | known
+    found = {}
+    for run in runs:
+        of = known.get(_key(run.variant, run.seed, deciding(run)))
+        if of and not (run.arm.prompted or run.teacher.model):
+            rows = {name: rows.assign(regime=run.regime) for name, rows in of.rows.items()}
+            found[run.regime, run.variant, run.seed] = of._replace(rows=rows)
+    return found
+
+
+def _key(variant: str, seed: int, decided_by: dict) -> tuple[str, int, str]:
+    return variant, seed, json.dumps(decided_by | {"seed": None}, sort_keys=True)
+
+
+def _holding(env: str, source_of: Callable[[str], str], folder: Path, entry: dict) -> dict[tuple[str, int, str], Held]:
+    """The runs in a folder of results by variant, seed and settings; none where a game comes from elsewhere now."""
+    tables, found = vars(Results.read(folder).of(env)), {}
+    games = tables["episodes"][["task", "provenance"]].drop_duplicates().fillna("")
+    if any(source_of(task) != source for task, source in games.itertuples(index=False)):
+        return {}
+    keys = ["regime", "variant", "seed"]
+    of_runs = {name: dict(iter(rows.groupby(keys))) for name, rows in tables.items() if "seed" in rows}
+    for regime, made in entry["regimes"].items():
+        path = folder / f"{f'{env}_{regime}' if len(entry['regimes']) > 1 else env}_episode.json"
+        kept = read_json(path) if path.exists() else {}
+        for run in (run for run in of_runs["episodes"] if run[0] == regime):
+            _, variant, seed = run
+            rows = {name: rows[run] for name, rows in of_runs.items() if run in rows}
+            episode = kept if (kept.get("variant"), kept.get("seed")) == (variant, seed) else None
+            of = Held(rows, made["data_sha256"].get(f"seed {seed}"), entry["machines"], entry, episode)
+            found.setdefault(_key(variant, seed, made["settings"][variant]), of)
     return found
 
 
@@ -192,8 +193,7 @@ def _collect(profile: Profile, env: str) -> None:
         for name, rows in of.rows.items():
             parts[name].append(rows)
         machines.update(of.machines)
-        if of.source:
-            sources[id(of.source)] = of.source
+        sources |= {id(of.source): of.source} if of.source else {}
         about = made.setdefault(run.regime, {"settings": {}, "data_sha256": {}})
         about["settings"].setdefault(run.variant, run.sections(*DECIDING))
         if of.data:

@@ -46,9 +46,9 @@ def at_headline(rows: pd.DataFrame, every_setting: bool = False) -> pd.DataFrame
     """The rows at the horizon that an environment's claims are judged at, of its headline setting or of every one."""
     specs = {env: get(env) for env in rows["env"].unique()}
     kept = rows["horizon"] == rows["env"].map({env: spec.claims_horizon for env, spec in specs.items()})
-    return rows[
-        kept & (every_setting | (rows["setting"] == rows["env"].map({e: s.headline for e, s in specs.items()})))
-    ]
+    if not every_setting:
+        kept &= rows["setting"] == rows["env"].map({env: spec.headline for env, spec in specs.items()})
+    return rows[kept]
 
 
 def ceiling_of(ceilings: pd.DataFrame, env: str, setting: str, split: str, horizon: int) -> float | None:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -69,9 +70,7 @@ def replay(profile_name: str, env: str, number: int = 3, every_variant: bool = F
     known = set(rows_of["episodes"].groupby(["env", "regime", "variant", "seed"]).groups)
     runs = [r for r in runs_of(settings.profile(profile_name), env) if (env, r.regime, r.variant, r.seed) in known]
     if not runs:
-        raise ReflectRLError(
-            f"the results of {env} in profile {profile_name!r} hold none of its runs; reproduce it first"
-        )
+        raise ReflectRLError(f"results of {env} in profile {profile_name!r} hold none of its runs; reproduce it first")
     for run in runs:
         if changed := _changed(entry["regimes"][run.regime]["settings"][run.variant] | {"seed": None}, deciding(run)):
             what = f"{profile_name} {env} {run.regime} {run.variant}".replace("  ", " ")
@@ -92,9 +91,16 @@ def replay(profile_name: str, env: str, number: int = 3, every_variant: bool = F
     return pd.DataFrame(rows, dtype=object)
 
 
+def agree(replayed: pd.DataFrame) -> bool:
+    """Whether a `replay` found no row that differs."""
+    return not replayed[[*REPLAYED]].map(lambda text: text and not text.startswith("0 of")).any(axis=None)
+
+
 def accept_replay(profile_name: str, env: str, replayed: pd.DataFrame) -> None:
     """Let results of other code count as made by today's, since `replay` of every variant found no difference: noted in the
-    manifest, with the runs. New settings are noted with their values."""
+    manifest, with the runs. New settings are noted with their values. Raises ReflectRLError where a row differs."""
+    if not agree(replayed):
+        raise ReflectRLError(f"rows of {env} differ; reproduce it, or undo what changed them")
     runs, (folder, _) = runs_of(settings.profile(profile_name), env), collected(profile_name)[env]
     with FileLock(folder / ".lock"):
         manifest = read_json(folder / "manifest.json")
@@ -125,16 +131,11 @@ def _changed(then: dict, now: dict, place: str = "") -> list[str]:
 @contextmanager
 def _home_of_its_own() -> Iterator[None]:
     """A folder for products that is thrown away; data that are fetched or generated once are those of the usual one."""
-    data, before = paths.home() / "data", os.environ.get("REFLECT_RL_HOME")
+    data = paths.cache("")
     data.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "data").symlink_to(data.resolve())
-        os.environ["REFLECT_RL_HOME"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["REFLECT_RL_HOME"]
-            os.environ.update({"REFLECT_RL_HOME": before} if before is not None else {})
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, REFLECT_RL_HOME=folder):
+        (Path(folder) / data.name).symlink_to(data.resolve())
+        yield
 
 
 def _differing(made: pd.DataFrame | None, held: pd.DataFrame) -> str:
