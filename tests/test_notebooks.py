@@ -110,3 +110,11 @@ def test_metadata_says_nothing_of_a_machine(notebook):
     tidied = copy.deepcopy(notebook)
     notebooks.tidy(tidied)
     assert notebook == tidied
+
+
+def test_in_the_notebook_that_is_copied_online_rl_has_something_to_do():
+    cells = nbformat.read(NOTEBOOKS[0].parent / "08_your_own_environment.ipynb", 4).cells
+    texts = (out.data["text/plain"] for cell in cells for out in cell.get("outputs", ()) if "data" in out)
+    table = next(text for text in texts if "policy before RL" in text)
+    sampled = {row.rsplit(maxsplit=2)[0].strip(): float(row.split()[-2]) for row in table.splitlines()[1:]}
+    assert sampled["policy before RL"] < 0.5 < 0.9 < sampled["policy after RL"]

@@ -25,7 +25,12 @@ def _reproduce(profile: str, env: str, cores: int, extend: bool, forcerun: list[
     if extend:
         os.environ["REFLECT_RL_EXTEND"] = "1"
     graph.run(profile, env=env, cores=cores, forcerun=forcerun)
-    print(f"tables:  {paths.tables(profile)}\nfigures: {paths.figures(profile)}")
+    plan = settings.profile(profile)
+    for name in settings.chosen(plan, env):  # what one wants to see first
+        regime = f"_{plan.regimes_of(name)[0]}".rstrip("_")
+        print((paths.tables(profile) / f"{name}{regime}_headline.md").read_text())
+        print(f"as a figure: {paths.figures(profile) / f'{name}{regime}_main_results.png'}\n")
+    print(f"all tables:  {paths.tables(profile)}\nall figures: {paths.figures(profile)}")
 
 
 def _tune(profile: str, env: str, cores: int) -> None:

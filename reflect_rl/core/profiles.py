@@ -160,13 +160,16 @@ def errors_in_one_line(file: str, way_out: str = "") -> Iterator[None]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])).removeprefix("sections.")
         wrong = first["msg"].partition(" or instance of")[0].replace("tuple", "list").removeprefix("Value error, ")
+        if "regimes" in first["loc"] and first["type"] == "extra_forbidden":
+            wrong += "; a regime's settings stand below `settings`"
         raise ReflectRLError(f"{', '.join(filter(None, (file, where)))}: {wrong}{way_out}") from error
 
 
 def _read(name: str) -> Profile:
     known = {path.stem: path for path in sorted(paths.configs().glob("*.yaml")) if path != paths.claims()}
     if name not in known:
-        raise unknown("profile", name, known)
+        way_out = f"; for one of your own copy configs/template.yaml to configs/{name}.yaml"
+        raise ReflectRLError(f"{unknown('profile', name, [other for other in known if other != 'template'])}{way_out}")
     return _parsed(name, known[name].read_bytes())
 
 

@@ -89,7 +89,7 @@ def _judged(episodes: pd.DataFrame, ceilings: pd.DataFrame | None, rule: Rule) -
         if row["verdict"] in ("reproduced", "not reproduced") and _within_margin(row, rule):
             notes.append(f"a difference of less than {100 * rule.margin:.0f} points")
         if pd.notna(row["greedy"]):
-            notes.append(f"decoded greedily the difference is {row['greedy']:+.3f}")
+            notes.append(f"decoded greedily the difference is {100 * row['greedy']:+.0f} points")
         row["note"] = "; ".join(notes)
     return rows
 

@@ -99,7 +99,7 @@ def ablations(episodes: pd.DataFrame) -> Figure:
     axes[0, 0].set_yticks([tick for tick in axes[0, 0].get_yticks() if bottom <= tick <= 1 + 1e-9])
     for axis in axes[:, 0]:
         axis.set_ylabel("Test success (share)")
-    mean = entry("mean, 95% interval", marker="o", color=INK, markersize=5.5, linewidth=1.5)
+    mean = entry("mean, 95% interval over seeds", marker="o", color=INK, markersize=5.5, linewidth=1.5)
     style.legend_below(figure, [mean, entry("one seed", marker="o", color=FAINT, markersize=3.5, linewidth=0.7)])
     return figure
 

@@ -113,6 +113,6 @@ def warm_up(logs: dict[str, pd.DataFrame]) -> Figure:
         left.plot(losses["step"], losses["loss"], color=colour, label=name)
         right.plot(followed["step"], followed["eval_score"], "o-", color=colour, markersize=3.5)
     left.set(xlabel="Gradient steps", ylabel="Loss (nats per token)", yscale="log")
-    right.set(xlabel="Gradient steps", ylabel="Reflector, validation (share)", ylim=(-0.03, 1.06))
+    right.set(xlabel="Gradient steps", ylabel="Validation score (share)", ylim=(-0.03, 1.06))
     left.legend()
     return figure

@@ -173,7 +173,8 @@ def costs(training: pd.DataFrame, main: pd.DataFrame) -> Figure | None:
         return None
     figure, panels = _panels(reflecting, "Validation success (share)", "Environment steps")
     numbers = sorted(reflecting["number"].unique())
-    shades = dict(zip(numbers, matplotlib.colormaps["viridis_r"](np.linspace(0.1, 1, len(numbers))), strict=True))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(numbers))[::-1])  # the most is dark
+    shades = dict(zip(numbers, colours, strict=True))
     for (target, tells), axis in panels.items():
         for (number, _), of_regime in _of_panel(reflecting, (target, tells)).groupby(["number", "regime"]):
             _curve(axis, of_regime, 1 + numbers.index(number), color=shades[number])

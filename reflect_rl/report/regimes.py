@@ -1,5 +1,6 @@
 """What sets the regimes of an environment apart, and what RL and reflection each add in every one of them."""
 
+import numpy as np
 import pandas as pd
 
 from reflect_rl.core.config import DECIDING, Config
@@ -11,6 +12,7 @@ from reflect_rl.report.tables import HEADLINE, matching, ordered, seeds_by_tasks
 #: What tells regimes on one map apart, by section of the settings: the columns of `FACTS`, in their order.
 AXES = {"data": ("reflections", "target"), "teacher": ("tells",)}
 FACTS = ["reflections", "target", "tells"]
+NEAR = 0.13  # of the environment steps: how far the next measurement may lie
 PANEL = ["env", "regime", "setting", "horizon"]
 PARTS = {  # each the success of one variant minus that of another, with a decoding that both have
     "RL, with reflections": ("reflect_rl", "reflect_sft", "sampled"),
@@ -99,13 +101,17 @@ def _difference(a: pd.DataFrame, b: pd.DataFrame) -> dict | None:
 def budget_table(training: pd.DataFrame, known: pd.DataFrame, variant: str = "reflect_rl") -> pd.DataFrame:
     """Validation success of a variant, mean over seeds, before RL and after shares of its environment steps, by regime.
 
-    `known` is `facts`. Sorted by target, what reflections tell, and their number, without a limit last.
+    `known` is `facts`. Empty where success was not measured near a share. Sorted by target, what reflections tell, and their
+    number, without a limit last.
     """
     measured = training[(training["variant"] == variant) & training["val_success"].notna()]
     rows = []
     for (env, regime), of_regime in measured.groupby(["env", "regime"], sort=False):
         steps, success = on_common_steps(of_regime, "val_success", 5)
         row = {"env": env, "regime": regime, "n_seeds": len(success), "env_steps": round(steps[-1])}
-        rows.append(row | dict(zip(("0", "25%", "50%", "75%", "100%"), success.mean(axis=0), strict=True)))
+        at = of_regime["env_steps"].to_numpy()
+        near = [np.abs(at - step).min() <= NEAR * steps[-1] for step in steps]
+        means = np.where(near, success.mean(axis=0), np.nan)
+        rows.append(row | dict(zip(("0", "25%", "50%", "75%", "100%"), means, strict=True)))
     table = known.merge(pd.DataFrame(rows, columns=["env", "regime"] if not rows else None), on=["env", "regime"])
     return table.sort_values(["env", "target", "tells", "reflections"], ignore_index=True)

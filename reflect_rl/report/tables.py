@@ -37,6 +37,18 @@ def in_order(variants: Iterable[str]) -> list[str]:
     return [name for name in VARIANTS if name in found]
 
 
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The same with its variants as figures name them (in the columns `variant` and `comparison`, the rows and the header),
+    and nothing where nothing is known."""
+    names = {name: variant.label for name, variant in VARIANTS.items()}
+    for axis in ("index", "columns"):
+        if "variant" in getattr(table, axis).names:
+            table = table.rename(names, axis=axis, level="variant" if getattr(table, axis).nlevels > 1 else None)
+    said = {name: " - ".join(names[of] for of in name.split(" vs ")) for name in table.get("comparison", ())}
+    table = table.replace({"variant": names, "comparison": said})
+    return table.astype(object).where(table.notna(), "") if table.isna().any(axis=None) else table
+
+
 def matching(rows: pd.DataFrame, **values) -> pd.DataFrame:
     """The rows that have these values in these columns."""
     return rows[(rows[list(values)] == pd.Series(values)).all(axis=1)]

@@ -104,7 +104,10 @@ def test_bad_setting_is_one_line_that_names_it_and_the_choices(write, arguments,
         (GOOD + "game: {regimes: {}}\n", "mine.yaml, game.regimes: Dictionary should have at least 1 item"),
         (GOOD + "game: {regimes: {50: {}}}\n", "game.regimes.50.[key]: Input should be a valid string"),
         (GOOD + "game: {regimes: {a/b: {}}}\n", "game.regimes.a/b.[key]: String should match pattern"),
-        (GOOD + "game: {regimes: {a: {setting: {}}}}\n", "game.regimes.a.setting: Extra inputs are not permitted"),
+        (
+            GOOD + "game: {regimes: {a: {setting: {}}}}\n",
+            "game.regimes.a.setting: Extra inputs are not permitted; a regime's settings stand below `settings`",
+        ),
         (GOOD + "game: {regimes: {a: {seeds: []}}}\n", "game.regimes.a.seeds: list at least one, and each once"),
         (GOOD + "game: {regimes: {a: {grid: {}}}}\n", "game.regimes.a.grid: Dictionary should have at least 1 item"),
         (GOOD + "game: {regimes: {a: {grid: {rl.clip: []}}}}\n", "a.grid.rl.clip: List should have at least 1 item"),
@@ -151,7 +154,10 @@ def test_bad_profile_is_one_line(write, text, words):
 
 def test_an_unknown_profile_lists_those_that_there_are(write):
     write(GOOD + SECTION)
-    with pytest.raises(ReflectRLError, match="unknown profile 'mien'; choose one of: mine"):
+    with pytest.raises(
+        ReflectRLError,
+        match="unknown profile 'mien'; choose one of: mine; for one of your own copy configs/template.yaml to configs/mien.yaml",
+    ):
         profiles.load("mien", "game")
 
 

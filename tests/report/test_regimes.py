@@ -176,10 +176,13 @@ def test_the_budget_table_reads_learning_curves_at_shares_of_the_steps():
         {"env": "taxi", "regime": "few", "variant": variant, "seed": seed, "env_steps": steps, "val_success": value}
         for variant in ("reflect_rl", "sft_rl")
         for seed in (0, 1)
-        for steps, value in ((0, 0.2), (50, np.nan), (100, 0.4 + 0.4 * seed))
+        for steps, value in ((0, 0.2), (50, np.nan), (60, 0.4), (100, 0.4 + 0.4 * seed))
     ]
     table = regimes.budget_table(pd.DataFrame(rows), regimes.facts(episodes(regime="few", reflections=50)))
     (row,) = table.to_dict("records")
     assert (row["regime"], row["reflections"], row["n_seeds"], row["env_steps"]) == ("few", 50, 2, 100)
-    assert [row[share] for share in ("0", "25%", "50%", "75%", "100%")] == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6])
+    shares = [row[share] for share in ("0", "25%", "50%", "75%", "100%")]
+    assert shares == pytest.approx(
+        [0.2, np.nan, 0.2 + 0.2 * 5 / 6, np.nan, 0.6], nan_ok=True
+    )  # 25 and 75 are far from all
     assert regimes.budget_table(pd.DataFrame(rows), regimes.facts(episodes()), "rl_only").empty

@@ -223,3 +223,13 @@ def test_write_table_to_an_impossible_place_is_one_clear_line(tmp_path):
     with pytest.raises(ReflectRLError, match="cannot write .*main.csv") as error:
         tables.write_table(pd.DataFrame({"a": [1]}), tmp_path / "file" / "main", "Main", "")
     assert "\n" not in str(error.value)
+
+
+def test_readable_names_variants_as_figures_do_and_leaves_unknown_cells_empty():
+    rows = pd.DataFrame({"variant": ["sft_rl"], "comparison": ["reflect_rl vs sft_rl"], "target": ["oracle"], "n": 1})
+    assert tables.readable(rows).iloc[0].tolist() == ["SFT + RL", "Reflect-RL - SFT + RL", "oracle", 1]
+    by_both = tables.readable(rows.set_index(["variant", "target"])[["n"]])
+    assert by_both.index.tolist() == [("SFT + RL", "oracle")]
+    wide = tables.readable(rows.pivot_table(index="target", columns="variant", values="n"))
+    assert wide.columns.tolist() == ["SFT + RL"] and wide.index.tolist() == ["oracle"]
+    assert tables.readable(pd.DataFrame({"n": [1.5, np.nan], "m": [1, 2]})).to_numpy().tolist() == [[1.5, 1], ["", 2]]
