@@ -94,13 +94,18 @@ def _judged(episodes: pd.DataFrame, ceilings: pd.DataFrame | None, rule: Rule) -
     return rows
 
 
-def verdicts(episodes: pd.DataFrame, ceilings: pd.DataFrame | None = None, rule: Rule | None = None) -> pd.DataFrame:
-    """`claims_table` at a glance: a row a claim and comparison, a column a panel and regime; effects in percentage points.
+def verdicts(
+    episodes: pd.DataFrame, env: str, regime: str, ceilings: pd.DataFrame | None = None, rule: Rule | None = None
+) -> pd.DataFrame:
+    """`claims_table` of one regime at a glance: a row a claim and comparison, a column a panel; effects in percentage points.
 
-    Beside each stands the difference under greedy decoding, which the rule does not judge.
+    `episodes` are those of all regimes, for Holm's adjustment. Beside each effect stands the difference under greedy
+    decoding, which the rule does not judge.
     """
     rule, told = rule or read_rule(), {}
     for row in _judged(episodes, ceilings, rule):
+        if (row["env"], row["regime"]) != (env, regime):
+            continue
         versus = " - ".join(VARIANTS[name].label for name in row["comparison"].split(" vs "))
         text, numbers = row["verdict"], [100 * row.get(name, np.nan) for name in ("effect", "ci_low", "ci_high")]
         if np.isfinite(numbers[0]):
@@ -121,8 +126,7 @@ def _compared(env: str, entry: Entry, episodes: pd.DataFrame, rule: Rule) -> dic
     if prompted and len(worse) < rule.prompted_episodes:
         return None
     row = {"claim": entry.claim, "env": env, "setting": entry.setting, "regime": entry.regime}
-    regime = f", {entry.regime}" * bool(entry.regime)
-    row["place"] = f"{env}{regime}: {entry.setting}, {entry.horizon} steps, {entry.split}, {entry.decoding}"
+    row["place"] = f"{entry.setting}, {entry.horizon} steps, {entry.split}, {entry.decoding}"
     row["greedy"] = np.nan if prompted else _greedy(entry, matching(episodes, **place | {"decoding": "greedy"}))
     row |= {"comparison": " vs ".join(entry.comparison), "n_seeds": 0, "n_tasks": 0, "a": None}
     row["seeds"] = rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds)

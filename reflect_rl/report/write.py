@@ -26,10 +26,10 @@ TITLES_OF_ALL = {  # tables that hold all environments of a profile
     "warm-up with repetitions, trained parameters, updates and steps of RL",
     "prompts": "Prompts of the policies in evaluation, in tokens",
     "claims": "The paper's claims, tested",
-    "verdicts": "The verdicts: difference in success in percentage points with its 95% interval, and under greedy decoding",
 }
 TITLES = {  # tables of one environment, beside those of success in each of its settings
     "online_rl": "Validation success before and after online RL",
+    "verdicts": "Verdicts on the claims: difference in success in percentage points with its 95% interval, and under greedy decoding",
     "ablations": "Ablations: difference in test success",
     "reflector": "What the reflector says, by situation",
 }
@@ -67,7 +67,6 @@ def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
         "budgets": tables.given(found.budgets),
         "prompts": tables.prompt_table(found.prompts),
         "claims": claims_table(found.episodes, found.ceilings),
-        "verdicts": verdicts(found.episodes, found.ceilings),
     }
 
 
@@ -98,6 +97,8 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
         "ablations": claims[claims["claim"].isin(["4", "5"])].reset_index(drop=True),
         "reflector": tables.reflector_table(own.reflections),
     }
+    if len(claims):
+        made["verdicts"] = verdicts(found.episodes, env, regime, found.ceilings)
     figures = {
         "training_curves": curves.training_curves(own.training, own.ceilings),
         "main_results": comparisons.main_results(main),

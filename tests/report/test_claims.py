@@ -200,20 +200,22 @@ def test_p_is_adjusted_for_all_comparisons_that_are_tested_whatever_their_enviro
     assert np.isnan(table.loc[("2", "taxi"), "p_holm"]) and table.loc[("2", "taxi"), "note"].startswith("3 seeds; ")
 
 
-def test_verdicts_at_a_glance_have_a_column_for_each_regime_and_a_row_for_each_comparison():
+def test_verdicts_at_a_glance_have_a_column_for_each_panel_and_a_row_for_each_comparison():
     better, worse = rates(0.9, 0.95, 0.9, 0.85, 0.9), rates(0.1, 0.2, 0.15, 0.1, 0.1)
     parts = [episodes("reflect_rl", better, env=env) for env in ("taxi", "other")]
     parts += [episodes("sft_only", worse, env=env) for env in ("taxi", "other")]
     parts += [episodes(name, rates(*[0.9] * 5), decoding="greedy") for name in ("reflect_rl", "sft_only")]
-    table = claims.verdicts(pd.concat(parts), rule=rule(envs=("taxi", "other")))
-    taxi, other = (f"{env}, plentiful: full, 20 steps, test, sampled" for env in ("taxi", "other"))
-    assert list(table) == ["claim", "comparison", taxi, other]
+    both, of_two = pd.concat(parts), rule(envs=("taxi", "other"))
+    table, of_other = (claims.verdicts(both, env, "plentiful", rule=of_two) for env in ("taxi", "other"))
+    panel = "full, 20 steps, test, sampled"
+    assert list(table) == list(of_other) == ["claim", "comparison", panel]
     assert table["comparison"].tolist() == [f"Reflect-RL - {name}" for name in ("SFT only", "RL only", "SFT + RL")]
     assert table["claim"][0] == "1. It is better."
-    assert table[taxi][0].startswith("reproduced: +77 (+") and table[taxi][0].endswith("); greedy +0")
-    assert table[other][0].startswith("reproduced: +77 (+") and "greedy" not in table[other][0]
-    assert table[taxi].tolist()[1:] == ["undecided"] * 2
-    assert list(claims.verdicts(pd.concat(parts), rule=Rule())) == ["claim", "comparison"]
+    assert table[panel][0].startswith("reproduced: +77 (+") and table[panel][0].endswith("); greedy +0")
+    assert of_other[panel][0].startswith("reproduced: +77 (+") and "greedy" not in of_other[panel][0]
+    assert table[panel].tolist()[1:] == ["undecided"] * 2
+    assert list(claims.verdicts(both, "taxi", "plentiful", rule=Rule())) == ["claim", "comparison"]
+    assert claims.verdicts(both, "taxi", "other", rule=of_two).empty
 
 
 def test_claims_are_judged_on_the_episodes_that_the_rule_names():
