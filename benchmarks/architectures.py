@@ -49,7 +49,7 @@ def measure(profile: str, env: str, seed: int, n_conv: int, n_layer: int, rate: 
         "steps": run.reflector.steps,
         "seconds": round(seconds, 1),
         "peak_memory_mb": round(peak_memory_mb()),
-        "follow_success": round(training_log(run, "reflector").eval_follow_success.max(), 3),
+        "follow_success": round(training_log(run, "reflector")["eval_score"].max(), 3),
     }
 
 
