@@ -97,9 +97,14 @@ def _release(profile: str, env: str, regime: str, variant: str, seed: int) -> No
 
 
 def _settings(profile: str, env: str, regime: str, variant: str, seed: int, overrides: str) -> None:
-    """what is in force for one variant and seed, and where each value comes from"""
-    rows = profiles.describe(settings.load(profile, env, variant, seed, overrides, regime))
-    print(tabulate(rows, ("setting", "value", "from"), "simple", disable_numparse=True))
+    """what is in force for one variant and seed, what it means, and where each value comes from"""
+    means = profiles.meanings()
+    rows = [
+        (*row, means[row[0]])
+        for row in profiles.describe(settings.load(profile, env, variant, seed, overrides, regime))
+    ]
+    widths = [None, 24, 36, 70]
+    print(tabulate(rows, ("setting", "value", "from", "meaning"), "simple", maxcolwidths=widths, disable_numparse=True))
 
 
 def _execute(notebook: Path, output: Path, given: list[tuple[str, str]]) -> None:

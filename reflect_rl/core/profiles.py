@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -301,6 +302,19 @@ def load(
     sections, sources = _merge(layers)
     about = {"overrides": pairs, "env_code": env_code, "regime": found.regime(env, regime)[0], "sources": sources}
     return Config(profile, env, variant, seed, **sections, **about)
+
+
+def meanings() -> dict[str, str]:
+    """What each dotted setting means: the comment behind it, or the one above it."""
+    found = {}
+    for section, cls in SECTIONS.items():
+        above: list[str] = []
+        for line in inspect.getsource(cls).splitlines():
+            if setting := re.fullmatch(r"    (\w+): .*?(?:  #: (.*))?", line):
+                found[f"{section}.{setting[1]}"] = setting[2] or " ".join(above)
+            comment = re.fullmatch(r"    #: (.*)", line)
+            above = [*above, comment[1]] if comment else []
+    return found
 
 
 def describe(config: Config) -> list[tuple[str, Any, str]]:

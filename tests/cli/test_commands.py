@@ -42,12 +42,12 @@ def test_settings_say_what_is_in_force_and_why(capsys):
     given = ["--profile", "smoke", "--variant", "rl_only", "--overrides", "rl.clip=0.2"]
     assert main(["settings", *given]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
-    assert lines["rl.clip"].split(maxsplit=2)[1:] == ["0.2", "override"]
-    assert lines["rl.env_steps"].split(maxsplit=2)[1:] == [
-        str(settings.load("smoke").rl.env_steps),
-        "configs/smoke.yaml, section taxi",
-    ]
-    assert lines["rl.advantage"].split(maxsplit=2)[1:] == ["gae", "default"]
+    shown = {name: [part for part in line.split("  ") if part] for name, line in lines.items()}
+    shown = {name: [part.strip() for part in parts] for name, parts in shown.items()}
+    assert shown["rl.clip"][:3] == ["rl.clip", "0.2", "override"]
+    assert shown["rl.env_steps"][1:3] == [str(settings.load("smoke").rl.env_steps), "configs/smoke.yaml, section taxi"]
+    assert shown["rl.advantage"][1:3] == ["gae", "default"]
+    assert shown["data.trajectories"][3] == "episodes of the expert mixed with random actions"
 
 
 @pytest.mark.parametrize(

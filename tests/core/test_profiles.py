@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from reflect_rl.core import paths, profiles
-from reflect_rl.core.config import RLConfig
+from reflect_rl.core.config import SECTIONS, RLConfig
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
@@ -431,3 +431,11 @@ def test_the_settings_are_the_points_that_tuning_chose(name):
     assert len(table) > 80 and not_in_force(table, name) == []
     worse = table.assign(overrides=table.overrides.str.replace("rl.learning_rate=0.0003", "rl.learning_rate=0.0004"))
     assert ("taxi", "rl_only", "rl.learning_rate") in not_in_force(worse, name)
+
+
+def test_what_a_setting_means_is_the_comment_behind_it_or_above_it():
+    means = profiles.meanings()
+    assert set(means) == {f"{section}.{name}" for section, cls in SECTIONS.items() for name in cls.__dataclass_fields__}
+    assert means["data.horizon"] == "steps after which a trajectory is cut"
+    assert means["data.reflections"].endswith("0: one on every situation")  # it stands above
+    assert sum(map(bool, means.values())) > 70
