@@ -27,9 +27,9 @@ def _reproduce(profile: str, env: str, cores: int, extend: bool, forcerun: list[
     graph.run(profile, env=env, cores=cores, forcerun=forcerun)
     plan = settings.profile(profile)
     for name in settings.chosen(plan, env):  # what one wants to see first
-        regime = f"_{plan.regimes_of(name)[0]}".rstrip("_")
-        print((paths.tables(profile) / f"{name}{regime}_headline.md").read_text())
-        print(f"as a figure: {paths.figures(profile) / f'{name}{regime}_main_results.png'}\n")
+        stem = plan.stem(name, plan.regimes_of(name)[0])
+        print((paths.tables(profile) / f"{stem}_headline.md").read_text())
+        print(f"as a figure: {paths.figures(profile) / f'{stem}_main_results.png'}\n")
     print(f"all tables:  {paths.tables(profile)}\nall figures: {paths.figures(profile)}")
 
 

@@ -162,8 +162,8 @@ class SFTConfig(Settings, section="reflector or policy"):
     """Stage 1: supervised warm-up of one player (token-level cross-entropy on the completion)."""
 
     steps: Count = 200  #: gradient steps (at most, for the reflector)
-    batch_size: Count = 64
-    learning_rate: LearningRate = 5e-3
+    batch_size: Count = 64  #: examples a gradient step
+    learning_rate: LearningRate = 5e-3  #: of AdamW, the highest
     warmup_fraction: Fraction = 0.05  #: share of `steps` with a rising learning rate; it falls linearly afterwards
     bucket: Natural = 0  #: batches among which examples are sorted by length, so that less is padded; 0: unsorted
     evaluate_every: Count = 200  #: reflector only: steps between two measurements of follow success
@@ -184,12 +184,12 @@ class RLConfig(Settings, section="rl"):
     #: of the actions (`train.advantages`): return-to-go, minus the others' mean at that step, by a critic, in groups
     advantage: Literal["return", "leave_one_out", "gae", "rloo", "grpo"] = "gae"
     discount: Fraction = 0.95  #: gamma (paper: none, 1)
-    gae_lambda: Fraction = 0.9
+    gae_lambda: Fraction = 0.9  #: lambda of generalised advantage estimation
     normalise: Flag = True  #: whether advantages get mean 0, and their deviation or a former, larger one as unit
     epochs: whole(0, 1000) = 0  #: passes over a batch (in a single one PPO clips nothing); 0: by objective
     minibatches: whole(0, 1000) = 0  #: parts of a pass; 0: by objective
     clip: real(0, 1, above=True, below=True) = 0.2  #: PPO's clipping range (the authors' code: 0.1)
-    learning_rate: LearningRate = 3e-4
+    learning_rate: LearningRate = 3e-4  #: of Adam, for the policy, at the beginning
     learning_rate_end: Fraction = 0.1  #: at the end, as a share of `learning_rate` (linear between)
     critic_learning_rate: LearningRate = 1e-3  #: of the critic, a network of its own on the policy's hidden state
     critic_steps: Natural = 100  #: in which it is fitted to the first batch, before the first update
@@ -231,7 +231,7 @@ class EvaluationConfig(Settings, section="evaluation"):
 
     split: Literal["train", "validation", "test"] = "test"  #: test for results, validation for every choice
     horizons: Counts = (20,)  #: steps after which an episode is cut; each is a panel of its own
-    repeats: Count = 10
+    repeats: Count = 10  #: sampled episodes a task
     tasks: Natural = 0  #: of each panel that are played; 0 for all
 
 
@@ -266,15 +266,15 @@ class ClientConfig(Settings, section="client"):
     per_minute: real(0, 1e6) = 0.0  #: requests a minute at most; 0 for no limit
     side_by_side: whole(1, 1000) = 4  #: requests at a time
     prompt_price: real(0, 1e6) = 0.0  #: of a million tokens, to count the cost
-    completion_price: real(0, 1e6) = 0.0
+    completion_price: real(0, 1e6) = 0.0  #: the same of what it answers
 
 
 class PromptedConfig(Settings, section="prompted"):
     """Baselines that are prompted and not trained."""
 
     model: Text = "smollm2-135m"  #: what `model.base` takes; behind an endpoint the name that it knows
-    revision: Text = ""  #: as of `model.base`, and so is dtype
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    revision: Text = ""  #: as of `model.base`
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  #: as of `model.dtype`
     endpoint: Text = ""  #: base URL of an OpenAI-compatible server; empty for a model on this machine
     examples: whole(1, 100) = 3  #: worked examples in the prompts of the few-shot variants, from training tasks
     context: whole(2, 10_000_000) = 4096  #: longest prompt with its answer, in tokens

@@ -169,7 +169,11 @@ def errors_in_one_line(file: str, way_out: str = "") -> Iterator[None]:
 def _read(name: str) -> Profile:
     known = {path.stem: path for path in sorted(paths.configs().glob("*.yaml")) if path != paths.claims()}
     if name not in known:
-        way_out = f"; for one of your own copy configs/template.yaml to configs/{name}.yaml"
+        way_out = (
+            ""
+            if name == paths.claims().stem
+            else f"; for one of your own copy configs/template.yaml to configs/{name}.yaml"
+        )
         raise ReflectRLError(f"{unknown('profile', name, [other for other in known if other != 'template'])}{way_out}")
     return _parsed(name, known[name].read_bytes())
 

@@ -56,7 +56,8 @@ def _within_margin(row: dict, rule: Rule) -> bool:
 def claims_table(
     episodes: pd.DataFrame, ceilings: pd.DataFrame | None = None, rule: Rule | None = None
 ) -> pd.DataFrame:
-    """The comparisons of the rule (by default the project's) whose regime was played here, judged; columns `COLUMNS`.
+    """The comparisons of the rule (by default the project's) whose regime was played here, judged; columns `COLUMNS`, and
+    for `verdicts` the panel in words and the difference under greedy decoding.
 
     `effect` is the difference of the two success rates, with the 95% interval of `paired_difference` over the seeds and
     tasks that both have; with one seed over tasks alone. `p` is the `p_value` of that interval, and `p_holm` that after
@@ -66,7 +67,7 @@ def claims_table(
     Raises:
         ReflectRLError: two variants have no seeds or tasks in common.
     """
-    return pd.DataFrame(_judged(episodes, ceilings, rule or read_rule()), columns=COLUMNS)
+    return pd.DataFrame(_judged(episodes, ceilings, rule or read_rule()), columns=[*COLUMNS, "panel", "greedy"])
 
 
 def _judged(episodes: pd.DataFrame, ceilings: pd.DataFrame | None, rule: Rule) -> list[dict]:
@@ -94,18 +95,13 @@ def _judged(episodes: pd.DataFrame, ceilings: pd.DataFrame | None, rule: Rule) -
     return rows
 
 
-def verdicts(
-    episodes: pd.DataFrame, env: str, regime: str, ceilings: pd.DataFrame | None = None, rule: Rule | None = None
-) -> pd.DataFrame:
-    """`claims_table` of one regime at a glance: a row a claim and comparison, a column a panel; effects in percentage points.
+def verdicts(claims: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
+    """Rows of `claims_table` at a glance: a row a claim and comparison, a column a panel; effects in percentage points.
 
-    `episodes` are those of all regimes, for Holm's adjustment. Beside each effect stands the difference under greedy
-    decoding, which the rule does not judge.
+    Beside each stands the difference under greedy decoding, which the rule does not judge.
     """
     rule, told = rule or read_rule(), {}
-    for row in _judged(episodes, ceilings, rule):
-        if (row["env"], row["regime"]) != (env, regime):
-            continue
+    for row in claims.to_dict("records"):
         versus = " - ".join(VARIANTS[name].label for name in row["comparison"].split(" vs "))
         text, numbers = row["verdict"], [100 * row.get(name, np.nan) for name in ("effect", "ci_low", "ci_high")]
         if np.isfinite(numbers[0]):
@@ -113,7 +109,7 @@ def verdicts(
         if np.isfinite(row["greedy"]):
             text += f"; greedy {100 * row['greedy']:+.0f}"
         key = f"{row['claim']}. {rule.claims[row['claim']]}", versus
-        told.setdefault(key, {})[row["place"]] = text
+        told.setdefault(key, {})[row["panel"]] = text
     rows = [{"claim": claim, "comparison": versus} | of for (claim, versus), of in told.items()]
     return pd.DataFrame(rows, columns=None if rows else ["claim", "comparison"]).fillna("")
 
@@ -126,7 +122,7 @@ def _compared(env: str, entry: Entry, episodes: pd.DataFrame, rule: Rule) -> dic
     if prompted and len(worse) < rule.prompted_episodes:
         return None
     row = {"claim": entry.claim, "env": env, "setting": entry.setting, "regime": entry.regime}
-    row["place"] = f"{entry.setting}, {entry.horizon} steps, {entry.split}, {entry.decoding}"
+    row["panel"] = f"{entry.setting}, {entry.horizon} steps, {entry.split}, {entry.decoding}"
     row["greedy"] = np.nan if prompted else _greedy(entry, matching(episodes, **place | {"decoding": "greedy"}))
     row |= {"comparison": " vs ".join(entry.comparison), "n_seeds": 0, "n_tasks": 0, "a": None}
     row["seeds"] = rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds)

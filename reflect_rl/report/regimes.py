@@ -12,7 +12,7 @@ from reflect_rl.report.tables import HEADLINE, matching, ordered, seeds_by_tasks
 #: What tells regimes on one map apart, by section of the settings: the columns of `FACTS`, in their order.
 AXES = {"data": ("reflections", "target"), "teacher": ("tells",)}
 FACTS = ["reflections", "target", "tells"]
-NEAR = 0.13  # of the environment steps: how far the next measurement may lie
+NEAR = 0.13  # of the environment steps: how far the nearest measurement may lie
 PANEL = ["env", "regime", "setting", "horizon"]
 PARTS = {  # each the success of one variant minus that of another, with a decoding that both have
     "RL, with reflections": ("reflect_rl", "reflect_sft", "sampled"),
@@ -101,7 +101,7 @@ def _difference(a: pd.DataFrame, b: pd.DataFrame) -> dict | None:
 def budget_table(training: pd.DataFrame, known: pd.DataFrame, variant: str = "reflect_rl") -> pd.DataFrame:
     """Validation success of a variant, mean over seeds, before RL and after shares of its environment steps, by regime.
 
-    `known` is `facts`. Empty where success was not measured near a share. Sorted by target, what reflections tell, and their
+    `known` is `facts`. Empty where no seed was measured near a share. Sorted by target, what reflections tell, and their
     number, without a limit last.
     """
     measured = training[(training["variant"] == variant) & training["val_success"].notna()]

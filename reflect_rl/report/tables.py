@@ -44,7 +44,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     for axis in ("index", "columns"):
         if "variant" in getattr(table, axis).names:
             table = table.rename(names, axis=axis, level="variant" if getattr(table, axis).nlevels > 1 else None)
-    said = {name: " - ".join(names[of] for of in name.split(" vs ")) for name in table.get("comparison", ())}
+    compared = {name for name in table.get("comparison", ()) if isinstance(name, str)}
+    said = {name: " - ".join(names.get(of, of) for of in name.split(" vs ")) for name in compared}
     table = table.replace({"variant": names, "comparison": said})
     return table.astype(object).where(table.notna(), "") if table.isna().any(axis=None) else table
 

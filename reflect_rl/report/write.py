@@ -11,7 +11,7 @@ from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.report import comparisons, curves, film, maps, regimes, tables
-from reflect_rl.report.claims import claims_table, verdicts
+from reflect_rl.report.claims import COLUMNS, claims_table, verdicts
 from reflect_rl.report.protocol import hardware, protocol, protocols
 from reflect_rl.report.results import Results, example_episode, results
 from reflect_rl.report.rule import read_rule, shown_alone
@@ -94,11 +94,11 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
     made = of_all | {
         **{"headline" if s == spec.headline else s: tables.headline(main, env, s) for s in spec.settings},
         "online_rl": tables.online_rl_table(own.training),
-        "ablations": claims[claims["claim"].isin(["4", "5"])].reset_index(drop=True),
+        "ablations": claims.loc[claims["claim"].isin(["4", "5"]), COLUMNS].reset_index(drop=True),
         "reflector": tables.reflector_table(own.reflections),
     }
     if len(claims):
-        made["verdicts"] = verdicts(found.episodes, env, regime, found.ceilings)
+        made["verdicts"] = verdicts(claims)
     figures = {
         "training_curves": curves.training_curves(own.training, own.ceilings),
         "main_results": comparisons.main_results(main),
@@ -121,6 +121,7 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     for name, table in of_all.items():
         folder = paths.results(profile) if name == "claims" else paths.tables(profile)
         said = f"{read_rule().sentences} {words}" if name == "claims" else words
+        table = table[COLUMNS] if name == "claims" else table
         tables.write_table(table, folder / name, TITLES_OF_ALL[name], said)
     made = {each: _of_regime(profile, env, each, found, of_all) for each in shown_alone(grid, env)}
     for each, of in made.items():

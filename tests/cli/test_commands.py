@@ -6,7 +6,9 @@ import sys
 import pandas as pd
 import pytest
 
+from reflect_rl.cli import graph
 from reflect_rl.cli.main import main
+from reflect_rl.core import paths, profiles
 from reflect_rl.envs import settings
 from reflect_rl.report import verify, write
 from reflect_rl.train import release
@@ -116,6 +118,23 @@ def test_report_makes_tables_and_figures_of_every_environment(capsys, monkeypatc
     assert main(["report", "--profile", "laptop", "--env", "taxi"]) == 0
     assert made == [("laptop", "taxi")]
     assert capsys.readouterr().out.startswith("tables: ")
+
+
+@pytest.mark.parametrize("regimes", [{}, {"one": {}}, {"one": {}, "two": {}}], ids=["none", "one", "two"])
+def test_reproduce_ends_with_the_table_that_one_wants_to_see_first(regimes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
+    monkeypatch.setattr(graph, "run", lambda *_, **__: None)
+    section = {"regimes": regimes} if regimes else {}
+    plan = profiles.Profile(name="smoke", envs=("taxi",), seeds=(0,), sections={"taxi": section})
+    monkeypatch.setattr(settings, "profile", lambda name: plan)
+    table = paths.tables("smoke") / f"{'taxi_one' if len(regimes) > 1 else 'taxi'}_headline.md"
+    table.parent.mkdir(parents=True)
+    table.write_text("the first table\n")
+    assert main(["reproduce", "--profile", "smoke"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        out.startswith("the first table\n\nas a figure: ") and table.stem.replace("headline", "main_results.png") in out
+    )
 
 
 def test_replay_prints_how_many_rows_differ(capsys, monkeypatch):

@@ -438,4 +438,4 @@ def test_what_a_setting_means_is_the_comment_behind_it_or_above_it():
     assert set(means) == {f"{section}.{name}" for section, cls in SECTIONS.items() for name in cls.__dataclass_fields__}
     assert means["data.horizon"] == "steps after which a trajectory is cut"
     assert means["data.reflections"].endswith("0: one on every situation")  # it stands above
-    assert sum(map(bool, means.values())) > 70
+    assert all(means.values())

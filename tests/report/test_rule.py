@@ -64,7 +64,7 @@ def test_mistakes_are_named_with_their_place_in_one_line(judge_by, old, new, mes
 
 def test_the_rule_is_no_profile(judge_by):
     judge_by(GOOD)
-    with pytest.raises(ReflectRLError, match="unknown profile 'claims'; choose one of: mine;"):
+    with pytest.raises(ReflectRLError, match="unknown profile 'claims'; choose one of: mine$"):
         profile("claims")
 
 

@@ -233,3 +233,7 @@ def test_readable_names_variants_as_figures_do_and_leaves_unknown_cells_empty():
     wide = tables.readable(rows.pivot_table(index="target", columns="variant", values="n"))
     assert wide.columns.tolist() == ["SFT + RL"] and wide.index.tolist() == ["oracle"]
     assert tables.readable(pd.DataFrame({"n": [1.5, np.nan], "m": [1, 2]})).to_numpy().tolist() == [[1.5, 1], ["", 2]]
+    assert tables.readable(pd.DataFrame({"comparison": ["sft_rl vs mine", None]}))["comparison"].tolist() == [
+        "SFT + RL - mine",
+        "",
+    ]

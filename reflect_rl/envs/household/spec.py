@@ -70,9 +70,9 @@ SPEC = EnvSpec(
     task_source=store.task_source,
     manifest=store.manifest,
     reported=(
-        Reported("paper", "sft_rl", 0.66, "GPT-2 XL"),
-        Reported("paper", "reflect_rl", 0.74, "GPT-2 XL"),
-        Reported("paper", "prompted", 0.84, "GPT-4"),
+        Reported("paper", "sft_rl", 0.66, "GPT-2 XL", 15),
+        Reported("paper", "reflect_rl", 0.74, "GPT-2 XL", 15),
+        Reported("paper", "prompted", 0.84, "GPT-4", 15),
     ),
     reported_on="100 runs (4 tasks of 25)",
 )
