@@ -125,7 +125,7 @@ def test_reproduce_ends_with_the_table_that_one_wants_to_see_first(regimes, tmp_
     monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
     monkeypatch.setattr(graph, "run", lambda *_, **__: None)
     section = {"regimes": regimes} if regimes else {}
-    plan = profiles.Profile(name="smoke", envs=("taxi",), seeds=(0,), sections={"taxi": section})
+    plan = profiles.Profile(name="smoke", envs=("taxi",), seeds=(0,), variants=("follow",), sections={"taxi": section})
     monkeypatch.setattr(settings, "profile", lambda name: plan)
     table = paths.tables("smoke") / f"{'taxi_one' if len(regimes) > 1 else 'taxi'}_headline.md"
     table.parent.mkdir(parents=True)
