@@ -26,8 +26,11 @@ def _git(*words: str) -> str | None:
 
 
 def provenance() -> dict:
-    """Versions, git state (`git_clean` is None without git or a repository) and hardware, as plain JSON."""
-    status = _git("status", "--porcelain")
+    """Versions, git state and hardware, as plain JSON.
+
+    `git_clean` is None without git or a repository, and knows nothing of results and figures, which runs themselves write.
+    """
+    status = _git("status", "--porcelain", "--", ".", ":(exclude)results", ":(exclude)figures")
     return {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},

@@ -100,6 +100,19 @@ def test_without_git_or_a_repository_nothing_is_said_of_either(monkeypatch, tmp_
     assert said() == ("", None)
 
 
+def test_what_runs_write_themselves_does_not_make_a_tree_unclean(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "project", lambda: tmp_path)
+    for command in (
+        ["init", "--quiet"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-qm", "a"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    for name, is_clean in (("results", True), ("figures", True), ("library", False)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("new")
+        assert runtime.provenance()["git_clean"] is is_clean, name
+
+
 def test_memory_is_measured(monkeypatch):
     assert 10 < runtime.peak_memory_mb() < 1e6
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
