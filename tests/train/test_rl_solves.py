@@ -119,7 +119,7 @@ class TaxiTeacher:
 
 TAXI = (
     "data.target=executed data.policy_draw=visits data.wrong_steps=true data.trajectories=500 data.negatives=0 "
-    "data.sft_examples=4000 policy.steps=150 policy.learning_rate=0.003 rl.stage_shares=[1.0,0.0]"
+    "data.sft_examples=4000 policy.steps=150 policy.learning_rate=0.003 rl.stage_shares=[1.0,0.0] rl.replay=0"
 )
 
 

@@ -19,7 +19,7 @@ def load(variant="reflect_rl", seed=0, *settings):
 TINY_RL = (
     "model.d_model=32 model.n_layer=1 reflector.steps=2 reflector.evaluate_every=2 policy.steps=60 "
     "policy.evaluate_every=100 rl.episodes_per_update=8 rl.evaluate_every=3 rl.checkpoint_every=2 rl.env_steps=90 "
-    "rl.learning_rate=0.001 rl.critic_steps=3"
+    "rl.learning_rate=0.001 rl.critic_steps=3 rl.replay=0"
 )
 PG = "rl.objective=pg rl.advantage=leave_one_out rl.normalise=false rl.discount=1"
 PPO = "rl.epochs=2 rl.minibatches=3 rl.kl=0.1"
