@@ -135,6 +135,8 @@ class ModelConfig(Settings, section="model"):
     context: whole(2, 10_000_000) = 96  #: longest prompt with its answer, in tokens
     max_new_tokens: Count = 24  #: longest reflection in tokens (paper: at most 100)
     init_std: real(0, 1, above=True) = 0.02  #: standard deviation of fresh weights (0.02: GPT-2's, for a large model)
+    #: of an LFM2: `lookup` lets its attention begin by looking for a position that is like its own, and by copying it
+    start: Literal["random", "lookup"] = "random"
     vocab_size: whole(258, 10_000_000) = 1024  #: at most; 256 bytes and two special tokens at least
     micro_batch: Natural = 0  #: prompts that go through a base at a time in RL; 0: by device and memory
     reflection_rows: Natural = 0  #: prompts that a reflector answers at a time; 0: by device and size
