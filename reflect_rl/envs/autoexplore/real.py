@@ -18,7 +18,7 @@ from reflect_rl.envs.autoexplore.questions import Asked
 SETTINGS = ("known", "new")
 DEPTHS = ("depth1", "depth2")  # easier families of training: questions whose file lies at most so deep
 VARIANTS = 4  # of a training question
-SHARES = {"train": range(7), "validation": range(7, 9), "test": range(9, 10)}  # of ten, of the questions of `known`
+SHARES = {"train": range(6), "validation": (7, 8), "test": (6, 9)}  # which of ten parts of the questions of `known`
 
 
 @cache
