@@ -17,9 +17,7 @@ class Variant:
     stages: bool = False  #: whether RL begins with the environment's easier stages
     prompted: bool = False  #: whether it is a language model that is prompted and not trained
     few_shot: bool = False  #: the same with worked examples
-    scripted: bool = (
-        False  #: whether it is a rule of the environment's own, such as a search or a retriever, that learns nothing
-    )
+    scripted: bool = False  #: whether it is a rule of the environment's own, such as a search, that learns nothing
 
     def deciding(self) -> dict:
         """All that decides numbers, as plain JSON."""
@@ -38,6 +36,7 @@ VARIANTS = {
                           scripted=True),
     "bm25_texts": Variant("BM25, texts", "The same by what is shown of each file, which no player sees at once.",
                           scripted=True),
+    "embeddings": Variant("Embeddings", "The same by all-MiniLM-L6-v2's embeddings of them.", scripted=True),
     "follow": Variant("Follow", "Follows the reflection's advice at every step; no policy is trained.",
                       warmup="reflect_rl", reflection=True),
     "sft_only": Variant("SFT only", "Policy after its supervised warm-up; no reflection, no RL.", warmup="sft_only"),

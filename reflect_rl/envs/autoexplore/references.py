@@ -1,14 +1,17 @@
 """Searches and retrievers that learn nothing, beside which the players stand. Each gives the index of its next action.
 
 The searches know what they have seen and tell with certainty whether a text answers. The retrievers rank all files of the
-repository at once, which no player can see, by BM25 (Robertson & Zaragoza 2009): of their paths, or of what `cat` shows.
+repository at once, which no player can see, by BM25 (Robertson & Zaragoza 2009) of their paths or of what `cat` shows, or
+by sentence embeddings of that.
 """
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 
 import bm25s
+import numpy as np
 
+from reflect_rl.envs.autoexplore import embedding
 from reflect_rl.envs.autoexplore.env import AutoExplore, Question
 from reflect_rl.envs.autoexplore.expert import found, towards, way
 from reflect_rl.envs.autoexplore.questions import name_stems, stems
@@ -42,25 +45,43 @@ def _nearest(env: AutoExplore) -> list[str]:
     return sorted(env.visits, key=lambda folder: (len(way(env.at, folder)), folder))
 
 
-@lru_cache(maxsize=4096)
-def _ranked_first(question: Question, of_paths: bool) -> str:
-    """The file that BM25 ranks first."""
-    paths, files = sorted(question.repository.files), question.repository.files
-    words = [name_stems(path) if of_paths else stems(view(files[path], question.letters)) for path in paths]
+def by_words(question: Question, texts: Mapping[str, str], of_paths: bool) -> np.ndarray:
+    """How well each text fits, by BM25 of its words' stems; `of_paths`: of the files' paths instead."""
+    words = [name_stems(path) if of_paths else stems(text) for path, text in texts.items()]
     index = bm25s.BM25()
     index.index([of or ["-"] for of in words], show_progress=False)
-    scores = index.get_scores(stems(question.text) or ["-"])
-    return paths[int(scores.argmax())]
+    return index.get_scores(stems(question.text) or ["-"])
 
 
-def retriever(env: AutoExplore, of_paths: bool) -> int:
-    """Goes straight to the file that BM25 ranks first and names it."""
-    return towards(env, _ranked_first(env.question, of_paths), "id")
+@lru_cache(maxsize=64)
+def _embedded(texts: tuple[str, ...]) -> np.ndarray:
+    """The embeddings of a repository's files, which are made once for all questions about it."""
+    return embedding.embed(texts)
 
 
+def by_meaning(question: Question, texts: Mapping[str, str]) -> np.ndarray:
+    """How well each text, with its path, fits, by the cosine of sentence embeddings."""
+    (asked,) = embedding.embed([question.text])
+    return _embedded(tuple(f"{path}: {text}" for path, text in texts.items())) @ asked
+
+
+@lru_cache(maxsize=4096)
+def _ranked_first(question: Question, fit: Callable[[Question, Mapping[str, str]], np.ndarray]) -> str:
+    """The file of the whole repository that fits best by what is shown of each."""
+    texts = {path: view(text, question.letters) for path, text in sorted(question.repository.files.items())}
+    return [*texts][int(fit(question, texts).argmax())]
+
+
+def retriever(env: AutoExplore, fit: Callable[[Question, Mapping[str, str]], np.ndarray]) -> int:
+    """Goes straight to the file that fits best and names it."""
+    return towards(env, _ranked_first(env.question, fit), "id")
+
+
+BY_PATHS, BY_TEXTS = partial(by_words, of_paths=True), partial(by_words, of_paths=False)
 REFERENCES: Mapping[str, Callable[[AutoExplore], int]] = {
     "blind_search": partial(search, by_names=False),
     "name_search": partial(search, by_names=True),
-    "bm25_paths": partial(retriever, of_paths=True),
-    "bm25_texts": partial(retriever, of_paths=False),
+    "bm25_paths": partial(retriever, fit=BY_PATHS),
+    "bm25_texts": partial(retriever, fit=BY_TEXTS),
+    "embeddings": partial(retriever, fit=by_meaning),
 }

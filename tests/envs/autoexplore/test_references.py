@@ -54,7 +54,7 @@ def success(spec, setting, act, number=160):
 
 
 def test_who_knows_more_finds_more_in_companies():
-    rates = {name: success(SPEC, "companies", act) for name, act in REFERENCES.items()}
+    rates = {name: success(SPEC, "companies", act) for name, act in REFERENCES.items() if name != "embeddings"}
     assert (
         0.2
         < rates["bm25_paths"]
