@@ -127,16 +127,14 @@ class ModelConfig(Settings, section="model"):
     quantization: Literal["none", "8bit", "4bit"] = "none"  #: of a base, by bitsandbytes on a GPU
     lora: Text = "paper"  #: a name in `LORA`, or rank, alpha and dropout such as `32/64/0.05`
     lora_targets: Text = ""  #: which modules are adapted: `all-linear`, names with commas, or empty for peft's choice
-    #: 0: a GPT-2 from scratch; else an LFM2 with so many short convolutions first: it learns sooner to look things up
-    n_conv: whole(0, 1000) = 0
+    n_conv: whole(0, 1000) = 0  #: 0: a GPT-2; else an LFM2 with so many short convolutions first, which looks up sooner
     n_layer: whole(1, 1000) = 2  #: attention layers
     n_head: whole(1, 1000) = 4  #: their heads
     d_model: whole(1, 100_000) = 64  #: their width
     context: whole(2, 10_000_000) = 96  #: longest prompt with its answer, in tokens
     max_new_tokens: Count = 24  #: longest reflection in tokens (paper: at most 100)
     init_std: real(0, 1, above=True) = 0.02  #: standard deviation of fresh weights (0.02: GPT-2's, for a large model)
-    #: of an LFM2: `lookup` lets its attention begin by looking for a position that is like its own, and by copying it
-    start: Literal["random", "lookup"] = "random"
+    start: Literal["random", "lookup"] = "random"  #: `lookup`: an LFM2's attention begins by finding what is alike
     vocab_size: whole(258, 10_000_000) = 1024  #: at most; 256 bytes and two special tokens at least
     micro_batch: Natural = 0  #: prompts that go through a base at a time in RL; 0: by device and memory
     reflection_rows: Natural = 0  #: prompts that a reflector answers at a time; 0: by device and size

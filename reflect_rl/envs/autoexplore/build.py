@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,7 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import write_bytes
 from reflect_rl.envs.autoexplore import corpus
 from reflect_rl.envs.autoexplore.cards import card
-from reflect_rl.envs.autoexplore.questions import questions
+from reflect_rl.envs.autoexplore.questions import Asked, questions
 
 TEXT = (
     ".py",
@@ -125,14 +125,17 @@ def bounded(files: Mapping[str, str]) -> dict[str, str]:
 
 
 def packed(
-    sources: Iterable[corpus.Source], archives: Mapping[str, Path], rejected: frozenset[str] = frozenset()
+    sources: Iterable[corpus.Source],
+    archives: Mapping[str, Path],
+    rejected: frozenset[str] = frozenset(),
+    ask: Callable[[Mapping[str, str]], Iterable[Asked]] = questions,
 ) -> bytes:
-    """The corpus as JSON, the same bytes in every run."""
+    """The corpus as JSON, the same bytes in every run. `ask` gives the questions on the texts of a repository's files."""
     made = {}
     for source in sources:
         everything, licence = read(source, archives[source.name])
         files = bounded(everything)
-        asked = [asdict(a) for a in questions(files) if a.text not in rejected]
+        asked = [asdict(a) for a in ask(files) if a.text not in rejected]
         cards = {path: card(path, text) for path, text in files.items()}
         made[source.name] = {"licence": licence, "files": cards, "questions": asked}
     return json.dumps(made, sort_keys=True, ensure_ascii=False).encode()

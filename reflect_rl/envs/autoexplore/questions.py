@@ -1,13 +1,13 @@
-"""Questions about a repository from what its files say of themselves, by rules, without a language model.
+"""Questions about a repository from what its files say of themselves, by rules, or by another writer.
 
-A statement becomes a question where its grammar allows it; kept are those that one file's card answers and no other's
-does nearly as well. A doubtful one is dropped.
+By rules a statement becomes a question where its grammar allows it. Kept are those that one file's card answers and no
+other's does nearly as well. A doubtful one is dropped.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -227,24 +227,39 @@ def leak(question: str, path: str) -> str:
     return "folder" if words & {*name_stems("/".join(folders))} else "nothing"
 
 
-def questions(files: Mapping[str, str]) -> list[Asked]:
-    """The questions on a repository, sorted by path: of each file at most `PER_FILE`, the most telling ones."""
-    cards = {path: {*stems(card(path, text))} for path, text in files.items()}
+#: (path, text of a file, its card) -> (kind of the statement that it is made of, question) of what it may be asked for
+Writer = Callable[[str, str, str], Iterable[tuple[str, str]]]
+
+
+def by_rules(path: str, text: str, says: str) -> list[tuple[str, str]]:
+    """The questions that rules make of a file's statements."""
+    made = [(statement.of, asked(statement)) for statement in shown_statements(path, text)]
+    return [(of, question) for of, question in made if question]
+
+
+def questions(files: Mapping[str, str], writer: Writer = by_rules, least: float = 1.0) -> list[Asked]:
+    """The questions on a repository, sorted by path: of each file at most `PER_FILE`, the most telling ones.
+
+    Kept is a question whose words, weighted by how rare they are, the file's card has to a share of at least `least`, and
+    no other card to nearly that share. Rules take their words from the card; a language model uses others too.
+    """
+    says = {path: card(path, text) for path, text in files.items()}
+    cards = {path: {*stems(text)} for path, text in says.items()}
     seen_in = Counter(word for words in cards.values() for word in words)
     weight = {word: math.log(1 + len(cards) / number) for word, number in seen_in.items()}
+    rarest = math.log(1 + len(cards))
     found: dict[str, list[tuple[float, Asked]]] = {}
     for path, text in sorted(files.items()):
-        for statement in shown_statements(path, text):
-            question = asked(statement)
-            if question is None or not _is_well_formed(question):
-                continue
+        for of, question in writer(path, text, says[path]):
             words = {*stems(question)}
-            total = sum(weight.get(word, 0) for word in words)
-            share = {p: sum(weight[w] for w in words & other) / total if total else 1 for p, other in cards.items()}
-            share.pop(path)
-            if len(words) < 3 or not words <= cards[path] or max(share.values(), default=0) > OTHERS:
+            if not _is_well_formed(question) or len(words & cards[path]) < 3:
                 continue
-            found.setdefault(path, []).append((total, Asked(question, path, statement.of, leak(question, path))))
+            total = sum(weight.get(word, rarest) for word in words)
+            share = {p: sum(weight[w] for w in words & other) / total for p, other in cards.items()}
+            own = share.pop(path)
+            if own < least - 1e-9 or max(share.values(), default=0) > OTHERS * own:
+                continue
+            found.setdefault(path, []).append((total, Asked(question, path, of, leak(question, path))))
     chosen = [asked for of in found.values() for _, asked in sorted(of, key=lambda pair: -pair[0])[:PER_FILE]]
     texts = Counter(a.text for a in chosen)
     return [a for a in chosen if texts[a.text] == 1]
