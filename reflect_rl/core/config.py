@@ -127,6 +127,7 @@ class ModelConfig(Settings, section="model"):
     quantization: Literal["none", "8bit", "4bit"] = "none"  #: of a base, by bitsandbytes on a GPU
     lora: Text = "paper"  #: a name in `LORA`, or rank, alpha and dropout such as `32/64/0.05`
     lora_targets: Text = ""  #: which modules are adapted: `all-linear`, names with commas, or empty for peft's choice
+    layers: Natural = 0  #: of a base: only its lowest ones, which is quicker; 0: all
     n_conv: whole(0, 1000) = 0  #: 0: a GPT-2; else an LFM2 with so many short convolutions first, which looks up sooner
     n_layer: whole(1, 1000) = 2  #: attention layers
     n_head: whole(1, 1000) = 4  #: their heads
@@ -155,7 +156,8 @@ class ModelConfig(Settings, section="model"):
         if not self.base:
             return f"{f'lfm2-scratch-{self.n_conv}+' if self.n_conv else 'gpt2-scratch-'}{self.n_layer}x{self.d_model}"
         is_path = self.base.lower().endswith(".gguf") or Path(self.base).is_absolute()
-        return Path(self.base).name if is_path else self.base
+        name = Path(self.base).name if is_path else self.base
+        return f"{name}, {self.layers} layers" if self.layers else name
 
 
 class SFTConfig(Settings, section="reflector or policy"):
@@ -344,7 +346,3 @@ def threads() -> int:
     if not (text.isdecimal() and 1 <= int(text) <= 1024):
         raise ReflectRLError(f"REFLECT_RL_THREADS={text!r} should be a whole number from 1 to 1024")
     return int(text)
-
-
-def extends() -> bool:  # whether runs that results hold already are taken from there
-    return os.environ.get("REFLECT_RL_EXTEND") == "1"
