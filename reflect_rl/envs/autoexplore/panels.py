@@ -13,8 +13,8 @@ from reflect_rl.envs.autoexplore.words import HELD_OUT, TRADES
 
 #: setting -> split -> numbers of its companies: known trades, and trades that training never sees
 COMPANIES = {
-    "companies": {"train": range(0, 1200), "validation": range(2000, 2040), "test": range(3000, 3040)},
-    "trades": {"train": range(0), "validation": range(0), "test": range(4000, 4040)},
+    "companies": {"train": range(0, 1200), "validation": range(2000, 2040), "test": range(5000, 5040)},
+    "trades": {"train": range(0), "validation": range(4000, 4040), "test": range(6000, 6040)},
 }
 SETTINGS = tuple(COMPANIES)
 DEPTHS = ("depth0", "depth1")  # easier families of training: questions whose file lies at most so deep
@@ -24,7 +24,7 @@ UNSEEN = {word for trade in HELD_OUT for topic in TRADES[trade] for word in topi
 
 @cache
 def tasks(setting: str, split: str) -> tuple[str, ...]:
-    """Ids of a setting and split, such as `companies-3001-4`, in training with a variant: `companies-17-4-2`.
+    """Ids of a setting and split, such as `companies-5001-4`, in training with a variant: `companies-17-4-2`.
 
     The first ones of a panel are of one company each.
     """
