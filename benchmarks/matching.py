@@ -33,16 +33,16 @@ ENV = "autoexplore"
 RANDOM, TASKS = 1 / 7, 150
 
 
-def situations(spec: EnvSpec, setting: str, split: str) -> list[tuple[Situation, set[str]]]:
-    """Situations of a panel, each with the actions that are as good as the expert's."""
+def situations(spec: EnvSpec, setting: str, split: str) -> list[tuple[Situation, set[int]]]:
+    """Situations of a panel, each with the indices of the actions that are as good as the expert's."""
     found, env, rng = [], spec.make(horizon=spec.horizon), np.random.default_rng(7)
     for task in spec.panel(setting, split, TASKS):
         for now, _ in trajectory(spec, env, task, RANDOM, rng):
-            found.append((now, {now.actions[i] for i in spec.good(env)}))
+            found.append((now, {*spec.good(env)}))
     return found
 
 
-def measured(spec: EnvSpec, reflector: Reflector, probed: Sequence[tuple[Situation, set[str]]]) -> dict:
+def measured(spec: EnvSpec, reflector: Reflector, probed: Sequence[tuple[Situation, set[int]]]) -> dict:
     """What a reflector says in these situations, as shares."""
     texts = reflector.reflect([reflection_prompt(now.observation, now.last_action) for now, _ in probed])
     marks: dict[str, list[bool]] = {"recall": [], "false_positives": [], "evidence": [], "advice": []}
