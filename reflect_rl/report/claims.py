@@ -22,7 +22,7 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.evaluate.stats import holm, p_value, paired_difference, seeds_needed
 from reflect_rl.report.rule import Entry, Rule, read_rule
-from reflect_rl.report.tables import ceiling_of, matching, scores, seeds_by_tasks
+from reflect_rl.report.tables import ceiling_of, matching, scores, seeds_by_tasks, versus
 
 COLUMNS = [
     *("claim", "env", "setting", "regime", "comparison", "effect", "ci_low", "ci_high", "p", "p_holm", "verdict"),
@@ -102,15 +102,14 @@ def verdicts(claims: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
     """
     rule, told = rule or read_rule(), {}
     for row in claims.to_dict("records"):
-        versus = " - ".join(VARIANTS[name].label for name in row["comparison"].split(" vs "))
         text, numbers = row["verdict"], [100 * row.get(name, np.nan) for name in ("effect", "ci_low", "ci_high")]
         if np.isfinite(numbers[0]):
             text += ": {:+.0f} ({:+.0f} to {:+.0f})".format(*numbers)
         if np.isfinite(row["greedy"]):
             text += f"; greedy {100 * row['greedy']:+.0f}"
-        key = f"{row['claim']}. {rule.claims[row['claim']]}", versus
+        key = f"{row['claim']}. {rule.claims[row['claim']]}", versus(row["comparison"])
         told.setdefault(key, {})[row["panel"]] = text
-    rows = [{"claim": claim, "comparison": versus} | of for (claim, versus), of in told.items()]
+    rows = [{"claim": claim, "comparison": compared} | of for (claim, compared), of in told.items()]
     return pd.DataFrame(rows, columns=None if rows else ["claim", "comparison"]).fillna("")
 
 

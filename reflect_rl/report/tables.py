@@ -37,6 +37,11 @@ def in_order(variants: Iterable[str]) -> list[str]:
     return [name for name in VARIANTS if name in found]
 
 
+def versus(comparison: str) -> str:
+    """What a comparison such as `reflect_rl vs sft_rl` is the difference of, as figures name it: `Reflect-RL - SFT + RL`."""
+    return " - ".join(VARIANTS[name].label if name in VARIANTS else name for name in comparison.split(" vs "))
+
+
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The same with its variants as figures name them (in the columns `variant` and `comparison`, the rows and the header),
     and nothing where nothing is known."""
@@ -44,8 +49,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     for axis in ("index", "columns"):
         if "variant" in getattr(table, axis).names:
             table = table.rename(names, axis=axis, level="variant" if getattr(table, axis).nlevels > 1 else None)
-    compared = {name for name in table.get("comparison", ()) if isinstance(name, str)}
-    said = {name: " - ".join(names.get(of, of) for of in name.split(" vs ")) for name in compared}
+    said = {name: versus(name) for name in table.get("comparison", ()) if isinstance(name, str)}
     table = table.replace({"variant": names, "comparison": said})
     return table.astype(object).where(table.notna(), "") if table.isna().any(axis=None) else table
 
