@@ -47,7 +47,7 @@ def test_the_readme_has_the_tables_of_both_environments_and_is_short():
         "taxi_paper_headline",
         "taxi_plentiful_headline",
         "alfworld_paper_headline",
-        "alfworld_plentiful_all_unseen",
+        "alfworld_long-warmup_all_unseen",
         "taxi_paper_verdicts",
         "alfworld_paper_verdicts",
     )
