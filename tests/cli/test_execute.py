@@ -190,3 +190,12 @@ def test_notebooks_in_place_then_compared(write, tmp_path, monkeypatch, capfd):
     assert "1 failed, 2 passed" in error and "story.ipynb" in error
     (kept,) = (paths.project() / "build").glob("story-*")
     kept.rmdir()
+
+
+def test_the_warm_up_s_notebook_runs_where_reflections_give_no_advice(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
+    notebook, output = paths.project() / "notebooks" / "02_sft_warmup.ipynb", tmp_path / "run" / "02.ipynb"
+    little = "data.trajectories=8 reflector.steps=2 policy.steps=2 evaluation.tasks=2 evaluation.repeats=1"
+    assert main(["execute", str(notebook), str(output), "-p", "overrides", f"teacher.tells=hint {little}"]) == 0
+    table = nbformat.read(output, as_version=4).cells[-1].outputs[0].data["text/plain"]
+    assert "reflect_sft" in table and "follow" not in table
