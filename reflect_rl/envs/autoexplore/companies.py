@@ -4,9 +4,10 @@ A company is drawn from its number alone. Behind it is a fact sheet: each file s
 which site), and no two files the same; many share two of the three.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import count, zip_longest
 
 import numpy as np
 
@@ -96,13 +97,17 @@ def _facts(rng: np.random.Generator, trade: str) -> list[Fact]:
     return [*found.values()]
 
 
-def _stem(rng: np.random.Generator, fact: Fact, other: Fact) -> str:
-    """A file's name without its extension: it tells the file's fact, or that of another, or nothing."""
-    share = rng.random()
-    if share > TELLS + MISLEADS:
-        return _some(rng, KINDS[fact.kind].vague, 1)[0]
+def _stems(rng: np.random.Generator, fact: Fact, other: Fact) -> Iterator[str]:
+    """A file's name without its extension, of one word: it tells the file's fact, or that of another, or nothing.
+
+    Further ones follow for where it is taken, at last with numbers.
+    """
+    share, vague = rng.random(), _some(rng, KINDS[fact.kind].vague, len(KINDS[fact.kind].vague))
     aspect, topic, site = (fact if share < TELLS else other).key
-    return _some(rng, (topic, topic, f"{topic} {aspect}", f"{topic} {site}", aspect), 1)[0]
+    telling = dict.fromkeys(_some(rng, (topic, topic, topic, aspect, site), 5))
+    yield from telling if share < TELLS + MISLEADS else ()
+    yield from vague
+    yield from (f"{vague[0]} {i}" for i in count(2))
 
 
 def _place(rng: np.random.Generator, fact: Fact) -> str:
@@ -136,11 +141,8 @@ def company(number: int, is_held_out: bool = False) -> Company:
     trade, town = trades[number % len(trades)], _some(rng, SITES, 1)[0]
     facts, files, by_path = _facts(rng, trade), {}, {}
     for fact in facts:
-        folder, stem = _place(rng, fact), _stem(rng, fact, _some(rng, facts, 1)[0])
-        names = (
-            joined(folder, f"{stem}{more}{KINDS[fact.kind].extension}")
-            for more in ("", " b", " c", *(f" {i}" for i in range(4, 99)))
-        )
+        folder, stems = _place(rng, fact), _stems(rng, fact, _some(rng, facts, 1)[0])
+        names = (joined(folder, stem + KINDS[fact.kind].extension) for stem in stems)
         path = next(path for path in names if path not in files)
         files[path], by_path[path] = _written(rng, fact), fact
     title = f"{town} {trade}"

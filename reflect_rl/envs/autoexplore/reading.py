@@ -50,8 +50,8 @@ def compared(question: str, shown: str) -> tuple[tuple[str, str, bool], ...]:
 
 
 def evidence(question: str, shown: str) -> str:
-    """The same in words."""
-    pairs = (f"{asked} is {says}, {'yes' if same else 'no'}" for asked, says, same in compared(question, shown))
+    """The same in words, what is asked for in those of files."""
+    pairs = (f"{_in_files(asked)} is {says}, {'yes' if same else 'no'}" for asked, says, same in compared(question, shown))
     return f"Asked {'; '.join(pairs)}"
 
 
@@ -92,7 +92,15 @@ def folder_fit(question: str, name: str) -> tuple[str, float]:
 
 @cache
 def sought(question: str) -> str:
-    """What kind of file of which departments is sought."""
-    likely = departments_of(question)
+    """What is sought, in the words that a file says for it, in what kind of file, and in which departments."""
+    said = " ".join(_in_files(word) for word in stated(question, asked=True) if word != "none")
+    kind, likely = kind_of(question), departments_of(question)
+    of_kind = f"{kind} {KINDS[kind].extension[1:]}" if kind else "any file"
     places = " or ".join(sorted(likely, key=likely.__getitem__, reverse=True)[:2]) or "anywhere"
-    return f"{kind_of(question) or 'a file'}, {places}"
+    return f"{said}, {of_kind}, {places}"
+
+
+def _in_files(word: str) -> str:
+    """The word that files say for one of a question, spelt alike where it is the same."""
+    said = SAID.get(word.lower(), word)
+    return word if said == word.lower() else said

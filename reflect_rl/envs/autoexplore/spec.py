@@ -49,7 +49,7 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
             "rl.stage_shares": (0.2, 0.2),
             "evaluation.horizons": (15, 30),
             "model.context": 512,
-            "model.max_new_tokens": 56,
+            "model.max_new_tokens": 72,
             "model.vocab_size": 4096,  # each word a token
             "model.init_std": 0.1,
             "model.n_conv": 2,

@@ -29,14 +29,17 @@ def seen(situation: Situation, reader: Reader) -> str:
 
 
 def reflect(situation: Situation, reader: Reader) -> str:
-    """Evidence, verdict, and the expert's next action as the advice."""
-    return f"{judged(situation, reader)} Next: {situation.expert_action}."
+    """What is sought where, the evidence, the verdict, and the expert's next action as the advice."""
+    return f"{hint(situation, reader)} Next: {situation.expert_action}."
 
 
 def hint(situation: Situation, reader: Reader) -> str:
-    """Evidence, verdict, and what is sought where; no action."""
+    """What is sought where, the evidence, and the verdict; no action.
+
+    In this order a model that writes each part goes by those before: what is sought is what the evidence compares.
+    """
     question = QUESTION.search(situation.observation).group(1)
-    return f"{judged(situation, reader)} Goal: {reader.sought(question)}."
+    return f"Goal: {reader.sought(question)}. {judged(situation, reader)}"
 
 
 def judged(situation: Situation, reader: Reader) -> str:
@@ -46,7 +49,7 @@ def judged(situation: Situation, reader: Reader) -> str:
 
 FACTS = {
     "verdict": r"(Starting|was right|was wrong)",
-    "evidence": r"^([^:]+): (?:the|not the) file\.",
+    "evidence": r"(?:^|\. )([^:.]+): (?:the|not the) file\.",
     "match": r": (the file|not the file)\.",
     "goal": r"Goal: ([^.]+)\.",
     "action": r"Next: (.+)\.$",
