@@ -104,7 +104,7 @@ def _stems(rng: np.random.Generator, fact: Fact, other: Fact) -> Iterator[str]:
     """
     share, vague = rng.random(), _some(rng, KINDS[fact.kind].vague, len(KINDS[fact.kind].vague))
     aspect, topic, site = (fact if share < TELLS else other).key
-    telling = dict.fromkeys(_some(rng, (topic, topic, topic, aspect, site), 5))
+    telling = dict.fromkeys((*_some(rng, (topic, topic, topic, aspect), 4), site))
     yield from telling if share < TELLS + MISLEADS else ()
     yield from vague
     yield from (f"{vague[0]} {i}" for i in count(2))
