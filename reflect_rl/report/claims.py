@@ -57,7 +57,7 @@ def claims_table(
     episodes: pd.DataFrame, ceilings: pd.DataFrame | None = None, rule: Rule | None = None
 ) -> pd.DataFrame:
     """The comparisons of the rule (by default the project's) whose regime was played here, judged; columns `COLUMNS`, and
-    for `verdicts` the panel in words and the difference under greedy decoding.
+    for `verdicts` the panel in words and the difference under greedy decoding, with its interval, in words.
 
     `effect` is the difference of the two success rates, with the 95% interval of `paired_difference` over the seeds and
     tasks that both have; with one seed over tasks alone. `p` is the `p_value` of that interval, and `p_holm` that after
@@ -89,8 +89,8 @@ def _judged(episodes: pd.DataFrame, ceilings: pd.DataFrame | None, rule: Rule) -
         notes = [f"{why}; {_needed(row, rule, max(len(tested), 1))}"] if why else []
         if row["verdict"] in ("reproduced", "not reproduced") and _within_margin(row, rule):
             notes.append(f"a difference of less than {100 * rule.margin:.0f} points")
-        if pd.notna(row["greedy"]):
-            notes.append(f"decoded greedily the difference is {100 * row['greedy']:+.0f} points")
+        if row["greedy"]:
+            notes.append(f"decoded greedily the difference is {row['greedy']} points")
         row["note"] = "; ".join(notes)
     return rows
 
@@ -102,11 +102,11 @@ def verdicts(claims: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
     """
     rule, told = rule or read_rule(), {}
     for row in claims.to_dict("records"):
-        text, numbers = row["verdict"], [100 * row.get(name, np.nan) for name in ("effect", "ci_low", "ci_high")]
+        text, numbers = row["verdict"], [row.get(name, np.nan) for name in ("effect", "ci_low", "ci_high")]
         if np.isfinite(numbers[0]):
-            text += ": {:+.0f} ({:+.0f} to {:+.0f})".format(*numbers)
-        if np.isfinite(row["greedy"]):
-            text += f"; greedy {100 * row['greedy']:+.0f}"
+            text += f": {_in_points(*numbers)}"
+        if row["greedy"]:
+            text += f"; greedy {row['greedy']}"
         key = f"{row['claim']}. {rule.claims[row['claim']]}", versus(row["comparison"])
         told.setdefault(key, {})[row["panel"]] = text
     rows = [{"claim": claim, "comparison": compared} | of for (claim, compared), of in told.items()]
@@ -122,7 +122,7 @@ def _compared(env: str, entry: Entry, episodes: pd.DataFrame, rule: Rule) -> dic
         return None
     row = {"claim": entry.claim, "env": env, "setting": entry.setting, "regime": entry.regime}
     row["panel"] = f"{entry.setting}, {entry.horizon} steps, {entry.split}, {entry.decoding}"
-    row["greedy"] = np.nan if prompted else _greedy(entry, matching(episodes, **place | {"decoding": "greedy"}))
+    row["greedy"] = "" if prompted else _greedy(entry, matching(episodes, **place | {"decoding": "greedy"}))
     row |= {"comparison": " vs ".join(entry.comparison), "n_seeds": 0, "n_tasks": 0, "a": None}
     row["seeds"] = rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds)
     row |= dict.fromkeys(("p_holm", "better", "worse"), np.nan)
@@ -141,12 +141,18 @@ def _compared(env: str, entry: Entry, episodes: pd.DataFrame, rule: Rule) -> dic
     return row | {"a": a, "b": b, "better": a.mean(), "worse": b.mean()}
 
 
-def _greedy(entry: Entry, episodes: pd.DataFrame) -> float:
-    """Difference in success under greedy decoding, over the seeds and tasks that both have; NaN without any."""
+def _greedy(entry: Entry, episodes: pd.DataFrame) -> str:
+    """Difference in success under greedy decoding, over the seeds and tasks that both have; empty without any."""
     better, worse = (episodes[episodes["variant"] == name] for name in entry.comparison)
     if better.empty or worse.empty:
-        return np.nan
-    return np.nanmean(seeds_by_tasks(better).sub(seeds_by_tasks(worse)).to_numpy(float))
+        return ""
+    a, b = seeds_by_tasks(better).align(seeds_by_tasks(worse), join="inner")
+    return _in_points(*paired_difference(a.to_numpy(), b.to_numpy())) if a.size else ""
+
+
+def _in_points(effect: float, low: float, high: float) -> str:
+    """A difference of shares and its interval, in percentage points."""
+    return f"{100 * effect:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
 
 
 def _needed(row: dict, rule: Rule, comparisons: int) -> str:

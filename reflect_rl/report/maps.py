@@ -80,7 +80,7 @@ def success_along(main: pd.DataFrame, values: dict[tuple[str, str], float], xlab
         x = own["value"].map(ticks.index) + 0.06 * (i - (len(variants) - 1) / 2)
         bar = np.clip([own["success"] - own["ci_low"], own["ci_high"] - own["success"]], 0, None)
         axis.errorbar(x, own["success"], bar, fmt="o-", color=colour, markersize=4, elinewidth=0.8, linewidth=1.2)
-    axis.set(xlabel=xlabel, ylabel="Test success (share)", ylim=(-0.03, 1.06), xlim=(-0.5, len(ticks) - 0.5))
+    axis.set(xlabel=xlabel, ylabel=_test_success(rows), ylim=(-0.03, 1.06), xlim=(-0.5, len(ticks) - 0.5))
     axis.set_xticks(range(len(ticks)), [style.thousands(tick) if tick >= 1 else f"{tick:g}" for tick in ticks])
     axis.grid(axis="x", visible=False)
     entries = [entry(VARIANTS[v].label, color=COLOURS[v], marker="o", markersize=4) for v in variants]
@@ -96,7 +96,7 @@ def success_map(main: pd.DataFrame) -> Figure | None:
     rows = rows[rows["variant"].isin(variants)]
     if rows.empty:
         return None
-    figure, panels = _panels(rows, "Test success (share)")
+    figure, panels = _panels(rows, _test_success(rows))
     places = _places(rows["number"])
     for key, axis in panels.items():
         own = _of_panel(rows, key)
@@ -110,11 +110,17 @@ def success_map(main: pd.DataFrame) -> Figure | None:
         axis.set_yticks(SHARE, [f"{tick:g}" for tick in SHARE])
     entries = [entry(label, color=colour, linewidth=2) for label, (colour, *_) in ARMS.items()]
     dot = {"color": INK, "marker": "o", "markersize": 4.5, "linewidth": 0.8}
-    entries += [entry("before RL", markerfacecolor="white", **dot), entry("after RL, 95% interval", **dot)]
+    entries += [entry("before RL", markerfacecolor="white", **dot), entry("after RL", **dot)]
+    entries.append(entry("95% interval", color=INK, linewidth=0.8, marker="|"))
     if rows["ceiling"].notna().any():
         entries.append(entry("ceiling", **style.CEILING))
     style.legend_below(figure, entries)
     return figure
+
+
+def _test_success(rows: pd.DataFrame) -> str:
+    """The axis of success on one panel, with the panel's name."""
+    return f"Test success (share), {rows['setting'].iloc[0]}, {rows['horizon'].iloc[0]} steps"
 
 
 def _arrow(axis: Axes, rows: pd.DataFrame, ends: tuple[str, str], x: float, unit: float, colour: str) -> None:

@@ -19,11 +19,12 @@ def protocol(profile_name: str, env: str, regime: str = "") -> str:
     panels = f"fixed {split} tasks ({', '.join(f'{size} {setting}' for setting, size in sizes.items())})"
     if len(set(sizes.values())) == 1:
         panels = f"{sizes[spec.headline]} fixed {split} tasks a setting"
+    checkpoints = "the reflector's checkpoint and " * (run.reflector.evaluate_every < run.reflector.steps)
     sentences = [
         f"Protocol: profile `{profile_name}`{named}, {len(seeds)} seeds, each with its own data, reflector and policy; "
         f"{panels}; sampled decoding at temperature 1 with {run.evaluation.repeats} episodes a task, greedy "
-        f"decoding with one; the policy is the one after {run.rl.env_steps} environment steps (no early stopping); the "
-        "reflector's checkpoint and, where there is a tuning grid, its choice were decided on validation tasks only.",
+        f"decoding with one; the policy is the one after {run.rl.env_steps} environment steps (no early stopping); "
+        f"decided on validation tasks only: {checkpoints}what was tuned.",
         _prompted(profile, env, regime),
         "Claims are judged on what configs/claims.yaml lists for them.",
         "Intervals: 95%, over seeds and tasks, both as samples (for claims of the paired differences); where there is one "
