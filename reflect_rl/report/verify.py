@@ -144,8 +144,11 @@ def _differing(made: pd.DataFrame | None, held: pd.DataFrame) -> str:
     number = max(len(made), len(held))
     if len(made) != len(held) or set(made) - set(held):
         return f"{number} of {number}"
-    texts = [pd.read_csv(io.StringIO(rows.to_csv(index=False)), dtype=str) for rows in (made, held[[*made]])]
-    return f"{len(texts[0].compare(texts[1]))} of {number}" if number else ""
+    made, held = (
+        pd.read_csv(io.StringIO(rows.to_csv(index=False)), float_precision="round_trip")  # 1 and 1.0 are the same number
+        for rows in (made, held[[*made]])
+    )
+    return f"{len(made.compare(held))} of {number}" if number else ""
 
 
 def check_main(main: pd.DataFrame) -> list[str]:

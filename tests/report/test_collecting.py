@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -237,6 +238,9 @@ def test_runs_that_are_made_again_are_compared_to_the_last_digit(without_runs):
     assert not (paths.home() / "runs").exists()
 
     rows = results.results("tiny", "counting")
+    blank = rows.reflections.head(1).assign(seed=99, names_best=np.nan, names_fatal=np.nan)  # as where no action is named
+    write_csv(paths.results("tiny") / "reflections.csv.gz", pd.concat([rows.reflections, blank]))
+    assert verify.replay("tiny", "counting", 1).reflections[0].startswith("0 of ")
     one = rows.episodes.index[(rows.episodes.variant == "reflect_rl") & (rows.episodes.seed == found.seed[0])][0]
     changed = rows.episodes.assign(**{"return": rows.episodes["return"].where(rows.episodes.index != one, 0.1)})
     write_csv(paths.results("tiny") / "episodes.csv.gz", changed)
