@@ -145,7 +145,9 @@ def _differing(made: pd.DataFrame | None, held: pd.DataFrame) -> str:
     if len(made) != len(held) or set(made) - set(held):
         return f"{number} of {number}"
     made, held = (
-        pd.read_csv(io.StringIO(rows.to_csv(index=False)), float_precision="round_trip")  # 1 and 1.0 are the same number
+        pd.read_csv(
+            io.StringIO(rows.to_csv(index=False)), float_precision="round_trip"
+        )  # 1 and 1.0 are the same number
         for rows in (made, held[[*made]])
     )
     return f"{len(made.compare(held))} of {number}" if number else ""
