@@ -144,12 +144,8 @@ def _differing(made: pd.DataFrame | None, held: pd.DataFrame) -> str:
     number = max(len(made), len(held))
     if len(made) != len(held) or set(made) - set(held):
         return f"{number} of {number}"
-    made, held = (
-        pd.read_csv(
-            io.StringIO(rows.to_csv(index=False)), float_precision="round_trip"
-        )  # 1 and 1.0 are the same number
-        for rows in (made, held[[*made]])
-    )
+    texts = (io.StringIO(rows.to_csv(index=False)) for rows in (made, held[[*made]]))
+    made, held = (pd.read_csv(text, float_precision="round_trip") for text in texts)  # 1 and 1.0 are the same number
     return f"{len(made.compare(held))} of {number}" if number else ""
 
 

@@ -238,9 +238,7 @@ def test_runs_that_are_made_again_are_compared_to_the_last_digit(without_runs):
     assert not (paths.home() / "runs").exists()
 
     rows = results.results("tiny", "counting")
-    blank = rows.reflections.head(1).assign(
-        seed=99, names_best=np.nan, names_fatal=np.nan
-    )  # as where no action is named
+    blank = rows.reflections.head(1).assign(seed=99, names_best=np.nan, names_fatal=np.nan)  # no action is named
     write_csv(paths.results("tiny") / "reflections.csv.gz", pd.concat([rows.reflections, blank]))
     assert verify.replay("tiny", "counting", 1).reflections[0].startswith("0 of ")
     one = rows.episodes.index[(rows.episodes.variant == "reflect_rl") & (rows.episodes.seed == found.seed[0])][0]
