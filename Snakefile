@@ -17,8 +17,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from reflect_rl.core import paths
-from reflect_rl.core.config import extends
 from reflect_rl.core.identity import code_hash, stage_key
+from reflect_rl.core.profiles import extends
 from reflect_rl.core.variants import VARIANTS, warmup_of
 from reflect_rl.envs import settings
 

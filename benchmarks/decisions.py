@@ -26,7 +26,7 @@ from reflect_rl.envs.registry import get
 from reflect_rl.envs.settings import load
 from reflect_rl.lm.players import pad
 from reflect_rl.lm.prompts import policy_prompt, reflection_prompt
-from reflect_rl.train.agents import Oracle, PerturbedAgent
+from reflect_rl.train.agents import PerturbedAgent, Scripted
 from reflect_rl.train.rollout import play
 from reflect_rl.train.warmup import PlayerPair, warm_up
 
@@ -43,7 +43,7 @@ WAYS = {
 def situations(spec: EnvSpec, episodes: int) -> list[list[tuple[str, str, tuple[str, ...]]]]:
     """(observation, last action, legal actions) of every step of recorded episodes, grouped by step."""
     tasks = spec.panel(spec.training_setting, "validation", episodes)
-    agent = PerturbedAgent(spec, Oracle(spec), 0.1)
+    agent = PerturbedAgent(spec, Scripted(spec, "oracle"), 0.1)
     played = play(spec, agent, tasks, [np.random.default_rng([8, i]) for i in range(len(tasks))], horizon=20)
     steps = []
     for index in range(max(map(len, played))):

@@ -91,7 +91,7 @@ def new_engine() -> None:
 def step_seconds(tasks: Sequence[str], seed: int) -> float:
     """Processor time of a step, resets included, where each task is played `EPISODES` times in turn with others."""
     from reflect_rl.envs.household.spec import SPEC
-    from reflect_rl.train.agents import Expert, PerturbedAgent
+    from reflect_rl.train.agents import PerturbedAgent, Scripted
     from reflect_rl.train.rollout import play
 
     episodes = []
@@ -101,7 +101,7 @@ def step_seconds(tasks: Sequence[str], seed: int) -> float:
         for first in range(0, len(order), SIDE_BY_SIDE):
             part = order[first : first + SIDE_BY_SIDE]
             rngs = [np.random.default_rng([seed, first, i]) for i in range(len(part))]
-            episodes.extend(play(SPEC, PerturbedAgent(SPEC, Expert(SPEC), 0.5), part, rngs, HORIZON))
+            episodes.extend(play(SPEC, PerturbedAgent(SPEC, Scripted(SPEC, "expert"), 0.5), part, rngs, HORIZON))
 
     return timed(rollouts) / sum(map(len, episodes))
 

@@ -1,6 +1,10 @@
 """What tests of several rooms share."""
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("same", derandomize=True, database=None, deadline=None)  # the same examples in every run
+settings.load_profile("same")
 
 
 @pytest.fixture

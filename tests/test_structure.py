@@ -11,8 +11,13 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "reflect_rl"
 ROOMS = ("core", "envs", "lm", "train", "evaluate", "report", "cli")
 FILES = sorted(LIBRARY.rglob("*.py"))
-NAMES = re.compile("taxi|alfworld|household", re.IGNORECASE)
-OWN = (LIBRARY / "envs" / "taxi", LIBRARY / "envs" / "household", LIBRARY / "envs" / "__init__.py")
+NAMES = re.compile("taxi|alfworld|household|autoexplore", re.IGNORECASE)
+OWN = (
+    LIBRARY / "envs" / "taxi",
+    LIBRARY / "envs" / "household",
+    LIBRARY / "envs" / "autoexplore",
+    LIBRARY / "envs" / "__init__.py",
+)
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
 
@@ -94,4 +99,4 @@ def test_nothing_outside_its_folder_names_an_environment(path):
 
 
 def test_the_library_does_not_grow():
-    assert sum(len(path.read_text().splitlines()) for path in FILES) <= 10950  # as it is today, rounded up
+    assert sum(len(path.read_text().splitlines()) for path in FILES) <= 13200  # as it is today, rounded up

@@ -127,14 +127,15 @@ class ModelConfig(Settings, section="model"):
     quantization: Literal["none", "8bit", "4bit"] = "none"  #: of a base, by bitsandbytes on a GPU
     lora: Text = "paper"  #: a name in `LORA`, or rank, alpha and dropout such as `32/64/0.05`
     lora_targets: Text = ""  #: which modules are adapted: `all-linear`, names with commas, or empty for peft's choice
-    #: 0: a GPT-2 from scratch; else an LFM2 with so many short convolutions first: it learns sooner to look things up
-    n_conv: whole(0, 1000) = 0
+    layers: Natural = 0  #: of a base: only its lowest ones, which is quicker; 0: all
+    n_conv: whole(0, 1000) = 0  #: 0: a GPT-2; else an LFM2 with so many short convolutions first, which looks up sooner
     n_layer: whole(1, 1000) = 2  #: attention layers
     n_head: whole(1, 1000) = 4  #: their heads
     d_model: whole(1, 100_000) = 64  #: their width
     context: whole(2, 10_000_000) = 96  #: longest prompt with its answer, in tokens
     max_new_tokens: Count = 24  #: longest reflection in tokens (paper: at most 100)
     init_std: real(0, 1, above=True) = 0.02  #: standard deviation of fresh weights (0.02: GPT-2's, for a large model)
+    start: Literal["random", "lookup"] = "random"  #: `lookup`: an LFM2's attention begins by finding what is alike
     vocab_size: whole(258, 10_000_000) = 1024  #: at most; 256 bytes and two special tokens at least
     micro_batch: Natural = 0  #: prompts that go through a base at a time in RL; 0: by device and memory
     reflection_rows: Natural = 0  #: prompts that a reflector answers at a time; 0: by device and size
@@ -155,7 +156,8 @@ class ModelConfig(Settings, section="model"):
         if not self.base:
             return f"{f'lfm2-scratch-{self.n_conv}+' if self.n_conv else 'gpt2-scratch-'}{self.n_layer}x{self.d_model}"
         is_path = self.base.lower().endswith(".gguf") or Path(self.base).is_absolute()
-        return Path(self.base).name if is_path else self.base
+        name = Path(self.base).name if is_path else self.base
+        return f"{name}, {self.layers} layers" if self.layers else name
 
 
 class SFTConfig(Settings, section="reflector or policy"):
@@ -344,7 +346,3 @@ def threads() -> int:
     if not (text.isdecimal() and 1 <= int(text) <= 1024):
         raise ReflectRLError(f"REFLECT_RL_THREADS={text!r} should be a whole number from 1 to 1024")
     return int(text)
-
-
-def extends() -> bool:  # whether runs that results hold already are taken from there
-    return os.environ.get("REFLECT_RL_EXTEND") == "1"

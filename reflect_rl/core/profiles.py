@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field
@@ -319,6 +320,10 @@ def meanings() -> dict[str, str]:
             comment = re.fullmatch(r"    #: (.*)", line)
             above = [*above, comment[1]] if comment else []
     return found
+
+
+def extends() -> bool:  # whether runs that results hold already are taken from there
+    return os.environ.get("REFLECT_RL_EXTEND") == "1"
 
 
 def describe(config: Config) -> list[tuple[str, Any, str]]:

@@ -17,17 +17,26 @@ class Variant:
     stages: bool = False  #: whether RL begins with the environment's easier stages
     prompted: bool = False  #: whether it is a language model that is prompted and not trained
     few_shot: bool = False  #: the same with worked examples
+    scripted: bool = False  #: whether it is a rule of the environment's own, such as a search, that learns nothing
 
     def deciding(self) -> dict:
         """All that decides numbers, as plain JSON."""
-        return {name: value for name, value in asdict(self).items() if name not in ("label", "description")}
+        return {name: value for name, value in asdict(self).items() if name not in ("label", "description", "scripted")}
 
 
 # fmt: off
 VARIANTS = {
     "random": Variant("Random", "Picks uniformly among the legal actions."),
-    "oracle": Variant("Oracle", "Takes an optimal action at every step."),
-    "expert": Variant("Explorer", "Does the best that can be known from what it has seen."),
+    "oracle": Variant("Oracle", "Takes an optimal action at every step.", scripted=True),
+    "expert": Variant("Explorer", "Does the best that can be known from what it has seen.", scripted=True),
+    "blind_search": Variant("Blind search", "Looks everywhere in order; knows the answer when it reads it.", scripted=True),
+    "name_search": Variant("Search by names", "The same, first where a name shares a word with the question.",
+                           scripted=True),
+    "bm25_paths": Variant("BM25, paths", "Takes the file whose path BM25 ranks first of the whole repository.",
+                          scripted=True),
+    "bm25_texts": Variant("BM25, texts", "The same by what is shown of each file, which no player sees at once.",
+                          scripted=True),
+    "embeddings": Variant("Embeddings", "The same by all-MiniLM-L6-v2's embeddings of them.", scripted=True),
     "follow": Variant("Follow", "Follows the reflection's advice at every step; no policy is trained.",
                       warmup="reflect_rl", reflection=True),
     "sft_only": Variant("SFT only", "Policy after its supervised warm-up; no reflection, no RL.", warmup="sft_only"),
@@ -54,6 +63,8 @@ VARIANTS = {
                                             prompted=True, reflection=True, few_shot=True),
 }
 # fmt: on
+
+REFERENCES = tuple(name for name, variant in VARIANTS.items() if variant.scripted and name not in ("oracle", "expert"))
 
 
 def warmup_of(variant: str) -> str | None:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, Validat
 from pydantic.dataclasses import dataclass as validated
 
 from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.variants import REFERENCES
 from reflect_rl.envs.labels import IN_ORDER, Labels
 
 SPLITS = ("train", "validation", "test")
@@ -148,6 +149,11 @@ class EnvSpec:
     phase: Callable[[gym.Env], str] | None = None  #: what the episode is about now, in a word or two, to balance data
     oracle_action: Callable[[gym.Env], int] | None = None  #: an optimal action of one who knows all; or no oracle
     oracle_steps: Callable[[str], int] | None = None  #: `(task)`, length of a shortest success; or no ceiling
+
+    #: searches and retrievers that learn nothing, beside which the players stand: variant -> index of its next action
+    references: Mapping[Literal[REFERENCES], Callable[[gym.Env], int]] = field(default_factory=dict)
+    #: `(task)`, what tasks can be sorted by in tables, such as `{"depth": "2"}`
+    strata: Callable[[str], Mapping[str, str]] | None = None
 
     labels: Labels = IN_ORDER  #: which label each legal action gets in the policy's prompt
     #: regular expression for what is one word to a tokenizer that is trained here, before the general rule

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from zlib import crc32
 
+from reflect_rl.core.errors import ReflectRLError
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -12,6 +14,9 @@ class Labels:
 
     of: Callable[[Sequence[str]], tuple[int, ...]]  #: legal actions -> the numbers of their labels, all different
     names: tuple[str, ...]  #: the text of each label; numbers are below their count
+    #: whether labels stand behind their actions, and the policy's prompt ends in the reflection, whose last words are then the
+    #: advised action: a small model from scratch soon learns to go on with what stood behind these words in the list
+    advice_last: bool = False
 
     def texts(self, numbers: Sequence[int]) -> list[str]:
         return [self.names[number] for number in numbers]
@@ -40,6 +45,8 @@ def by_name(label_key: Callable[[str], str], most: int) -> Labels:
 
 
 def _by_name(label_key: Callable[[str], str], most: int, actions: Sequence[str]) -> tuple[int, ...]:
+    if len(actions) > most:
+        raise ReflectRLError(f"{len(actions)} legal actions have {most} labels; give the environment more labels")
     taken: dict[int, None] = {}
     for action in actions:
         number = _hashed(label_key, action) % most

@@ -8,7 +8,7 @@ from reflect_rl.core import profiles
 from reflect_rl.core.config import Config, DataConfig
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.identity import code_of_objects
-from reflect_rl.core.variants import VARIANTS
+from reflect_rl.core.variants import REFERENCES, VARIANTS
 from reflect_rl.envs.base import EnvSpec
 from reflect_rl.envs.registry import get
 
@@ -16,7 +16,7 @@ chosen, tuning = profiles.chosen, profiles.tuning  # so that all that asks for s
 STAGE_SHARE = 0.1  # of the budget, for each easier stage of an environment that does not say
 #: Fields of an `EnvSpec` that decide no numbers, or that are settings.
 NO_CODE = ("name", "gym_id", "draw", "reported", "reported_on", "task_source", "manifest", "parallel", "labels")
-NO_CODE += ("defaults", "claims_horizon", "selection_settings")
+NO_CODE += ("defaults", "claims_horizon", "selection_settings", "strata")
 
 
 def load(
@@ -85,8 +85,8 @@ def spec_code(spec: EnvSpec) -> str:
     It covers the functions of the spec with the modules that they import, and its values; not the fields in `NO_CODE`,
     nor the module that holds the spec (unless functions are defined in it).
     """
-    names = [field.name for field in dataclasses.fields(spec) if field.name not in (*NO_CODE, "teachers")]
-    fields = {name: getattr(spec, name) for name in names} | vars(spec.labels) | dict(spec.teachers)
+    names = [field.name for field in dataclasses.fields(spec) if field.name not in (*NO_CODE, "teachers", "references")]
+    fields = {name: getattr(spec, name) for name in names} | vars(spec.labels) | {**spec.teachers, **spec.references}
     functions = [value for value in fields.values() if callable(value)]
     values = {name: value for name, value in fields.items() if not callable(value)}
     return sha256(f"{code_of_objects(functions)} {values}".encode()).hexdigest()[:16]
@@ -96,6 +96,8 @@ def _lacking(profile: str, spec: EnvSpec, variant: str, overrides: str, regime: 
     """What an environment, or training in a regime of it, lacks that a variant is about; empty where it lacks nothing."""
     if variant == "oracle" and spec.oracle_action is None:
         return "it has no oracle"
+    if variant in REFERENCES and variant not in spec.references:
+        return f"of references it has {', '.join(spec.references) or 'none'}"
     if variant == "follow":
         found = profiles.load(profile, spec.name, variant, 0, overrides, defaults(spec), regime=regime).teacher
         return "" if found.tells == "action" else f"its reflections give no advice (teacher.tells={found.tells})"

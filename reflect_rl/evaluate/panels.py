@@ -11,7 +11,7 @@ from reflect_rl.core.identity import locked_run_dir
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate import prompted
 from reflect_rl.train import rl, warmup
-from reflect_rl.train.agents import Expert, Follow, Oracle, Random
+from reflect_rl.train.agents import Follow, Random, Scripted
 from reflect_rl.train.rollout import Agent, Episode, PlayersAgent, play
 
 EPISODE_COLUMNS = [
@@ -25,16 +25,14 @@ AT_A_TIME = 128  # episodes that are played in lockstep
 def agents(config: Config) -> dict[str, Agent]:
     """The agents of a variant by decoding (`sampled`, `greedy`), trained where that has not been done yet.
 
-    `random` only samples; `oracle`, `expert` and `follow` are deterministic. Raises `ReflectRLError` for `oracle` in an
-    environment that has none.
+    `random` only samples; `oracle`, `expert`, `follow` and references are deterministic. Raises `ReflectRLError` for what
+    an environment has not, such as an oracle.
     """
     spec = get(config.env)
     if config.variant == "random":
         return {"sampled": Random()}
-    if config.variant == "oracle":
-        return {"greedy": Oracle(spec)}
-    if config.variant == "expert":
-        return {"greedy": Expert(spec)}
+    if config.arm.scripted:
+        return {"greedy": Scripted(spec, config.variant)}
     if config.variant == "follow":
         return {"greedy": Follow(warmup.warm_up(config, policy=False).reflector)}
     if config.arm.prompted:

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -55,8 +56,11 @@ def load_base(config: ModelConfig) -> PreTrainedModel:
 
 
 def _check_fits(config: ModelConfig) -> None:
-    """Raise ReflectRLError where a base's weights alone exceed the memory that is free, or it reads too little."""
+    """Raise ReflectRLError where a base's weights alone exceed the memory that is free, it reads too little, or has too few layers."""
     settings = pretrained.load(AutoConfig, config)
+    of_all = pretrained.load(AutoConfig, replace(config, layers=0)).num_hidden_layers
+    if config.layers > of_all:
+        raise ReflectRLError(f"model.base={config.base!r} has {of_all} layers, fewer than model.layers={config.layers}")
     longest = getattr(settings, "max_position_embeddings", config.context)
     if config.context > longest:
         raise ReflectRLError(

@@ -70,6 +70,8 @@ def load(auto_class, config: ModelConfig, **options):
     """
     download = os.environ.get("REFLECT_RL_DOWNLOAD", "") not in ("", "0")
     place = find(config.base)
+    if config.layers and auto_class is not AutoTokenizer:
+        options["num_hidden_layers"] = config.layers
     if options.get("dtype") == torch.bfloat16 and (Path(place) / HALF).is_dir():
         options["subfolder"] = HALF
     try:

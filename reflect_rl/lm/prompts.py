@@ -60,6 +60,16 @@ def policy_prompt(
     return f"{observation}\nLast: {last_action or 'none'}{thought}\nActions: {listed}\nAnswer:"
 
 
+def policy_prompt_ending_in_advice(
+    observation: str, last_action: str, actions: Sequence[str], reflection: str | None, labels: Sequence[str]
+) -> str:
+    """Each label behind its action, then the reflection, and nothing behind the advice, not even its full stop: what comes
+    next is what stood behind the advised action before."""
+    listed = " ".join(f"{action} {name}" for name, action in zip(labels, actions, strict=True))
+    end = "Answer:" if reflection is None else f"Reflection: {reflection.removesuffix('.')}"
+    return f"{observation}\nLast: {last_action or 'none'}\nActions: {listed}\n{end}"
+
+
 @dataclass(frozen=True)
 class Format:
     """How prompts are written: by default as the players are trained to read them."""
@@ -68,4 +78,9 @@ class Format:
     policy: Callable[..., str] = policy_prompt
 
 
-PLAIN = Format()
+PLAIN, ADVICE_LAST = Format(), Format(policy=policy_prompt_ending_in_advice)
+
+
+def format_of(labels: Labels) -> Format:
+    """How the prompts of a policy with these labels are written."""
+    return ADVICE_LAST if labels.advice_last else PLAIN

@@ -1,5 +1,6 @@
 """Small models from scratch: a GPT-2, or an LFM2 with short convolutions below its attention layers."""
 
+import torch
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -13,6 +14,7 @@ from reflect_rl.core.config import ModelConfig
 from reflect_rl.lm.arithmetic import seeded
 from reflect_rl.lm.top_layer import TopLayer
 
+SMALL = 0.1  # of the feed-forward layers' output at a start that looks up
 CONVOLUTION = 4  # tokens that a short convolution sees
 
 
@@ -62,4 +64,18 @@ def _lfm2(config: ModelConfig, common: dict) -> Lfm2ForCausalLM:
     top = TopLayer(settings, len(model.model.layers) - 1)
     top.load_state_dict(model.model.layers[-1].state_dict())
     model.model.layers[-1] = top
+    if config.start == "lookup":
+        _look_up(model)
     return model
+
+
+@torch.no_grad()
+def _look_up(model: Lfm2ForCausalLM) -> None:
+    """Attention that begins with equal queries and keys, so that a position finds those like it, and passes on what it
+    finds as it is; the feed-forward layers begin small beside that."""
+    for layer in model.model.layers:
+        layer.feed_forward.w2.weight *= SMALL
+        if hasattr(layer, "self_attn"):
+            attention = layer.self_attn
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
+            attention.out_proj.weight.copy_(attention.v_proj.weight.T)

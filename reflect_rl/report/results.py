@@ -13,11 +13,11 @@ from filelock import FileLock
 from safetensors import safe_open
 
 from reflect_rl.core import paths
-from reflect_rl.core.config import DECIDING, Config, extends, threads
+from reflect_rl.core.config import DECIDING, Config, threads
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import read_csv, read_json, way_out, write_csv, write_json, writing
 from reflect_rl.core.identity import STAGES, stage_code, stage_dir
-from reflect_rl.core.profiles import Profile
+from reflect_rl.core.profiles import Profile, extends
 from reflect_rl.core.runtime import progress, provenance
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get

@@ -15,6 +15,7 @@ from reflect_rl.report.claims import COLUMNS, claims_table, verdicts
 from reflect_rl.report.protocol import hardware, protocol, protocols
 from reflect_rl.report.results import Results, example_episode, results
 from reflect_rl.report.rule import read_rule, shown_alone
+from reflect_rl.report.strata import strata_table
 from reflect_rl.report.style import save
 
 TITLES_OF_ALL = {  # tables that hold all environments of a profile
@@ -32,6 +33,7 @@ TITLES = {  # tables of one environment, beside those of success in each of its 
     "verdicts": "Verdicts on the claims: difference in success in percentage points with its 95% interval, and under greedy decoding",
     "ablations": "Ablations: difference in test success",
     "reflector": "What the reflector says, by situation",
+    "strata": "Success, and mean return, by what tasks can be sorted by",
 }
 
 
@@ -99,6 +101,8 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
     }
     if len(claims):
         made["verdicts"] = verdicts(claims)
+    if not (strata := strata_table(own.episodes, spec)).empty:
+        made["strata"] = strata
     figures = {
         "training_curves": curves.training_curves(own.training, own.ceilings),
         "main_results": comparisons.main_results(main),

@@ -1,4 +1,4 @@
-"""Agents that are not trained: random actions, the oracle, the expert, and one that follows the reflector's advice."""
+"""Agents that are not trained: random actions, an environment's own rules, and one that follows the reflector's advice."""
 
 from collections.abc import Sequence
 
@@ -17,33 +17,25 @@ class Random:
         return [Decision(int(episode.rng.integers(len(episode.actions)))) for episode in episodes]
 
 
-class Oracle:
-    """The first action of a shortest way: the ceiling.
+class Scripted:
+    """What the environment itself offers by rule: its `expert`, its `oracle`, or one of its references.
 
     Raises:
-        ReflectRLError: the environment has no oracle.
+        ReflectRLError: the environment has none of this name.
     """
 
-    def __init__(self, spec: EnvSpec):
-        if spec.oracle_action is None:
+    def __init__(self, spec: EnvSpec, name: str):
+        offered = {"expert": spec.expert_action, "oracle": spec.oracle_action, **spec.references}
+        if offered.get(name) is None:
+            known = ", ".join(repr(of) for of, action in offered.items() if action)
             raise ReflectRLError(
-                f"environment {spec.name!r} has no oracle; give its EnvSpec an `oracle_action`, or leave out the "
-                "variant 'oracle'"
+                f"environment {spec.name!r} has no {name!r}, but {known}; leave out the variant, or give its EnvSpec "
+                f"{'an `oracle_action`' if name == 'oracle' else 'one in `references`'}"
             )
-        self.oracle_action = spec.oracle_action
+        self.action = offered[name]
 
     def decide(self, episodes: Sequence[ActiveEpisode]) -> list[Decision]:
-        return [Decision(self.oracle_action(episode.env)) for episode in episodes]
-
-
-class Expert:
-    """The best that can be known from what has been observed so far."""
-
-    def __init__(self, spec: EnvSpec):
-        self.spec = spec
-
-    def decide(self, episodes: Sequence[ActiveEpisode]) -> list[Decision]:
-        return [Decision(self.spec.expert_action(episode.env)) for episode in episodes]
+        return [Decision(self.action(episode.env)) for episode in episodes]
 
 
 class Follow:

@@ -20,7 +20,7 @@ from reflect_rl.envs.base import EnvSpec, Situation, Teacher
 from reflect_rl.envs.labels import Labels
 from reflect_rl.envs.play import act, begin, expert_steps
 from reflect_rl.envs.registry import get
-from reflect_rl.lm.prompts import labels_for, policy_prompt, reflection_prompt
+from reflect_rl.lm.prompts import format_of, labels_for, policy_prompt, reflection_prompt
 from reflect_rl.lm.tokenizers import load_tokenizer, train_tokenizer
 
 
@@ -60,7 +60,7 @@ class Example(Step):
         """(prompt, label) for the policy: of the expert's action, or with the target `executed` of the one taken."""
         s, reflection = self.situation, self.reflection if with_reflection else None
         names = labels.texts(labels.of(s.actions))
-        prompt = policy_prompt(s.observation, s.last_action, s.actions, reflection, names)
+        prompt = format_of(labels).policy(s.observation, s.last_action, s.actions, reflection, names)
         return prompt, " " + names[s.actions.index(self.executed if target == "executed" else s.expert_action)]
 
 

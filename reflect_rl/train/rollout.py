@@ -13,7 +13,7 @@ import torch
 from reflect_rl.envs.base import EnvSpec
 from reflect_rl.envs.play import ILLEGAL
 from reflect_rl.lm.players import Policy, Reflector
-from reflect_rl.lm.prompts import PLAIN, Format
+from reflect_rl.lm.prompts import Format, format_of
 
 
 @dataclass
@@ -84,8 +84,11 @@ class PlayersAgent:
     Distributions are kept by prompt, so an agent must not outlive a change of the policy's weights.
     """
 
-    def __init__(self, policy: Policy, reflector: Reflector | None, greedy: bool = False, prompts: Format = PLAIN):
-        self.policy, self.reflector, self.greedy, self.prompts = policy, reflector, greedy, prompts
+    def __init__(
+        self, policy: Policy, reflector: Reflector | None, greedy: bool = False, prompts: Format | None = None
+    ):
+        self.policy, self.reflector, self.greedy = policy, reflector, greedy
+        self.prompts = prompts or format_of(policy.labels)
         self._log_probs: dict[str, np.ndarray] = {}
 
     def decide(self, episodes: Sequence[ActiveEpisode]) -> list[Decision]:

@@ -18,7 +18,7 @@ from reflect_rl.core.config import (
     lora,
 )
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.variants import VARIANTS
+from reflect_rl.core.variants import REFERENCES, VARIANTS
 
 INF, NAN = math.inf, math.nan
 ODD = {
@@ -42,6 +42,7 @@ ODD = {
         "dtype": ("float16", 32, None),
         "quantization": ("2bit", 4),
         "lora": ("big", "0/8/0", "8/16", "8/16/1.5", "8/-1/0", "8/16/nan", 8),
+        "start": ("sideways", 1),
         "n_conv": (-1, True),
         "n_layer": (0, 2.0),
         "n_head": (0, 3),
@@ -210,7 +211,7 @@ def test_model_names_tell_the_architecture_or_the_base():
     assert ModelConfig(n_conv=1).name == "lfm2-scratch-1+2x64"
     assert ModelConfig(base="some/where/m.Q4.gguf").name == "m.Q4.gguf"
     names = {variant: Config("mine", "game", variant, 0).model_name for variant in VARIANTS}
-    assert {v for v, name in names.items() if not name} == {"random", "oracle", "expert"}
+    assert {v for v, name in names.items() if not name} == {"random", "oracle", "expert", *REFERENCES}
     assert names["follow"] == names["rl_only"] == "gpt2-scratch-2x64" and names["prompted"] == "smollm2-135m"
 
 

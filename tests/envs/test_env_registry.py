@@ -37,7 +37,7 @@ def offered(monkeypatch, *points):
 
 
 def test_the_librarys_own_environments_are_listed_and_found():
-    assert registry.names() == ("taxi", "alfworld", "alfworld_text")
+    assert registry.names() == ("taxi", "alfworld", "alfworld_text", "autoexplore", "autoexplore_real")
     assert registry.get("taxi").name == "taxi" and registry.get("taxi") is registry.get("taxi")
 
 
@@ -150,7 +150,15 @@ def test_something_else_than_a_spec_is_refused():
 
 def test_another_package_brings_an_environment_by_its_entry_point(monkeypatch):
     offered(monkeypatch, ("corridor", "small_corridor:SPEC"), ("later", "not_installed:SPEC"))
-    assert registry.names() == ("taxi", "alfworld", "alfworld_text", "corridor", "later")
+    assert registry.names() == (
+        "taxi",
+        "alfworld",
+        "alfworld_text",
+        "autoexplore",
+        "autoexplore_real",
+        "corridor",
+        "later",
+    )
     assert registry.get("corridor") is SPEC  # the other one is not imported
     assert isinstance(gym.make("reflect_rl/corridor-v0").unwrapped, Corridor)
 

@@ -9,7 +9,7 @@ from reflect_rl.core.identity import stage_dir
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate import panels
-from reflect_rl.train.agents import Oracle, PerturbedAgent, Random
+from reflect_rl.train.agents import PerturbedAgent, Random, Scripted
 from reflect_rl.train.rollout import play
 
 TAXI = get("taxi")
@@ -29,7 +29,11 @@ def rngs(count, seed=0):
     return [np.random.default_rng([seed, i]) for i in range(count)]
 
 
-AGENTS = {"random": Random(), "oracle": Oracle(TAXI), "perturbed": PerturbedAgent(TAXI, Oracle(TAXI), 0.3)}
+AGENTS = {
+    "random": Random(),
+    "oracle": Scripted(TAXI, "oracle"),
+    "perturbed": PerturbedAgent(TAXI, Scripted(TAXI, "oracle"), 0.3),
+}
 
 
 @pytest.mark.parametrize("agent", AGENTS.values(), ids=AGENTS)
@@ -49,14 +53,14 @@ def test_cut_equals_play_with_the_shorter_horizon(agent):
 def test_cut_at_the_very_step_of_success_keeps_it():
     task = TAXI.panel("full", "train")[0]
     length = TAXI.oracle_steps(task)
-    (episode,) = play(TAXI, Oracle(TAXI), [task], rngs(1), 50)
+    (episode,) = play(TAXI, Scripted(TAXI, "oracle"), [task], rngs(1), 50)
     assert panels.cut(episode, length)[0] is True and panels.cut(episode, length)[3] == "success"
     assert panels.cut(episode, length - 1)[0] is False
     assert panels.cut(episode, length - 1)[2:] == (length - 1, "horizon")
 
 
 def test_frames_tell_an_episode_and_its_end():
-    (episode,) = play(TAXI, Oracle(TAXI), [TAXI.panel("full", "train")[0]], rngs(1), 50)
+    (episode,) = play(TAXI, Scripted(TAXI, "oracle"), [TAXI.panel("full", "train")[0]], rngs(1), 50)
     found = panels.frames(episode)
     assert len(found) == len(episode) + 1
     assert found[-1] == {"observation": episode.last_observation, "reflection": "", "action": "", "reward": 0.0}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -141,3 +142,15 @@ def test_each_player_is_the_model_that_its_adapter_alone_would_be(folder):
             mine.copy_(theirs)
         separate = alone.merge_and_unload(adapter_names=[player])
         torch.testing.assert_close(separate(input_ids=ids).logits, outputs[player], rtol=0, atol=1e-4)
+
+
+def test_a_base_may_be_cut_to_its_lowest_layers(on_base):
+    whole, cut = load_base(on_base), load_base(replace(on_base, layers=1))
+    assert (whole.config.n_layer, cut.config.n_layer) == (2, 1)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        states = whole.transformer(ids, output_hidden_states=True).hidden_states[1]  # behind the first layer
+        ours = cut.transformer(ids).last_hidden_state
+    torch.testing.assert_close(ours, whole.transformer.ln_f(states))
+    with pytest.raises(ReflectRLError, match="has 2 layers, fewer than model.layers=3"):
+        load_base(replace(on_base, layers=3))

@@ -1,10 +1,12 @@
 """What the players read, and which action a reflection advises."""
 
+from dataclasses import replace
+
 import pytest
 
 from reflect_rl.envs.labels import IN_ORDER, by_name
 from reflect_rl.envs.play import advised_action
-from reflect_rl.lm.prompts import policy_prompt, reflection_prompt
+from reflect_rl.lm.prompts import format_of, policy_prompt, reflection_prompt
 
 ACTIONS = ("move south", "pick up", "look", "look up")
 
@@ -40,6 +42,16 @@ def test_advice_is_the_legal_action_that_is_named_last(reflection, advised):
 )
 def test_advice_is_in_whole_words_and_numbers(reflection, advised):
     assert advised_action(reflection, ("go to cabinet 1", "go to cabinet 2")) == advised
+
+
+def test_a_prompt_may_end_in_the_advised_action():
+    """What stands behind it in the list is its label."""
+    shown = format_of(replace(IN_ORDER, advice_last=True)).policy
+    told = shown("GRID", "a", ("a", "cd .."), "Go on. Next: cd ...", ("[1]", "[2]"))
+    assert told == "GRID\nLast: a\nActions: a [1] cd .. [2]\nReflection: Go on. Next: cd .."
+    silent = shown("GRID", "a", ("a", "cd .."), None, ("[1]", "[2]"))
+    assert silent == "GRID\nLast: a\nActions: a [1] cd .. [2]\nAnswer:"
+    assert format_of(IN_ORDER).policy is policy_prompt
 
 
 def test_policy_prompt_by_hand():

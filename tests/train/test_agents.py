@@ -9,7 +9,7 @@ from corridor import Corridor
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.registry import get
-from reflect_rl.train.agents import Expert, Follow, Oracle, PerturbedAgent, Random
+from reflect_rl.train.agents import Follow, PerturbedAgent, Random, Scripted
 from reflect_rl.train.rollout import Decision, play
 
 TAXI = get("taxi")
@@ -79,19 +79,22 @@ def test_an_action_that_is_not_legal_is_named_to_the_players_and_costs_a_step():
 @pytest.mark.parametrize(("milestone", "first"), [(True, 1.0), (False, -0.05), (None, 1.0)])
 def test_milestones_are_rewarded_where_asked_for(milestone, first):
     task = next(t for t in TAXI.tasks("full", "train") if TAXI.oracle_steps(t) > 8)
-    (episode,) = play(TAXI, Oracle(TAXI), [task], rngs(1), 40, milestone)
+    (episode,) = play(TAXI, Scripted(TAXI, "oracle"), [task], rngs(1), 40, milestone)
     picked_up = next(i for i, t in enumerate(episode.transitions) if t.actions[t.decision.action] == "pick up")
     assert episode.transitions[picked_up].reward == pytest.approx(first)
 
 
 def test_an_environment_without_milestones_is_not_asked_for_them():
-    (episode,) = play(CORRIDOR, Expert(CORRIDOR), ["start-0"], rngs(1), 8, milestone=True)
+    (episode,) = play(CORRIDOR, Scripted(CORRIDOR, "expert"), ["start-0"], rngs(1), 8, milestone=True)
     assert episode.success and len(episode) == 5
 
 
 def test_oracle_of_an_environment_that_has_none():
-    with pytest.raises(ReflectRLError, match="'corridor' has no oracle; give its EnvSpec an `oracle_action`"):
-        Oracle(CORRIDOR)
+    with pytest.raises(
+        ReflectRLError,
+        match="'corridor' has no 'oracle', but 'expert'; leave out the variant, or give its EnvSpec an `oracle_action`",
+    ):
+        Scripted(CORRIDOR, "oracle")
 
 
 @pytest.mark.parametrize("spec", [TAXI, CORRIDOR], ids=lambda spec: spec.name)
@@ -102,7 +105,10 @@ def test_agents_rank_as_they_should(spec):
         episodes = play(spec, agent, tasks, rngs(len(tasks)), 2 * spec.horizon)
         return np.mean([e.success for e in episodes]), np.mean([len(e) for e in episodes])
 
-    (best, shortest), (perturbed, longer) = played(Expert(spec)), played(PerturbedAgent(spec, Expert(spec), 0.2))
+    (best, shortest), (perturbed, longer) = (
+        played(Scripted(spec, "expert")),
+        played(PerturbedAgent(spec, Scripted(spec, "expert"), 0.2)),
+    )
     assert best == 1 and perturbed > 0.9 and shortest < longer  # it recovers, which takes steps
     assert played(Random())[0] < 1
 

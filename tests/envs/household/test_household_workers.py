@@ -57,10 +57,10 @@ def test_two_engines_start_in_a_fresh_process(home):
 import os
 import numpy as np
 from reflect_rl.envs.household.spec import SPEC
-from reflect_rl.train.agents import Expert
+from reflect_rl.train.agents import Scripted
 from reflect_rl.train.rollout import play
 before = dict(os.environ)
-episodes = play(SPEC, Expert(SPEC), [{task!r}] * 8, [np.random.default_rng(i) for i in range(8)], 30)
+episodes = play(SPEC, Scripted(SPEC, "expert"), [{task!r}] * 8, [np.random.default_rng(i) for i in range(8)], 30)
 assert os.environ == before
 print(all(e.success for e in episodes))
 """

@@ -1,0 +1,93 @@
+"""Pictures of a walk through a repository: the way to where the player stands, what is there, and in a box what was read last, or before
+that the question."""
+
+import re
+import textwrap
+
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch, Rectangle
+
+from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.envs.base import Drawing
+
+INK, FAINT, READ = "#333333", "#b5b5b5", "#e8f0f7"
+FOLDER = {"": "#f2c230", "been": "#f7e3a1", "twice": "#f7e3a1", "done": "#e6e6e6"}  # by its mark
+SCENE = re.compile(
+    r"Read: (?P<read>.*)\n(?:Shows: (?P<shows>.*)\n)?Question: (?P<question>.*)\n"
+    r"At: (?P<at>.*)\nFolders: (?P<folders>.*)\nFiles: (?P<files>.*)"
+)
+MARKED = re.compile(r"(?P<name>.*?)(?: \((?P<mark>read|been|twice|done)\))?")
+ROWS, BOX, LETTERS = 16, 6, 38  # lines of a scene, those of its box at most, and letters in one
+WIDTH = 0.058  # of a folder's or file's sign
+
+
+def draw(axis: Axes, observation: str) -> None:
+    """The observation of an AutoExplore environment; a long list is cut, which dots tell."""
+    scene = SCENE.match(observation)
+    if scene is None:
+        raise ReflectRLError(f"no scene of AutoExplore: {observation[:40]!r}; give the observation of its environment")
+    axis.set(xlim=(0, 1), ylim=(ROWS, 0), xticks=[], yticks=[])
+    axis.spines[:].set(visible=True, color=FAINT)
+    at = scene["at"].removesuffix(" (again)")
+    way = [] if at == "top" else at.split("/")
+    _line(axis, 0, " / ".join(["top", *way]), weight="bold")
+    title, said = scene["read"].rpartition("/")[2], scene["shows"]
+    if said is None:  # nothing was read yet
+        title, said = "What is asked", scene["question"]
+    box = textwrap.wrap(said, LETTERS, max_lines=BOX, placeholder=" ...")
+    listed = [(name, True) for name in _listed(scene["folders"])] + [(name, False) for name in _listed(scene["files"])]
+    room = ROWS - len(box) - 4
+    for row, (item, is_folder) in enumerate(listed[:room], start=1):
+        if row == room and len(listed) > room:
+            _line(axis, row, f"... and {len(listed) - row + 1} more", color=FAINT)
+            break
+        name, mark = MARKED.fullmatch(item).group("name", "mark")
+        (_folder if is_folder else _page)(axis, row, mark or "")
+        _line(axis, row, f"{name} ({mark})" if is_folder and mark else name, 0.12, FAINT if mark else INK)
+    top = ROWS - len(box) - 1.6
+    axis.add_patch(Rectangle((0.02, top), 0.96, len(box) + 1.4, facecolor=READ, linewidth=0))
+    _line(axis, top + 0.15, title, 0.04, weight="bold")
+    for i, text in enumerate(box, start=1):
+        _line(axis, top + 0.15 + i, text, 0.04)
+
+
+def _listed(text: str) -> list[str]:
+    return [] if text == "none" else text.split(", ")
+
+
+def _line(axis: Axes, row: float, text: str, x: float = 0.03, color: str = INK, **style) -> None:
+    short = text if len(text) <= LETTERS else f"{text[: LETTERS - 3]}..."
+    axis.text(x, row + 0.55, short, va="center", fontsize=5.8, color=color, parse_math=False, **style)
+
+
+def _folder(axis: Axes, row: float, mark: str) -> None:
+    style = {
+        "boxstyle": "round,pad=0,rounding_size=0.01",
+        "facecolor": FOLDER[mark],
+        "edgecolor": INK,
+        "linewidth": 0.4,
+    }
+    axis.add_patch(FancyBboxPatch((0.04, row + 0.3), WIDTH, 0.55, **style))
+
+
+def _page(axis: Axes, row: float, mark: str) -> None:
+    axis.add_patch(
+        Rectangle((0.047, row + 0.2), 0.043, 0.7, facecolor=READ if mark else "white", edgecolor=INK, linewidth=0.4)
+    )
+
+
+def draw_legend(axis: Axes) -> None:
+    """What the signs mean."""
+    axis.set(xlim=(0, 4), ylim=(1, 0))
+    axis.axis("off")
+    signs = [
+        ("folder", FOLDER[""]),
+        ("folder that was entered", FOLDER["been"]),
+        ("nothing left in it", FOLDER["done"]),
+    ]
+    for x, (text, colour) in enumerate([*signs, ("file that was read", READ)]):
+        axis.add_patch(Rectangle((x, 0.25), 0.07, 0.5, facecolor=colour, edgecolor=INK, linewidth=0.4))
+        axis.text(x + 0.11, 0.52, text, va="center", fontsize=6.5, color=INK)
+
+
+DRAWING = Drawing(draw, draw_legend, width=2.0, per_row=4, caption_width=38)
