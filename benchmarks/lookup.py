@@ -1,6 +1,6 @@
 """How a policy finds the advised action among dozens: ways to label actions, side by side on AutoExplore's companies.
 
-    python benchmarks/lookup.py [--profile laptop] [--seed 100] [--steps 1000]
+    python benchmarks/lookup.py [--profile autoexplore] [--seed 100] [--steps 1000]
 
 Each way trains the same policy from scratch on the same situations with the teacher's reflections; `accuracy` is how often its
 most likely answer is the expert's action, in situations of companies that it has not seen, `gradient_seconds` the processor time of
@@ -101,7 +101,7 @@ def measure(config: Config, train: Sequence[Example], test: Sequence[Example], l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", default="laptop")
+    parser.add_argument("--profile", default="autoexplore")
     parser.add_argument("--seed", type=int, default=100, help="one that the results do not use")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--overrides", default="", help="settings, such as data.trajectories=100")

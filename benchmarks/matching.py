@@ -1,6 +1,6 @@
 """Does AutoExplore's reflector know an answer when it reads it? Measured before anything is said of success.
 
-    python benchmarks/matching.py [--profile laptop] [--seeds 0 1 2 3 4]
+    python benchmarks/matching.py [--profile autoexplore] [--seeds 0 1 2 3 4]
 
 The reflector of each seed, trained below $REFLECT_RL_HOME where that was not done before, goes on from situations along the
 expert's way through questions of a panel, one action in seven being random. A row a panel: after a file was read, the share
@@ -59,7 +59,7 @@ def measured(spec: EnvSpec, reflector: Reflector, probed: Sequence[tuple[Situati
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", default="laptop")
+    parser.add_argument("--profile", default="autoexplore")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--split", default="validation", choices=("validation", "test"))
     parser.add_argument("--overrides", default="", help="settings, such as reflector.steps=1200")
