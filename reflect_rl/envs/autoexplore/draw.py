@@ -16,7 +16,8 @@ SCENE = re.compile(
     r"Read: (?P<read>.*)\n(?:Shows: (?P<shows>.*)\n)?Question: (?P<question>.*)\n"
     r"At: (?P<at>.*)\nFolders: (?P<folders>.*)\nFiles: (?P<files>.*)"
 )
-MARKED = re.compile(r"(?P<name>.*?)(?: \((?P<mark>read|been|twice|done)\))?")
+FOLDERS = re.compile(r"(?:(?P<mark>been|twice|done) )?(?P<name>.*)")
+FILES = re.compile(r"(?:(?P<mark>read) )?\S+ (?P<name>.*)")  # with their type
 ROWS, BOX, LETTERS = 16, 6, 38  # lines of a scene, those of its box at most, and letters in one
 WIDTH = 0.058  # of a folder's or file's sign
 
@@ -41,7 +42,7 @@ def draw(axis: Axes, observation: str) -> None:
         if row == room and len(listed) > room:
             _line(axis, row, f"... and {len(listed) - row + 1} more", color=FAINT)
             break
-        name, mark = MARKED.fullmatch(item).group("name", "mark")
+        name, mark = (FOLDERS if is_folder else FILES).fullmatch(item).group("name", "mark")
         (_folder if is_folder else _page)(axis, row, mark or "")
         _line(axis, row, f"{name} ({mark})" if is_folder and mark else name, 0.12, FAINT if mark else INK)
     top = ROWS - len(box) - 1.6

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.envs.autoexplore.repository import Folder, Repository, joined, parent, shown, view
+from reflect_rl.envs.autoexplore.repository import Folder, Repository, joined, kind, parent, shown, view
 
 ERROR = 2  # what an illegal action costs beside its step
 LEFT_OUT = 0.5  # how likely a file that does not answer is left out in training
@@ -91,7 +91,8 @@ class AnyText(spaces.Text):
 class AutoExplore(gym.Env):
     """One question in one repository.
 
-    Observation: what the last `cat` showed, the question, where the player stands and what is there; files that were read
+    Observation: what the last `cat` showed, the question, where the player stands and what is there, each with what is known
+    of it before its name, so that one who reads from left to right knows it by then: a file's type, files that were read
     and folders that were entered are marked, and folders of which nothing is left to be read. Actions: `cd` into a folder
     or up, `cat` of a file here that was not read yet, `id` of any file here, which names the answer and ends the episode.
     """
@@ -148,9 +149,7 @@ class AutoExplore(gym.Env):
         )
 
     def _mark(self, folder: str) -> str:
-        if self.is_done(folder):
-            return " (done)"
-        return ("", " (been)", " (twice)")[min(self.visits.get(folder, 0), 2)]
+        return "done " if self.is_done(folder) else ("", "been ", "twice ")[min(self.visits.get(folder, 0), 2)]
 
     def _observe(self, success=False, **more):
         question, held = self.question, self.question.folders[self.at]
@@ -163,8 +162,8 @@ class AutoExplore(gym.Env):
         if self.last_read:
             text = view(question.repository.files[self.last_read], question.letters)
             read = f"Read: {shown(self.last_read)}\nShows: {text or '(nothing)'}"
-        folders = [shown(name) + self._mark(joined(self.at, name)) for name in held.folders]
-        files = [shown(name) + " (read)" * (paths[name] in self.read) for name in held.files]
+        folders = [self._mark(joined(self.at, name)) + shown(name) for name in held.folders]
+        files = ["read " * (paths[name] in self.read) + f"{kind(name)} {shown(name)}" for name in held.files]
         again = " (again)" if self.visits[self.at] > 1 else ""
         observation = (
             f"{read}\nQuestion: {question.text}\nAt: {shown(self.at) if self.at else 'top'}{again}\n"

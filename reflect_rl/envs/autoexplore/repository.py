@@ -14,6 +14,12 @@ def shown(name: str) -> str:
     return name if plain else json.dumps(name, ensure_ascii=not name.isprintable())
 
 
+def kind(name: str) -> str:
+    """A file's type, as its name says it: what stands behind the last dot, or `file`."""
+    stem, _, ending = name.rpartition(".")
+    return shown(ending) if stem and ending else "file"
+
+
 @dataclass(frozen=True)
 class Folder:
     """What a folder holds, by name, in the order in which it is listed."""

@@ -37,8 +37,9 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
             "answers (id), which ends the game."
         ),
         legend=(
-            "What the file that was read last shows, the folder in which the player stands, and the folders and files in it; "
-            "marked are files that were read, folders that were entered (been, twice), and those of which nothing is left (done)."
+            "What the file that was read last shows, the question, the folder in which the player stands, and the folders and "
+            "files in it; before its name stand a file's type and whether it was read, and of a folder whether it was entered "
+            "(been, twice), or nothing is left in it (done)."
         ),
         settings=of.SETTINGS,
         training_setting=training,
@@ -54,6 +55,8 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
             "model.init_std": 0.1,
             "model.n_conv": 2,
             "model.n_layer": 2,
+            "model.n_head": 1,
+            "model.start": "lookup",
         },
         stages=of.DEPTHS,
         good_actions=good_actions,

@@ -167,19 +167,21 @@ def test_what_is_no_repository_or_question_is_refused():
 
 def test_a_walk_by_hand():
     env, (observation, info) = environment(SMALL, "docs/b.txt")
-    assert observation == "Read: none\nQuestion: Where is it?\nAt: top\nFolders: docs\nFiles: a.txt"
+    assert observation == "Read: none\nQuestion: Where is it?\nAt: top\nFolders: docs\nFiles: txt a.txt"
     assert info["actions"] == ("cd docs", "cat a.txt", "id a.txt")
     observation, reward, *_, info = act(env, info, "cat a.txt")
-    assert observation == "Read: a.txt\nShows: one\nQuestion: Where is it?\nAt: top\nFolders: docs\nFiles: a.txt (read)"
+    assert (
+        observation == "Read: a.txt\nShows: one\nQuestion: Where is it?\nAt: top\nFolders: docs\nFiles: read txt a.txt"
+    )
     assert info["actions"] == ("cd docs", "id a.txt") and reward == -1 / 15
     observation, *_, info = act(env, info, "cd docs")
     assert info["actions"] == ("cd deep", "cd ..", "cat b.txt", "cat d.txt", "id b.txt", "id d.txt")
     observation, *_, info = act(env, info, "cd deep")
-    assert observation.endswith("\nAt: docs/deep\nFolders: none\nFiles: c.txt")
+    assert observation.endswith("\nAt: docs/deep\nFolders: none\nFiles: txt c.txt")
     observation, *_, info = act(env, info, "cat c.txt")
     assert "Shows: (nothing)" in observation
     observation, *_, info = act(env, info, "cd ..")
-    assert "Folders: deep (done)" in observation
+    assert "Folders: done deep" in observation
     observation, *_, info = act(env, info, "cat b.txt")
     assert "Shows: two words here" in observation
     _, reward, terminated, truncated, info = act(env, info, "id b.txt")
@@ -225,7 +227,7 @@ def test_lists_are_shuffled_by_the_seed_alone():
     files = {f"{i:02}.txt": "" for i in range(20)}
     lists = [environment(Repository("r", files), "00.txt", shuffle=seed)[1][0] for seed in (1, 1, 2, None)]
     assert lists[0] == lists[1] != lists[2]
-    assert ", ".join(sorted(files)) in lists[3]
+    assert ", ".join(f"txt {name}" for name in sorted(files)) in lists[3]
 
 
 @pytest.mark.parametrize("spec", [SPEC, REAL], ids=lambda spec: spec.name)
