@@ -43,6 +43,7 @@ ODD = {
         "quantization": ("2bit", 4),
         "lora": ("big", "0/8/0", "8/16", "8/16/1.5", "8/-1/0", "8/16/nan", 8),
         "start": ("sideways", 1),
+        "layers": (-1, True),
         "n_conv": (-1, True),
         "n_layer": (0, 2.0),
         "n_head": (0, 3),
