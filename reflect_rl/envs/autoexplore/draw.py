@@ -1,13 +1,20 @@
-"""Pictures of a walk through a repository: the way to where the player stands, what is there, and in a box what was read last, or before
-that the question."""
+"""Pictures of a walk through a repository.
+
+Scenes: the way to where the player stands, what is there, and in a box what was read last, or before that the question. A
+whole walk: the repository's tree, and at each step the folder or file that the player went to, read or named.
+"""
 
 import re
 import textwrap
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.envs.autoexplore.env import Question
+from reflect_rl.envs.autoexplore.repository import joined, parent
 from reflect_rl.envs.base import Drawing
 
 INK, FAINT, READ = "#333333", "#b5b5b5", "#e8f0f7"
@@ -89,6 +96,68 @@ def draw_legend(axis: Axes) -> None:
     for x, (text, colour) in enumerate([*signs, ("file that was read", READ)]):
         axis.add_patch(Rectangle((x, 0.25), 0.07, 0.5, facecolor=colour, edgecolor=INK, linewidth=0.4))
         axis.text(x + 0.11, 0.52, text, va="center", fontsize=6.5, color=INK)
+
+
+RIGHT, WRONG = "#009e73", "#d55e00"
+SIGNS = {  # of a step of a walk
+    "goes into the folder": {"marker": "s", "markerfacecolor": FOLDER[""], "markersize": 7},
+    "reads the file": {"marker": "o", "markerfacecolor": "#56b4e9", "markersize": 6},
+    "names it: the one that answers": {"marker": "*", "markerfacecolor": RIGHT, "markersize": 13},
+    "names it: another": {"marker": "X", "markerfacecolor": WRONG, "markersize": 9},
+}
+
+
+def walk(axis: Axes, question: Question, frames: Sequence[Mapping], rows: int = 45) -> None:
+    """A whole episode: across its steps, downwards the repository's tree, of which the file that answers is green.
+
+    Args:
+        frames: as of `evaluate.panels.frames`.
+        rows: of the tree at most; of a larger one only the folders that were entered are shown with what is in them.
+    """
+    steps = []
+    for frame in frames[:-1]:
+        at = re.search(r"^At: (.*?)(?: \(again\))?$", frame["observation"], re.MULTILINE).group(1)
+        verb, _, name = frame["action"].partition(" ")
+        folder = "" if at == "top" else at
+        path = parent(folder) if name == ".." else joined(folder, name)
+        named = "names it: the one that answers" if path == question.target else "names it: another"
+        steps.append((path, {"cd": "goes into the folder", "cat": "reads the file"}.get(verb, named)))
+    entered = {"", *(path for path, sign in steps if sign == "goes into the folder")}
+    tree = _tree(question, "", None)
+    tree = tree if len(tree) <= rows else _tree(question, "", entered)
+    place, span = {path: row for row, (path, _) in enumerate(tree)}, max(len(steps), 6)
+    for row, (path, is_folder) in enumerate(tree):
+        name = f"{path.rpartition('/')[2]}/" if is_folder else path.rpartition("/")[2]
+        color = RIGHT if path == question.target else INK if is_folder else "#777777"
+        style = {"weight": "bold"} if is_folder or path == question.target else {}
+        x = span * (0.04 * (path.count("/") + 1 if path else 0) - 0.74)
+        name = name if path else "top"
+        axis.text(x, row, name, va="center", fontsize=6, color=color, parse_math=False, **style)
+    taken = [(step, place[path], sign) for step, (path, sign) in enumerate(steps, start=1) if path in place]
+    axis.plot([0, *(x for x, _, _ in taken)], [0, *(y for _, y, _ in taken)], color=FAINT, linewidth=1, zorder=1)
+    for step, row, sign in taken:
+        axis.plot(step, row, linestyle="", markeredgecolor=INK, markeredgewidth=0.5, **SIGNS[sign])
+    axis.set(xlim=(-0.77 * span, 1.03 * span + 0.5), ylim=(len(tree) - 0.3, -0.9), yticks=[], xlabel="step")
+    axis.set_xticks(range(1, len(steps) + 1, 1 + len(steps) // 16))
+    axis.spines["left"].set_visible(False)
+    axis.grid(axis="x", color="#eeeeee")
+
+
+def _tree(question: Question, folder: str, entered: set[str] | None) -> list[tuple[str, bool]]:
+    """(path, whether it is a folder) of a folder and all below it in order; with `entered` what is in other folders is
+    left out."""
+    found, held = [(folder, True)], question.folders[folder]
+    if entered is not None and folder not in entered:
+        return found
+    for name in held.folders:
+        found += _tree(question, joined(folder, name), entered)
+    return found + [(joined(folder, name), False) for name in held.files]
+
+
+def walk_legend() -> list[Line2D]:
+    """What the signs of a walk mean, for a figure's legend."""
+    edge = {"linestyle": "", "markeredgecolor": INK, "markeredgewidth": 0.5}
+    return [Line2D([], [], label=name, **edge, **style) for name, style in SIGNS.items()]
 
 
 DRAWING = Drawing(draw, draw_legend, width=2.0, per_row=4, caption_width=38)

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -68,3 +72,14 @@ def test_who_knows_more_finds_more_in_companies():
 def test_on_real_repositories_the_retriever_of_texts_is_a_ceiling_by_construction():
     assert success(REAL, "new", REFERENCES["bm25_texts"]) > 0.95
     assert success(REAL, "new", REFERENCES["blind_search"]) < success(REAL, "new", REAL.expert_action)
+
+
+def test_the_retriever_leaves_the_gpu_to_the_players(tmp_path):
+    """bm25s imports JAX where it is installed, which took 97% of a GPU's memory from every other process."""
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("import os\nprint(os.environ.get('JAX_PLATFORMS'))\nlax = None\n")
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment.get("PYTHONPATH", "")])
+    code = "import reflect_rl.envs.autoexplore.references"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.split()[:1] == ["cpu"], done.stderr
