@@ -16,9 +16,9 @@ from reflect_rl.core.errors import ReflectRLError
 #: One colour a variant in every figure: Okabe and Ito's colour-blind-safe set and two more, greys and browns for the
 #: untrained.
 COLOURS = {
-    **{"random": "#9a9a9a", "oracle": "#222222", "expert": "#6b6b6b", "follow": "#7a1f4f"},
+    **{"random": "#9a9a9a", "oracle": "#222222", "expert": "#6b6b6b"},
     **{"blind_search": "#c2b8a3", "name_search": "#a39274", "bm25_paths": "#8fa38c", "bm25_texts": "#5f7a5c"},
-    "embeddings": "#3f6672",
+    **{"embeddings": "#3f6672", "follow": "#7a1f4f"},
     **{"sft_only": "#e69f00", "rl_only": "#cc79a7", "sft_rl": "#009e73"},
     **{"reflect_sft": "#00395a", "reflect_rl": "#0072b2", "reflect_rl_no_negatives": "#d55e00"},
     **{"reflect_rl_no_milestones": "#56b4e9", "reflect_rl_stages": "#7570b3"},

@@ -8,10 +8,10 @@ SPEC = get("autoexplore")
 
 
 def episodes(variant, decoding, success):
-    """Two seeds on 20 test tasks of `companies`; those at the top succeed, others as often as is said."""
+    """Two seeds on 80 test tasks of `companies`; those at the top succeed, others as often as is said."""
     rows = []
     for seed in (0, 1):
-        for i, task in enumerate(SPEC.panel("companies", "test", 20)):
+        for i, task in enumerate(SPEC.panel("companies", "test", 80)):
             won = SPEC.strata(task)["depth"] == "0" or i % 10 < 10 * success
             found = {"task": task, "seed": seed, "success": int(won), "return": 0.5 if won else -1.0, "repeat": 0}
             rows.append(dict.fromkeys(EPISODE_COLUMNS, "") | found | {"variant": variant, "decoding": decoding})

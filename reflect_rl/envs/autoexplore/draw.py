@@ -6,7 +6,8 @@ whole walk: the repository's tree, and at each step the folder or file that the 
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -160,4 +161,12 @@ def walk_legend() -> list[Line2D]:
     return [Line2D([], [], label=name, **edge, **style) for name, style in SIGNS.items()]
 
 
-DRAWING = Drawing(draw, draw_legend, width=2.0, per_row=4, caption_width=38)
+@dataclass(frozen=True)
+class TreeDrawing(Drawing):
+    """How whole episodes are drawn, beside their scenes."""
+
+    walk: Callable[[Axes, Question, Sequence[Mapping]], None] = walk
+    walk_legend: Callable[[], list[Line2D]] = walk_legend
+
+
+DRAWING = TreeDrawing(draw, draw_legend, width=2.0, per_row=4, caption_width=38)

@@ -52,7 +52,7 @@ def test_a_walk_shows_the_tree_and_at_each_step_where_the_player_was(named):
         observation, *_, info = env.step(info["actions"].index(action))
     frames = [*taken, {"observation": observation, "action": ""}]
     axis = Figure().subplots()
-    walk(axis, question, frames)
+    SPEC.load_draw().walk(axis, question, frames)
     tree = ["top", "docs/", "deep/", "c.txt", "src/", "d.py", "a b.txt", *(f"z{i}.txt" for i in range(5))]
     assert [text.get_text() for text in axis.texts] == tree
     way, *signs = axis.lines
