@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
+from reflect_rl.core import config as configs
 from reflect_rl.core import paths
 from reflect_rl.core.config import Config
 from reflect_rl.core.errors import ReflectRLError
@@ -67,7 +69,7 @@ def released(config: Config) -> PlayerPair:
         raise ReflectRLError(f"no released weights in {folder}; `{again}` trains and releases them")
     try:
         card = read_json(folder / CARD)
-        if card["settings"] != _settings(config):
+        if _with_defaults(card["settings"]) != _settings(config):
             raise ReflectRLError(f"{folder} was released with other settings; drop the overrides, or `{again}`")
         for name, sha256 in card["sha256"].items():
             if not (folder / name).is_file() or digest(folder / name) != sha256:
@@ -85,3 +87,9 @@ def released(config: Config) -> PlayerPair:
 def _settings(config: Config) -> dict:
     """All that decides the players, as plain JSON."""
     return json.loads(json.dumps(config.sections(*SECTIONS) | {"variant": config.variant}))
+
+
+def _with_defaults(settings: dict) -> dict:
+    """The settings on a card; those that did not exist yet when it was written had what is their default now."""
+    defaults = {name: {f.name: f.default for f in fields(configs.SECTIONS[name])} for name in SECTIONS}
+    return settings | {name: json.loads(json.dumps(of)) | settings[name] for name, of in defaults.items()}

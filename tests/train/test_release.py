@@ -67,6 +67,12 @@ def test_what_was_not_released_or_is_damaged_says_so(weights):
     folder = release.release(run)
     with pytest.raises(ReflectRLError, match="other settings"):
         release.released(load_rl("reflect_rl", more="rl.entropy=0.5"))
+    card = json.loads((folder / "release.json").read_text())
+    del card["settings"]["model"]["start"]
+    (folder / "release.json").write_text(json.dumps(card))
+    release.released(run)  # a setting that came later has its default
+    with pytest.raises(ReflectRLError, match="other settings"):
+        release.released(load_rl("reflect_rl", more="model.start=lookup"))
     path = folder / "policy.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ReflectRLError, match="policy.safetensors is missing or damaged; .* release .*--seed 0"):
