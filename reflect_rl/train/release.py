@@ -5,8 +5,8 @@ import shutil
 from dataclasses import fields
 from pathlib import Path
 
-from reflect_rl.core import config as configs
 from reflect_rl.core import paths
+from reflect_rl.core.config import SECTIONS as CLASSES
 from reflect_rl.core.config import Config
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import digest, read_json, write_json
@@ -91,5 +91,5 @@ def _settings(config: Config) -> dict:
 
 def _with_defaults(settings: dict) -> dict:
     """The settings on a card; those that did not exist yet when it was written had what is their default now."""
-    defaults = {name: {f.name: f.default for f in fields(configs.SECTIONS[name])} for name in SECTIONS}
+    defaults = {name: {f.name: f.default for f in fields(CLASSES[name])} for name in SECTIONS}
     return settings | {name: json.loads(json.dumps(of)) | settings[name] for name, of in defaults.items()}

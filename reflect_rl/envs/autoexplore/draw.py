@@ -32,14 +32,10 @@ WIDTH = 0.058  # of a folder's or file's sign
 
 def draw(axis: Axes, observation: str) -> None:
     """The observation of an AutoExplore environment; a long list is cut, which dots tell."""
-    scene = SCENE.match(observation)
-    if scene is None:
-        raise ReflectRLError(f"no scene of AutoExplore: {observation[:40]!r}; give the observation of its environment")
+    scene, at = _scene(observation)
     axis.set(xlim=(0, 1), ylim=(ROWS, 0), xticks=[], yticks=[])
     axis.spines[:].set(visible=True, color=FAINT)
-    at = scene["at"].removesuffix(" (again)")
-    way = [] if at == "top" else at.split("/")
-    _line(axis, 0, " / ".join(["top", *way]), weight="bold")
+    _line(axis, 0, " / ".join(["top", *filter(None, at.split("/"))]), weight="bold")
     title, said = scene["read"].rpartition("/")[2], scene["shows"]
     if said is None:  # nothing was read yet
         title, said = "What is asked", scene["question"]
@@ -58,6 +54,15 @@ def draw(axis: Axes, observation: str) -> None:
     _line(axis, top + 0.15, title, 0.04, weight="bold")
     for i, text in enumerate(box, start=1):
         _line(axis, top + 0.15 + i, text, 0.04)
+
+
+def _scene(observation: str) -> tuple[re.Match, str]:
+    """The parts of an observation, and the path of the folder where the player stands."""
+    scene = SCENE.match(observation)
+    if scene is None:
+        raise ReflectRLError(f"no scene of AutoExplore: {observation[:40]!r}; give the observation of its environment")
+    at = scene["at"].removesuffix(" (again)")
+    return scene, "" if at == "top" else at
 
 
 def _listed(text: str) -> list[str]:
@@ -117,10 +122,9 @@ def walk(axis: Axes, question: Question, frames: Sequence[Mapping], rows: int = 
     """
     steps = []
     for frame in frames[:-1]:
-        at = re.search(r"^At: (.*?)(?: \(again\))?$", frame["observation"], re.MULTILINE).group(1)
+        _, at = _scene(frame["observation"])
         verb, _, name = frame["action"].partition(" ")
-        folder = "" if at == "top" else at
-        path = parent(folder) if name == ".." else joined(folder, name)
+        path = parent(at) if name == ".." else joined(at, name)
         named = "names it: the one that answers" if path == question.target else "names it: another"
         steps.append((path, {"cd": "goes into the folder", "cat": "reads the file"}.get(verb, named)))
     entered = {"", *(path for path, sign in steps if sign == "goes into the folder")}
