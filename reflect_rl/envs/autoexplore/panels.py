@@ -1,6 +1,7 @@
 """The panels of questions about generated companies, and the question of a task."""
 
 from functools import cache, lru_cache
+from operator import eq
 
 import numpy as np
 
@@ -19,7 +20,13 @@ COMPANIES = {
 SETTINGS = tuple(COMPANIES)
 DEPTHS = ("depth0", "depth1")  # easier families of training: questions whose file lies at most so deep
 VARIANTS = 4  # of a training question
-UNSEEN = {word for trade in HELD_OUT for topic in TRADES[trade] for word in topic.word}
+#: words of the held-out trades' goods; of two that mean the same the second stands in questions alone
+UNSEEN = {
+    word: ("unseen", "unseen paraphrase")[i]
+    for trade in HELD_OUT
+    for topic in TRADES[trade]
+    for i, word in reversed([*enumerate(topic.word)])
+}
 
 
 @cache
@@ -71,10 +78,18 @@ def path(task: str) -> str:
 
 
 def strata(task: str) -> dict[str, str]:
-    """By how deep the file lies, by what the question's words give away of its path, and whether training has these words."""
-    asked = question(task)
-    words = "unseen" if UNSEEN & {*reading.words(asked.text)} else "seen"
-    return {"depth": str(asked.target.count("/")), "leak": leak(asked.text, asked.target), "words": words}
+    """By how deep the file lies, by what the question's words give away of its path, by how many of the three things asked for
+    (what, of what, where) another file of this kind has, and whether training has these words."""
+    asked, (of, number, *_) = question(task), str(task).split("-")
+    facts = company(int(number), of == "trades").facts
+    fact = facts[asked.target]
+    alike = [sum(map(eq, fact.key, other.key)) for other in facts.values() if other.kind == fact.kind and other != fact]
+    return {
+        "depth": str(asked.target.count("/")),
+        "leak": leak(asked.text, asked.target),
+        "rival": f"shares {max(alike, default=0)} of 3",
+        "words": next((UNSEEN[word] for word in reading.words(asked.text) if word in UNSEEN), "seen"),
+    }
 
 
 def source(task: str) -> str:

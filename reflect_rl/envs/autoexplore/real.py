@@ -87,9 +87,16 @@ def path(task: str) -> str:
 
 
 def strata(task: str) -> dict[str, str]:
-    """As `panels.strata`, and by repository."""
-    found = asked(task)
-    return {"depth": str(found.path.count("/")), "leak": found.leak, "repository": str(task).split("-")[1]}
+    """By depth and leak as in `panels.strata`, by whether training asks for this file as well, and by repository."""
+    found, name = asked(task), str(task).split("-")[1]
+    target = "asked in training" if (name, found.path) in _targets() else "not asked"
+    return {"depth": str(found.path.count("/")), "leak": found.leak, "target": target, "repository": name}
+
+
+@cache
+def _targets() -> frozenset[tuple[str, str]]:
+    """(package, file) of every question of training."""
+    return frozenset((name, packages()[name].questions[i].path) for name, i in _of("known", "train"))
 
 
 def source(task: str) -> str:

@@ -19,24 +19,28 @@ from reflect_rl.envs.autoexplore.repository import joined, view
 
 
 def search(env: AutoExplore, by_names: bool) -> int:
-    """Reads what is here, then in the folders below, in the order of the lists; `by_names`: what shares a word first."""
+    """Reads what is here, then in the folders below, in the order of the lists.
+
+    `by_names`: first what shares a word with the question, then all files of the kind that is asked for.
+    """
     path = found(env)
     if path:
         return towards(env, path, "id")
     asked, words = env.question, {*stems(env.question.text)}
+    for tier in (0, 1, 2) if by_names else (2,):
 
-    def shares(name: str) -> bool:
-        return by_names and bool(words & {*name_stems(name)})
+        def wanted(path: str, is_file: bool, tier: int = tier) -> bool:
+            is_of_kind = not is_file or asked.reader.file_fit(asked.text, path) != "not"
+            return tier == 2 or is_of_kind and (tier == 1 or bool(words & {*name_stems(path.rpartition("/")[2])}))
 
-    for wanted in (True, False) if by_names else (False,):
         for folder in _nearest(env):
             held = asked.folders[folder]
-            for name in held.files:
-                if joined(folder, name) not in env.read and (shares(name) or not wanted):
-                    return towards(env, joined(folder, name), "cat")
-            for name in held.folders:
-                if joined(folder, name) not in env.visits and (shares(name) or not wanted):
-                    return towards(env, joined(folder, name), "cd")
+            for path in (joined(folder, name) for name in held.files):
+                if path not in env.read and wanted(path, True):
+                    return towards(env, path, "cat")
+            for path in (joined(folder, name) for name in held.folders):
+                if path not in env.visits and wanted(path, False):
+                    return towards(env, path, "cd")
     return towards(env, min(env.read), "id")  # all was read and nothing answers
 
 
@@ -60,9 +64,9 @@ def _embedded(texts: tuple[str, ...]) -> np.ndarray:
 
 
 def by_meaning(question: Question, texts: Mapping[str, str]) -> np.ndarray:
-    """How well each text, with its path, fits, by the cosine of sentence embeddings."""
+    """How well each text fits, by the cosine of sentence embeddings."""
     (asked,) = embedding.embed([question.text])
-    return _embedded(tuple(f"{path}: {text}" for path, text in texts.items())) @ asked
+    return _embedded((*texts.values(),)) @ asked
 
 
 @lru_cache(maxsize=4096)

@@ -34,12 +34,13 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
         facts=teacher.facts,
         goal=(
             "A file of a repository answers the question. Walk through its folders (cd), read files (cat), and name the file that "
-            "answers (id), which ends the game."
+            "answers (id), which ends the game. Names may say nothing, or mislead: read a file before you name it. There are 15 "
+            "steps; a step costs 1, a wrong answer 15, and so does none."
         ),
         legend=(
-            "What the file that was read last shows, the question, the folder in which the player stands, and the folders and "
-            "files in it; before its name stand a file's type and whether it was read, and of a folder whether it was entered "
-            "(been, twice), or nothing is left in it (done)."
+            "What the file that was read last shows, the question, the folder in which the player stands (again: it was here "
+            "before), and the folders and files in it; before its name stand a file's type and whether it was read, and of a "
+            "folder whether it was entered (been, twice), or nothing is left in it (done)."
         ),
         settings=of.SETTINGS,
         training_setting=training,
@@ -48,7 +49,7 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
         defaults={
             "rl.horizon": 15,
             "rl.stage_shares": (0.2, 0.2),
-            "evaluation.horizons": (15, 30),
+            "evaluation.horizons": (15,),  # one: what running out of steps costs depends on it
             "model.context": 512,
             "model.max_new_tokens": 72,
             "model.vocab_size": 4096,  # each word a token

@@ -158,7 +158,7 @@ TRADES = {
         "beekeeping": "hives/apiaries candles/tapers honeypots combs smokers veils swarms/colonies frames",
     }.items()
 }
-HELD_OUT = ("shipyard", "music", "beekeeping")  # trades that training and validation never see
+HELD_OUT = ("shipyard", "music", "beekeeping")  # trades that training never sees
 
 SITES = tuple(
     a + b

@@ -106,6 +106,25 @@ def test_training_leaves_files_out_but_never_the_target_and_shuffles():
 def test_words_that_training_lacks_are_a_stratum_of_the_held_out_trades():
     words = {s: [panels.strata(t)["words"] for t in panels.tasks(s, "test")] for s in SPEC.settings}
     assert {*words["companies"]} == {"seen"} and 80 < Counter(words["trades"])["unseen"] < 200
+    others = {topic.word[1] for trade in HELD_OUT for topic in TRADES[trade] if topic.word[1] != topic.word[0]}
+    for task in panels.tasks("trades", "test"):
+        paraphrases = others & {*reading.words(panels.question(task).text)}
+        assert (panels.strata(task)["words"] == "unseen paraphrase") == bool(paraphrases)
+    assert 10 < Counter(words["trades"])["unseen paraphrase"] < 40
+
+
+def test_a_rival_is_another_file_of_the_kind_and_shares_some_of_what_is_asked_for():
+    rivals = [panels.strata(task)["rival"] for task in panels.tasks("companies", "test")]
+    assert {*rivals} == {"shares 0 of 3", "shares 1 of 3", "shares 2 of 3"}
+    assert rivals.count("shares 2 of 3") / len(rivals) == pytest.approx(0.3, abs=0.05)
+    task = panels.tasks("companies", "test")[0]
+    asked, facts = panels.question(task), company(int(task.split("-")[1])).facts
+    same = [
+        len({*fact.key} & {*facts[asked.target].key})
+        for path, fact in facts.items()
+        if path != asked.target and fact.kind == facts[asked.target].kind
+    ]
+    assert panels.strata(task)["rival"] == f"shares {max(same, default=0)} of 3"
 
 
 def test_stages_go_by_depth():
@@ -152,6 +171,21 @@ def test_the_expert_does_not_know_what_it_has_not_read(player):
             assert player(env) == action
             env.question = kept
             now = act(SPEC, env, now, action)
+
+
+def test_the_expert_remembers_more_than_the_player_sees_in_few_situations():
+    """What was read before the last file and answers is named all the same; a player sees what it has read last."""
+    remembered, situations, rng = 0, 0, np.random.default_rng(0)
+    for task in panels.tasks("companies", "train")[:150]:
+        env = SPEC.make()
+        now = begin(SPEC, env, task)
+        while now is not None:
+            situations += 1
+            remembered += env.question.target in env.read - {env.last_read}
+            now = act(
+                SPEC, env, now, rng.integers(len(now.actions)) if rng.random() < 0.15 else SPEC.expert_action(env)
+            )
+    assert 0 < remembered / situations < 0.02
 
 
 def test_reflections_say_the_evidence_before_the_verdict_and_then_what_to_do():

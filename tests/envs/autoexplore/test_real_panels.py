@@ -31,6 +31,11 @@ def test_every_question_is_in_one_panel():
     assert np.array(shares) / sum(shares) == pytest.approx([0.6, 0.2, 0.2], abs=0.04)
 
 
+def test_some_questions_of_known_ask_for_a_file_that_training_asks_for():
+    of = {setting: Counter(real.strata(task)["target"] for task in EVERY[setting, "test"]) for setting in real.SETTINGS}
+    assert of == {"known": {"asked in training": 26, "not asked": 37}, "new": {"not asked": 65}}
+
+
 def _petl():
     return next(task.split("-")[2] for task in EVERY["known", "train"] if "petl" in task)
 

@@ -20,10 +20,8 @@ FILES = {
 ASKED = "Which letter says that wigs were lost at Norford?"
 
 
-def walk(reference, target="z/wigs_lost.txt", horizon=15):
-    env = AutoExplore(
-        lambda task: Question(ASKED, target, Repository("r", FILES), 100, reading), lambda rng: "only", horizon
-    )
+def walk(reference, files=FILES, target="z/wigs_lost.txt"):
+    env = AutoExplore(lambda task: Question(ASKED, target, Repository("r", files), 100, reading), lambda rng: "only")
     _, info = env.reset(options={"task": "only"})
     taken, done = [], False
     while not done:
@@ -45,6 +43,15 @@ def test_what_each_does():
     assert walk(REFERENCES["bm25_paths"]) == ["cd z", "id wigs_lost.txt"]
 
 
+def test_a_search_by_names_begins_with_files_of_the_kind_that_is_asked_for():
+    files = {"a.py": "pass", "wigs.py": "pass", "old.txt": FILES["z/wigs_lost.txt"]}
+    assert walk(REFERENCES["name_search"], files, "old.txt") == ["cat old.txt", "id old.txt"]
+    assert walk(REFERENCES["blind_search"], files, "old.txt") == ["cat a.py", "cat old.txt", "id old.txt"]
+    assert walk(REFERENCES["name_search"], files | {"old.txt": "Nothing."}, "wigs.py")[:3] == [
+        *("cat old.txt", "cat a.py", "cat wigs.py")
+    ]
+
+
 def success(spec, setting, act, number=160):
     won = []
     for task in spec.panel(setting, "validation", number):
@@ -63,6 +70,7 @@ def test_who_knows_more_finds_more_in_companies():
         0.2
         < rates["bm25_paths"]
         < rates["blind_search"]
+        < rates["name_search"]
         < rates["bm25_texts"]
         < success(SPEC, "companies", SPEC.expert_action)
     )
