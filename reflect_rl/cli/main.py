@@ -15,7 +15,7 @@ from tabulate import tabulate
 from reflect_rl.cli import graph, notebooks
 from reflect_rl.cli.jobs import JobsFailed
 from reflect_rl.core import identity, paths, profiles
-from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.errors import ReflectRLError, unknown
 from reflect_rl.envs import registry, settings
 from reflect_rl.envs.check import check
 
@@ -55,7 +55,7 @@ def _report(profile: str, env: str) -> None:
 
 def _stale(profile: str) -> None:
     """list the committed results whose code has changed since"""
-    from reflect_rl.report.verify import stale
+    from reflect_rl.report.replay import stale
 
     found = stale(profile)
     old = found[found["stale"]].drop(columns="stale")
@@ -64,9 +64,29 @@ def _stale(profile: str) -> None:
         print(old.to_string(index=False))
 
 
+def _verify(profiles: list[str]) -> None:
+    """make tables, claims and figures of committed results anew from the raw episodes, and name all that differs or is missing"""
+    from reflect_rl.report.replay import stale
+    from reflect_rl.report.verify import committed, verify
+
+    known, wrong = committed(), 0
+    for name in profiles or known:
+        if name not in known:
+            raise unknown("profile with committed results", name, known)
+        findings, of_code = verify(name), stale(name)
+        wrong += len(findings)
+        print(f"{name}: {f'{len(findings)} findings' if findings else 'as the raw episodes have it'}", flush=True)
+        for finding in findings:
+            print(f"  {finding.file}: {finding.what}")
+        for row in of_code[of_code["stale"]].itertuples():
+            print(f"  {row.env} {row.stage}: made by other code than today's")
+    if wrong:
+        raise JobsFailed(f"{wrong} findings; restore what was changed, or make it anew with `report` or `reproduce`")
+
+
 def _replay(profile: str, env: str, runs: int, accept: bool) -> None:
     """make some runs of a profile anew, the same ones each time, and compare them with its results to the last digit"""
-    from reflect_rl.report.verify import accept_replay, agree, replay
+    from reflect_rl.report.replay import accept_replay, agree, replay
 
     for name in settings.chosen(settings.profile(profile), env):
         found = replay(profile, name, runs, every_variant=accept)
@@ -131,7 +151,20 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-COMMANDS = (_reproduce, _tune, _report, _stale, _replay, _train, _release, _settings, _execute, _notebooks, _check)
+COMMANDS = (
+    _reproduce,
+    _tune,
+    _report,
+    _verify,
+    _stale,
+    _replay,
+    _train,
+    _release,
+    _settings,
+    _execute,
+    _notebooks,
+    _check,
+)
 AGAIN = "execute notebooks again, all or those of these rules; finished training is not repeated"
 EXTEND = "leave out runs that results of any profile hold, made by today's code with the same settings; no quickstart"
 ACCEPT = "one run of each variant at least; where no row differs, results of other code count as made by today's"
@@ -152,6 +185,7 @@ OPTIONS = {  # what `add_argument` takes for each parameter
     "output": ("output", dict(type=Path, help="where the executed copy goes, such as build/my_quickstart.ipynb")),
     "given": ("-p", dict(dest="given", nargs=2, metavar=("NAME", "VALUE"), action="append", default=[], help=GIVEN)),
     "chosen": ("chosen", dict(nargs="*", type=Path, metavar="NOTEBOOK", help="default: all")),
+    "profiles": ("profiles", dict(nargs="*", metavar="PROFILE", help="default: all with committed results")),
     "compare": ("--check", dict(dest="compare", action="store_true", help="compare with the outputs that are there")),
     "name": ("name", dict(help="the name that the environment is registered by")),
 }

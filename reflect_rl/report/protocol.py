@@ -5,7 +5,7 @@ from reflect_rl.core.profiles import Profile
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
-from reflect_rl.report.results import collected
+from reflect_rl.report.raw import collected
 
 
 def protocol(profile_name: str, env: str, regime: str = "") -> str:

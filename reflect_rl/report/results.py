@@ -3,11 +3,9 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from filelock import FileLock
 from safetensors import safe_open
@@ -15,81 +13,20 @@ from safetensors import safe_open
 from reflect_rl.core import paths
 from reflect_rl.core.config import DECIDING, Config, threads
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.files import read_csv, read_json, way_out, write_csv, write_json, writing
+from reflect_rl.core.files import read_csv, read_json, write_csv, write_json, writing
 from reflect_rl.core.identity import STAGES, stage_code, stage_dir
 from reflect_rl.core.profiles import Profile, extends
 from reflect_rl.core.runtime import progress, provenance
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
-from reflect_rl.evaluate.panels import EPISODE_COLUMNS, PROMPT_COUNTS, agents, evaluate, frames
-from reflect_rl.evaluate.probes import REFLECTION_COLUMNS, reflector_probes
+from reflect_rl.evaluate.panels import PROMPT_COUNTS, evaluate
+from reflect_rl.evaluate.probes import reflector_probes
+from reflect_rl.report import watch
+from reflect_rl.report.raw import COLUMNS, FILES, Results, collected, entries, write_checksums
 from reflect_rl.report.rule import shown_alone
 from reflect_rl.train import data, rl, warmup
-from reflect_rl.train.rollout import play
 
-FILES = {name: f"{name}.csv.gz" for name in ("episodes", "training", "reflections")}
-FILES |= {name: f"{name}.csv" for name in ("runs", "budgets", "ceilings", "prompts")}
-COLUMNS = {  # without which no table or figure can be made
-    "episodes": EPISODE_COLUMNS,
-    "training": ["env", "regime", "variant", "seed", *rl.METRICS],
-    "reflections": ["env", "regime", *REFLECTION_COLUMNS[1:]],
-    "runs": ["env", "regime", "variant", "seed", "status", "env_steps", "seconds"],
-    "budgets": [
-        *("env", "regime", "variant", "seed", "situations", "reflector_samples", "policy_samples"),
-        *("reflector_parameters", "policy_parameters", "updates", "env_steps"),
-    ],
-    "ceilings": ["env", "regime", "setting", "split", "horizon", "ceiling"],
-    "prompts": ["env", "regime", "variant", "seed", *PROMPT_COUNTS],
-}
 MAIN_VARIANT = "reflect_rl"  # which every profile has
-
-
-@dataclass(frozen=True)
-class Results:
-    """The raw results of a profile, as they lie in `results/<profile>/`; all rows have `env` and `regime`."""
-
-    episodes: pd.DataFrame  #: `panels.EPISODE_COLUMNS`
-    training: pd.DataFrame  #: `rl.METRICS` of every RL run, with variant and seed
-    reflections: pd.DataFrame  #: `probes.REFLECTION_COLUMNS` of every reflector
-    runs: pd.DataFrame  #: variant, seed, status, environment steps, seconds and memory of every RL run
-    budgets: pd.DataFrame  #: what every trained policy was given: see `budget`
-    ceilings: pd.DataFrame  #: see `ceilings`
-    prompts: pd.DataFrame  #: variant, seed and `panels.PROMPT_COUNTS` of each policy in its evaluation
-
-    @classmethod
-    def read(cls, folder: Path) -> "Results":
-        """Those that lie in a folder."""
-        return cls(**{name: read_rows(folder / file, COLUMNS[name]) for name, file in FILES.items()})
-
-    def of(self, env: str, regime: str | None = None) -> "Results":
-        """Those of one environment, in one regime or in all."""
-        kept = {name: rows[rows["env"] == env] for name, rows in vars(self).items()}
-        if regime is not None:
-            kept = {name: rows[rows["regime"] == regime] for name, rows in kept.items()}
-        return Results(**{name: rows.reset_index(drop=True) for name, rows in kept.items()})
-
-
-def read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Raw results with these columns; a regime without a name has the name `""`."""
-    rows = read_csv(path, columns)
-    rows = rows.assign(regime=rows["regime"].astype(object).fillna(""))
-    return rows.astype({"reflections": "Int64"}) if "reflections" in rows else rows
-
-
-def entries(folder: Path) -> dict[str, dict]:
-    """What a folder's manifest says of each environment; nothing where there is none."""
-    path = folder / "manifest.json"
-    found = read_json(path) if path.exists() else {}
-    envs = found.get("environments", {}) if isinstance(found, dict) else None
-    if not (isinstance(envs, dict) and all(isinstance(entry, dict) for entry in envs.values())):
-        raise ReflectRLError(f"{path} is no manifest of results; {way_out(path)}")
-    return envs
-
-
-def collected(profile_name: str) -> dict[str, tuple[Path, dict]]:
-    """The folder of each environment's results, collected here or else committed, and what its manifest says of them."""
-    folders = paths.project() / "results" / profile_name, paths.results(profile_name)
-    return {env: (folder, entry) for folder in folders for env, entry in entries(folder).items()}
 
 
 def results(profile_name: str, env: str, collect: bool = False) -> Results:
@@ -118,7 +55,7 @@ class Held(NamedTuple):
     data: str | None  #: checksum of the examples that it learned from
     machines: list[str]  #: on which it was made
     source: dict = {}  #: what the manifest says of the results that it is taken from; empty for run folders
-    episode: dict | None = None  #: what `keep_episode` kept of it there
+    episodes: Sequence[dict] = ()  #: what `watch.keep` kept of it there
 
 
 def runs_of(profile: Profile, env: str) -> list[Config]:
@@ -171,13 +108,13 @@ def _holding(env: str, source_of: Callable[[str], str], folder: Path, entry: dic
     keys = ["regime", "variant", "seed"]
     of_runs = {name: dict(iter(rows.groupby(keys))) for name, rows in tables.items() if "seed" in rows}
     for regime, made in entry["regimes"].items():
-        path = folder / f"{f'{env}_{regime}' if len(entry['regimes']) > 1 else env}_episode.json"
-        kept = read_json(path) if path.exists() else {}
+        path = watch.file_of(folder, f"{env}_{regime}" if len(entry["regimes"]) > 1 else env)
+        kept = read_json(path) if path.exists() else []
         for run in (run for run in of_runs["episodes"] if run[0] == regime):
             _, variant, seed = run
             rows = {name: rows[run] for name, rows in of_runs.items() if run in rows}
-            episode = kept if (kept.get("variant"), kept.get("seed")) == (variant, seed) else None
-            of = Held(rows, made["data_sha256"].get(f"seed {seed}"), entry["machines"], entry, episode)
+            episodes = [episode for episode in kept if (episode["variant"], episode["seed"]) == (variant, seed)]
+            of = Held(rows, made["data_sha256"].get(f"seed {seed}"), entry["machines"], entry, episodes)
             found.setdefault(_key(variant, seed, made["settings"][variant]), of)
     return found
 
@@ -198,9 +135,8 @@ def _collect(profile: Profile, env: str) -> None:
         about["settings"].setdefault(run.variant, run.sections(*DECIDING))
         if of.data:
             about["data_sha256"][f"seed {run.seed}"] = of.data
-        if run.variant == MAIN_VARIANT:
-            firsts.setdefault(run.regime, (run, of))
-    mains = [run for run, _ in firsts.values()]
+        firsts.setdefault(run.regime, {}).setdefault(run.variant, (run, of))
+    mains = [of_regime[MAIN_VARIANT][0] for of_regime in firsts.values()]
     parts["ceilings"] = [ceilings(profile.name, env, main.regime) for main in mains]
     found = Results(**{name: _joined(of_runs) for name, of_runs in parts.items()})
     entry = {
@@ -213,11 +149,11 @@ def _collect(profile: Profile, env: str) -> None:
     if sources:  # where the runs that were held come from, with their replays
         entry["held"] = [{n: of[n] for n in ("provenance", "held", "replayed") if n in of} for of in sources.values()]
     _keep_games(mains)
-    for main, of in (firsts[regime] for regime in shown_alone(profile, env)):
-        if not of.source:
-            keep_episode(main, profile.stem(env, main.regime))
-        elif of.episode:
-            write_json(_episode_file(profile.name, profile.stem(env, main.regime)), of.episode)
+    for regime in shown_alone(profile, env):
+        seen = [firsts[regime][variant] for variant in watch.VARIANTS if variant in firsts[regime]]
+        episodes = [episode for run, of in seen for episode in (of.episodes if of.source else watch.watched(run))]
+        if episodes:
+            watch.keep(profile.name, profile.stem(env, regime), episodes)
     _merge(profile, env, found, entry)
 
 
@@ -259,6 +195,7 @@ def _merge(profile: Profile, env: str, found: Results, entry: dict) -> None:
         parts = [found if name == env else former.of(name) for name in known]
         for name, file in FILES.items():
             write_csv(folder / file, _joined([getattr(part, name) for part in parts]))
+        write_checksums(folder)
         write_json(folder / "manifest.json", {"profile": profile.name, "environments": known})
 
 
@@ -320,26 +257,6 @@ def _keep_games(runs: Sequence[Config]) -> None:
         panels |= {(run.evaluation.split, run.evaluation.tasks) for run in runs}
         tasks = [t for setting in spec.settings for panel in sorted(panels) for t in spec.panel(setting, *panel)]
         write_json(paths.results(main.profile) / f"{main.env}_games.json", spec.manifest(tasks))
-
-
-def _episode_file(profile_name: str, stem: str) -> Path:
-    return paths.results(profile_name) / f"{stem}_episode.json"
-
-
-def keep_episode(run: Config, stem: str) -> None:
-    """Play the first test task of the headline setting greedily and keep it: `results/<profile>/<stem>_episode.json`."""
-    spec = get(run.env)
-    task = spec.panel(spec.headline, "test")[0]
-    agent, rngs = agents(run)["greedy"], [np.random.default_rng(run.seed)]
-    (episode,) = play(spec, agent, [task], rngs, spec.claims_horizon)
-    key = {"env": run.env, "variant": run.variant, "seed": run.seed, "task": task, "ended": episode.ended}
-    write_json(_episode_file(run.profile, stem), key | {"frames": frames(episode)})
-
-
-def example_episode(profile_name: str, stem: str) -> dict | None:
-    """What `keep_episode` kept, here or as committed: env, variant, seed, task, ended, frames; None without one."""
-    path = paths.result_file(profile_name, f"{stem}_episode.json")
-    return path and read_json(path)
 
 
 def _machines(run: Config) -> list[str]:

@@ -9,7 +9,7 @@ from reflect_rl.core.profiles import parse
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate import panels
-from reflect_rl.report.results import read_rows
+from reflect_rl.report.raw import read_rows
 
 COLUMNS = ["env", "regime", "variant", "seed", "overrides", "success", "chosen"]
 TUNED = ("data.policy_draw", "rl.learning_rate")  # of which each arm has its own

@@ -1,152 +1,188 @@
-"""Checks of results: whether the code that made them is still the same, whether they are made again, and can be true."""
+"""Whether committed results are what the pipeline makes of the committed raw episodes, and can be true."""
 
-import io
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest import mock
+from typing import NamedTuple
 
+import matplotlib.image
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
 from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.files import read_json, write_json
-from reflect_rl.core.identity import STAGES, stage_code
-from reflect_rl.core.runtime import progress
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get, names
-from reflect_rl.report.results import MAIN_VARIANT, code_of, collected, deciding, made_by, results, runs_of
-from reflect_rl.report.tables import HEADLINE, matching
-from reflect_rl.train.release import CARD
+from reflect_rl.report.raw import CHECKSUMS, FILES, RUN, checksums, collected
+from reflect_rl.report.replay import changed_settings, home_of_its_own
+from reflect_rl.report.results import deciding, runs_of
+from reflect_rl.report.tables import HEADLINE
+from reflect_rl.report.tuning import choose, tuning_results
+from reflect_rl.report.write import write_all
 
-NOT_RECORDED = "not recorded"  # results of before code was hashed
-NO_SUCH_ENVIRONMENT = "no such environment"
-
-
-def stale(profile_name: str) -> pd.DataFrame:
-    """Which results and released weights of a profile were made by other code than today's.
-
-    A row each environment and stage, then one each release, none where there is nothing. Columns: env, stage, then (hash
-    of the code that made them; `NOT_RECORDED`, which counts as stale, in results older than these hashes), now, stale.
-
-    Raises:
-        ReflectRLError: there is no such profile.
-    """
-    settings.profile(profile_name)
-    rows = []
-    for env, (_, entry) in collected(profile_name).items():
-        run = settings.load(profile_name, env) if env in names() else None
-        for stage in STAGES:
-            then = entry.get("code", {}).get(stage, NOT_RECORDED)
-            now = NO_SUCH_ENVIRONMENT if run is None else stage_code(run, stage)
-            rows.append([env, stage, then, now, then != now])
-    released = paths.weights() / profile_name
-    for path in sorted(released.rglob(CARD)):
-        env, *regime, variant, seed = path.parent.relative_to(released).parts
-        run = settings.load(profile_name, env, variant, int(seed.removeprefix("seed")), regime="".join(regime))
-        now, then = stage_code(run, "rl"), read_json(path).get("code", NOT_RECORDED)
-        rows.append([env, f"weights of {' '.join([*regime, variant])}, {seed}", then, now, then != now])
-    return pd.DataFrame(rows, columns=["env", "stage", "then", "now", "stale"]).astype({"stale": bool})
+NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?")
+PIXELS, SHADE = 0.001, 0.1  # a picture differs where more than this share of pixels do so by this much of their range
+POINTS = 1.0  # by which places in a drawing may differ
 
 
-REPLAYED = ("episodes", "training", "reflections", "prompts")  # what of a run's results no machine should change
+class Finding(NamedTuple):
+    """Something that is not as it should be."""
+
+    file: str  #: relative to the project
+    what: str
 
 
-def replay(profile_name: str, env: str, number: int = 3, every_variant: bool = False) -> pd.DataFrame:
-    """Make some runs of a profile with today's code, in a folder of their own, and compare them with its results.
+def committed() -> list[str]:
+    """The profiles whose results lie in the project."""
+    return sorted(path.parent.name for path in (paths.project() / "results").glob("*/manifest.json"))
 
-    The main variant comes first, then others in turn, always the same ones; with `every_variant` at least one of each. A row
-    each: regime, variant, seed, and of `REPLAYED` how many rows there are and how many of them differ in any digit, such as
-    `0 of 240`; empty where a variant has none.
+
+def verify(profile_name: str) -> list[Finding]:
+    """What is wrong with a profile's committed results, nothing where they are in order: runs that are missing or of other
+    settings than the profile's, raw rows that are not those that were collected, and each cell of a table, and each figure,
+    that comes out otherwise when it is made from the raw rows.
+
+    Numbers may differ by one in their last digit, as processors round them differently.
 
     Raises:
-        ReflectRLError: there are no results, or none of runs of the profile, or settings differ from those of the results.
+        ReflectRLError: there is no such profile, or a raw file cannot be read.
     """
-    rows_of, entry = vars(results(profile_name, env)), collected(profile_name)[env][1]
-    known = set(rows_of["episodes"].groupby(["env", "regime", "variant", "seed"]).groups)
-    runs = [r for r in runs_of(settings.profile(profile_name), env) if (env, r.regime, r.variant, r.seed) in known]
-    if not runs:
-        raise ReflectRLError(f"results of {env} in profile {profile_name!r} hold none of its runs; reproduce it first")
-    for run in runs:
-        if changed := _changed(entry["regimes"][run.regime]["settings"][run.variant] | {"seed": None}, deciding(run)):
-            what = f"{profile_name} {env} {run.regime} {run.variant}".replace("  ", " ")
-            raise ReflectRLError(
-                f"{what}: {', '.join(changed)} differ from what the results were made with; undo that first"
+    return [*_runs(profile_name), *_rows(profile_name), *_products(profile_name)]
+
+
+def _folder(profile_name: str) -> Path:
+    return paths.project() / "results" / profile_name
+
+
+def _runs(profile_name: str) -> Iterator[Finding]:
+    """The runs of a profile that its results lack, or have with other settings."""
+    file, known = f"results/{profile_name}/manifest.json", collected(profile_name)
+    recorded = checksums(_folder(profile_name))
+    have = {tuple(run) for run in recorded.loc[recorded["episodes"] != "", RUN].itertuples(index=False)}
+    profile = settings.profile(profile_name)
+    for env in (env for env in profile.envs if env in names()):
+        if env not in known:
+            yield Finding(file, f"no results of {env}")
+            continue
+        told = set()
+        for run in runs_of(profile, env):
+            name = " ".join(filter(None, (env, run.regime, run.variant)))
+            if (env, run.regime, run.variant, str(run.seed)) not in have:
+                yield Finding(f"results/{profile_name}/{FILES['episodes']}", f"no episodes of {name} seed {run.seed}")
+            made = known[env][1]["regimes"].get(run.regime, {}).get("settings", {}).get(run.variant)
+            if made and name not in told and (changed := changed_settings(made | {"seed": None}, deciding(run))):
+                told.add(name)
+                yield Finding(file, f"{name} was made with other settings: {', '.join(changed)}")
+
+
+def _rows(profile_name: str) -> Iterator[Finding]:
+    """The runs whose raw rows are not those that were collected."""
+    folder, file = _folder(profile_name), f"results/{profile_name}/{CHECKSUMS}"
+    if not (folder / CHECKSUMS).exists():
+        yield Finding(file, "is missing")
+        return
+    then = pd.read_csv(folder / CHECKSUMS, dtype=str, keep_default_na=False).set_index(RUN)
+    now = checksums(folder).set_index(RUN)
+    for run in then.index.union(now.index, sort=False):
+        for name, raw in FILES.items():
+            was, is_now = (rows[name].get(run, "") for rows in (then, now))
+            if was != is_now:
+                what = "are missing" if not is_now else "were not collected" if not was else "are not those collected"
+                _, *of = run
+                place = " ".join([run[0], *filter(None, of[:-1]), *(f"seed {seed}" for seed in of[-1:] if seed)])
+                yield Finding(f"results/{profile_name}/{raw}", f"rows of {place} {what}")
+
+
+def _products(profile_name: str) -> Iterator[Finding]:
+    """The cells of tables, and the figures, that come out otherwise when they are made from the raw rows."""
+    there = {
+        f"results/{profile_name}": _folder(profile_name),
+        f"figures/{profile_name}": paths.project() / "figures" / profile_name,
+    }
+    with home_of_its_own():
+        for env in settings.profile(profile_name).envs:
+            if env in collected(profile_name):
+                write_all(profile_name, env)
+        made = {name: paths.home() / name for name in there}
+        for name, folder in there.items():
+            files = [*made[name].rglob("*"), *folder.glob("tables/*"), *folder.glob("*.png"), *folder.glob("*.svg")]
+            for file in sorted(
+                {
+                    path.relative_to(of)
+                    for path in files
+                    for of in (folder, made[name])
+                    if path.is_file() and path.is_relative_to(of)
+                }
+            ):
+                place = f"{name}/{file.as_posix()}"
+                yield from (Finding(place, what) for what in _differences(folder / file, made[name] / file))
+    tuned = tuning_results(profile_name)
+    if tuned is not None:
+        for row in tuned[tuned["chosen"] != choose(tuned)].itertuples():
+            yield Finding(
+                f"results/{profile_name}/tuning.csv", f"chosen of {row.variant} {row.overrides}: {row.chosen}"
             )
-    drawn = [runs[i] for i in np.random.default_rng(0).permutation(len(runs))]
-    drawn.sort(key=lambda run: run.variant != MAIN_VARIANT)
-    turns = pd.Series([run.variant for run in drawn], dtype=object)
-    order = turns.groupby(turns).cumcount().sort_values(kind="stable").index  # one of each variant after the other
-    number = max(number, turns.nunique()) if every_variant else number
-    rows = []
-    with _home_of_its_own():
-        for run in progress([drawn[i] for i in order[:number]], f"{profile_name} {env}: replay", unit="run"):
-            key, made = {"regime": run.regime, "variant": run.variant, "seed": run.seed}, made_by(run).rows
-            theirs = {name: matching(rows_of[name], env=env, **key) for name in REPLAYED}
-            rows.append(key | {name: _differing(made.get(name), theirs[name]) for name in REPLAYED})
-    return pd.DataFrame(rows, dtype=object)
 
 
-def agree(replayed: pd.DataFrame) -> bool:
-    """Whether a `replay` found no row that differs."""
-    return not replayed[[*REPLAYED]].map(lambda text: text and not text.startswith("0 of")).any(axis=None)
+def _differences(then: Path, now: Path) -> Iterator[str]:
+    if not now.exists():
+        yield "is made by nothing"
+    elif not then.exists():
+        yield "is missing"
+    elif then.read_bytes() != now.read_bytes():
+        yield from COMPARE[then.suffix](then, now)
 
 
-def accept_replay(profile_name: str, env: str, replayed: pd.DataFrame) -> None:
-    """Let results of other code count as made by today's, since `replay` of every variant found no difference: noted in the
-    manifest, with the runs. New settings are noted with their values. Raises ReflectRLError where a row differs."""
-    if not agree(replayed):
-        raise ReflectRLError(f"rows of {env} differ; reproduce it, or undo what changed them")
-    runs, (folder, _) = runs_of(settings.profile(profile_name), env), collected(profile_name)[env]
-    with FileLock(folder / ".lock"):
-        manifest = read_json(folder / "manifest.json")
-        entry = manifest["environments"][env]
-        entry["replayed"] = [
-            *entry.get("replayed", []),
-            {"instead_of": entry["code"], "runs": replayed.to_dict("records")},
-        ]
-        entry["code"] = code_of(runs)
-        for run in runs:
-            known = entry["regimes"].get(run.regime, {}).get("settings", {})
-            if run.variant in known:
-                known[run.variant] = deciding(run) | {"seed": known[run.variant]["seed"]}
-        write_json(folder / "manifest.json", manifest)
+def alike(one: str, other: str) -> bool:
+    """Whether two texts are the same but for numbers that differ by one in their last digit."""
+    if NUMBER.sub("", one) != NUMBER.sub("", other):
+        return False
+    for a, b in zip(NUMBER.findall(one), NUMBER.findall(other), strict=True):
+        digits = max(len(number.partition(".")[2]) for number in (a, b))
+        if abs(float(a.replace(",", "")) - float(b.replace(",", ""))) > 1.01 * 10**-digits * (digits > 0):
+            return False
+    return True
 
 
-def _changed(then: dict, now: dict, place: str = "") -> list[str]:
-    """The names of the settings that differ, or are no more; new ones do not count."""
-    found = []
-    for name, value in then.items():
-        if isinstance(value, dict) and isinstance(now.get(name), dict):
-            found += _changed(value, now[name], f"{place}{name}.")
-        elif name not in now or now[name] != value:
-            found.append(place + name)
-    return found
+def _cells(then: Path, now: Path) -> Iterator[str]:
+    old, new = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (then, now))
+    if list(old) != list(new) or len(old) != len(new):
+        yield f"{len(old)} rows of {', '.join(old)}; made anew {len(new)} of {', '.join(new)}"
+        return
+    for (i, was), (_, is_now) in zip(old.iterrows(), new.iterrows(), strict=True):
+        row = " ".join(value for value in is_now if value and not NUMBER.fullmatch(value))[:80]
+        for column in old:
+            if not alike(was[column], is_now[column]):
+                yield f"row {i + 1} ({row}), {column}: {was[column]}, made anew {is_now[column]}"
 
 
-@contextmanager
-def _home_of_its_own() -> Iterator[None]:
-    """A folder for products that is thrown away; data that are fetched or generated once are those of the usual one."""
-    data = paths.cache("")
-    data.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, REFLECT_RL_HOME=folder):
-        (Path(folder) / data.name).symlink_to(data.resolve())
-        yield
+def _lines(then: Path, now: Path) -> Iterator[str]:
+    old, new = (path.read_text().splitlines() for path in (then, now))
+    if len(old) != len(new):
+        yield f"{len(old)} lines, made anew {len(new)}"
+        return
+    for i, (was, is_now) in enumerate(zip(old, new, strict=True), start=1):
+        if not alike(was, is_now):
+            yield f"line {i}: {was}, made anew {is_now}"
 
 
-def _differing(made: pd.DataFrame | None, held: pd.DataFrame) -> str:
-    """How many of the rows of a run are not those that results hold of it."""
-    made = held.head(0) if made is None else made
-    number = max(len(made), len(held))
-    if len(made) != len(held) or set(made) - set(held):
-        return f"{number} of {number}"
-    texts = (io.StringIO(rows.to_csv(index=False)) for rows in (made, held[[*made]]))
-    made, held = (pd.read_csv(text, float_precision="round_trip") for text in texts)  # 1 and 1.0 are the same number
-    return f"{len(made.compare(held))} of {number}" if number else ""
+def _pixels(then: Path, now: Path) -> Iterator[str]:
+    old, new = (matplotlib.image.imread(path) for path in (then, now))
+    if old.shape != new.shape or np.mean(np.abs(old - new).max(axis=-1) > SHADE) > PIXELS:
+        yield "drawn anew it looks different"
+
+
+def _shapes(then: Path, now: Path) -> Iterator[str]:
+    old, new = (path.read_text() for path in (then, now))
+    numbers = [[float(number.replace(",", "")) for number in NUMBER.findall(text)] for text in (old, new)]
+    is_same = NUMBER.sub("", old) == NUMBER.sub("", new) and len(numbers[0]) == len(numbers[1])
+    if not is_same or np.abs(np.subtract(*numbers)).max(initial=0) > POINTS:
+        yield "drawn anew it is another drawing"
+
+
+COMPARE: dict[str, Callable[[Path, Path], Iterator[str]]] = {
+    **{".csv": _cells, ".md": _lines, ".png": _pixels, ".svg": _shapes}
+}
 
 
 def check_main(main: pd.DataFrame) -> list[str]:

@@ -10,10 +10,11 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
-from reflect_rl.report import comparisons, curves, film, maps, regimes, tables
+from reflect_rl.report import comparisons, curves, film, maps, regimes, tables, watch
 from reflect_rl.report.claims import COLUMNS, claims_table, verdicts
 from reflect_rl.report.protocol import hardware, protocol, protocols
-from reflect_rl.report.results import Results, example_episode, results
+from reflect_rl.report.raw import Results
+from reflect_rl.report.results import results
 from reflect_rl.report.rule import read_rule, shown_alone
 from reflect_rl.report.strata import strata_table
 from reflect_rl.report.style import save
@@ -110,7 +111,7 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
     }
     if own.episodes["variant"].isin(comparisons.ABLATIONS[1:]).any():
         figures["ablations"] = comparisons.ablations(own.episodes)
-    if episode := example_episode(profile, grid.stem(env, regime)):
+    for episode in watch.kept(profile, grid.stem(env, regime))[:1]:
         title = f"{VARIANTS[episode['variant']].label} on {episode['task']}: {len(episode['frames']) - 1} steps, "
         figures["episode"] = film.film_strip(episode["frames"], title + episode["ended"], spec.load_draw())
     return Products(regime, made, figures)

@@ -17,7 +17,7 @@ from reflect_rl.core.files import write_csv, write_json
 from reflect_rl.core.identity import STAGES, stage_code, stage_dir
 from reflect_rl.envs import registry, settings
 from reflect_rl.evaluate.panels import evaluate
-from reflect_rl.report import protocol, results, verify, write
+from reflect_rl.report import protocol, raw, replay, results, watch, write
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_collecting_again_makes_the_same_bytes_and_runs_nothing(counted, monkeyp
     monkeypatch.setattr("reflect_rl.evaluate.panels.agents", None)
     results.results("tiny", "counting", collect=True)
     after = {path.name: path.read_bytes() for path in folder.glob("[!.]*.*")}
-    assert set(before) == {*results.FILES.values(), "manifest.json", "counting_episode.json"}
+    assert set(before) == {*raw.FILES.values(), raw.CHECKSUMS, "manifest.json", "counting_episodes.json"}
     assert after == before
 
 
@@ -89,9 +89,9 @@ def test_damaged_results_are_named(counted):
 
 def test_no_results_are_not_stale(counted):
     (paths.configs() / "other.yaml").write_text(PROFILE)
-    assert len(verify.stale("other")[verify.stale("other").stale].drop(columns="stale")) == 0
+    assert len(replay.stale("other")[replay.stale("other").stale].drop(columns="stale")) == 0
     with pytest.raises(ReflectRLError, match="unknown profile 'another'; choose one of: other, tiny"):
-        verify.stale("another")
+        replay.stale("another")
 
 
 def test_reading_runs_and_writes_nothing(counted, monkeypatch):
@@ -112,9 +112,9 @@ def test_the_manifest_names_settings_code_data_and_machines(counted):
 
 
 def test_results_are_stale_where_the_code_has_changed_since(counted, monkeypatch):
-    assert not verify.stale("tiny").stale.any()
-    monkeypatch.setattr(verify, "stage_code", lambda run, stage: "changed" if stage == "rl" else stage_code(run, stage))
-    found = verify.stale("tiny").set_index("stage")
+    assert not replay.stale("tiny").stale.any()
+    monkeypatch.setattr(replay, "stage_code", lambda run, stage: "changed" if stage == "rl" else stage_code(run, stage))
+    found = replay.stale("tiny").set_index("stage")
     assert found.stale.to_dict() == {stage: stage == "rl" for stage in STAGES}
     assert found.now["rl"] == "changed" != found.then["rl"]
 
@@ -126,7 +126,7 @@ def test_results_of_before_code_was_hashed_are_stale(counted):
     del manifest["environments"]["counting"]["code"]
     manifest["environments"]["lost"] = {}
     write_json(path, manifest)
-    found = verify.stale("tiny")
+    found = replay.stale("tiny")
     path.write_text(whole)
     assert found.stale.all() and set(found.then) == {"not recorded"}
     assert set(found[found.env == "lost"].now) == {"no such environment"} and len(found) == 2 * len(STAGES)
@@ -158,11 +158,23 @@ def test_all_tables_and_figures_are_made_from_the_raw_results(counted, monkeypat
     pd.testing.assert_frame_equal(again.tables["main"], made.tables["main"])
 
 
-def test_the_kept_episode_is_the_first_test_task(counted):
-    kept = results.example_episode("tiny", "counting")
-    assert kept["task"] == SPEC.panel("full", "test")[0] and kept["variant"] == "reflect_rl"
-    assert kept["frames"][-1]["action"] == "" and len(kept["frames"]) <= 7
-    assert results.example_episode("tiny", "nothing") is None
+def test_the_kept_episodes_are_those_of_the_raw_results_with_what_the_policy_thought(counted):
+    kept, rows = watch.kept("tiny", "counting"), results.results("tiny", "counting").episodes
+    assert [*dict.fromkeys(e["variant"] for e in kept)] == ["reflect_rl", "expert", "follow", "sft_rl", "reflect_sft"]
+    assert [e["task"] for e in kept[: watch.TASKS]] == [*SPEC.panel("full", "test")[: watch.TASKS]]
+    for episode in kept:
+        row = rows[(rows.repeat == 0) & (rows.horizon == 6)]
+        for column in ("variant", "seed", "task", "decoding"):
+            row = row[row[column] == episode[column]]
+        (row,), frames = row.to_dict("records"), episode["frames"]
+        assert (row["success"], row["ended"]) == (episode["success"], episode["ended"])
+        assert row["steps"] == len(frames) - 1 and frames[-1]["action"] == "" and "choices" not in frames[-1]
+        for frame in frames[:-1]:
+            actions, shares = zip(*frame["choices"], strict=True) if frame["choices"] else ((), ())
+            assert bool(actions) == (episode["variant"] not in ("expert", "follow"))
+            assert frame["action"] in actions or not actions or min(shares) >= watch.LEAST
+            assert [*shares] == sorted(shares, reverse=True) and sum(shares) <= 1.01
+    assert watch.kept("tiny", "nothing") == []
 
 
 @pytest.fixture
@@ -200,10 +212,10 @@ def test_with_extend_another_profile_of_equal_settings_runs_nothing(without_runs
     found = results.results("other", "counting", collect=True)
     assert set(found.training.regime) == {"one", "two"} and without_runs == []
     for stem in ("counting_one", "counting_two"):
-        assert results.example_episode("other", stem) == results.example_episode("tiny", "counting")
+        assert watch.kept("other", stem) == watch.kept("tiny", "counting") != []
     (paths.configs() / "second.yaml").write_text(PROFILE.replace("seeds: [0, 1]", "seeds: [1]"))
     results.results("second", "counting", collect=True)  # the episode that was kept is that of seed 0
-    assert results.example_episode("second", "counting") is None and without_runs == []
+    assert watch.kept("second", "counting") == [] and without_runs == []
 
 
 def test_without_extend_everything_is_made_anew(without_runs):
@@ -230,9 +242,9 @@ def test_results_of_other_settings_code_threads_packages_or_games_hold_nothing(w
 
 
 def test_runs_that_are_made_again_are_compared_to_the_last_digit(without_runs):
-    found = verify.replay("tiny", "counting", 5)
+    found = replay.replay("tiny", "counting", 5)
     assert found.variant[0] == "reflect_rl" and found.variant.is_unique and len(found) == len(without_runs) == 5
-    told = {text for name in verify.REPLAYED for text in found[name]} - {""}
+    told = {text for name in replay.REPLAYED for text in found[name]} - {""}
     assert told and all(text.startswith("0 of ") and int(text[5:]) > 0 for text in told)
     assert (found.training != "").sum() == found.variant.str.contains("_rl").sum() > 0 and (found.episodes != "").all()
     assert not (paths.home() / "runs").exists()
@@ -240,13 +252,13 @@ def test_runs_that_are_made_again_are_compared_to_the_last_digit(without_runs):
     rows = results.results("tiny", "counting")
     blank = rows.reflections.head(1).assign(seed=99, names_best=np.nan, names_fatal=np.nan)  # no action is named
     write_csv(paths.results("tiny") / "reflections.csv.gz", pd.concat([rows.reflections, blank]))
-    assert verify.replay("tiny", "counting", 1).reflections[0].startswith("0 of ")
+    assert replay.replay("tiny", "counting", 1).reflections[0].startswith("0 of ")
     one = rows.episodes.index[(rows.episodes.variant == "reflect_rl") & (rows.episodes.seed == found.seed[0])][0]
     changed = rows.episodes.assign(**{"return": rows.episodes["return"].where(rows.episodes.index != one, 0.1)})
     write_csv(paths.results("tiny") / "episodes.csv.gz", changed)
-    assert verify.replay("tiny", "counting", 1).episodes[0].startswith("1 of ")
+    assert replay.replay("tiny", "counting", 1).episodes[0].startswith("1 of ")
     write_csv(paths.results("tiny") / "episodes.csv.gz", rows.episodes.drop(index=one))
-    made, held = verify.replay("tiny", "counting", 1).episodes[0].split(" of ")
+    made, held = replay.replay("tiny", "counting", 1).episodes[0].split(" of ")
     assert made == held
     with pytest.raises(SystemExit):
         main(["replay", "--profile", "tiny", "--runs", "none"])
@@ -255,13 +267,13 @@ def test_runs_that_are_made_again_are_compared_to_the_last_digit(without_runs):
 
 def test_results_of_other_code_count_as_todays_once_replays_of_every_variant_agree(without_runs, monkeypatch):
     changed = lambda run, stage: f"{stage_code(run, stage)}x"  # noqa: E731
-    for module in (verify, results):
+    for module in (replay, results):
         monkeypatch.setattr(module, "stage_code", changed)
     then, tiny = manifest(), settings.profile("tiny")
-    assert verify.stale("tiny").stale.all() and results.held(tiny, "counting") == {}
+    assert replay.stale("tiny").stale.all() and results.held(tiny, "counting") == {}
     assert main(["replay", "--profile", "tiny", "--runs", "1", "--accept"]) == 0
     assert {variant for variant, _ in without_runs} == {*then["regimes"][""]["settings"]}
-    assert not verify.stale("tiny").stale.any() and len(results.held(tiny, "counting")) == len(
+    assert not replay.stale("tiny").stale.any() and len(results.held(tiny, "counting")) == len(
         [*tiny.runs_of("counting")]
     )
     (noted,) = manifest()["replayed"]
@@ -276,10 +288,10 @@ def test_results_of_other_code_count_as_todays_once_replays_of_every_variant_agr
 def test_a_replay_with_other_settings_is_refused_and_names_them(without_runs):
     (paths.configs() / "tiny.yaml").write_text(PROFILE + "  variant_overrides: {sft_rl: {rl.env_steps: 50}}\n")
     with pytest.raises(ReflectRLError, match="tiny counting sft_rl: rl.env_steps differ from what the results"):
-        verify.replay("tiny", "counting", 1)
+        replay.replay("tiny", "counting", 1)
     (paths.configs() / "tiny.yaml").write_text(PROFILE.replace("seeds: [0, 1]", "seeds: [7]"))
     with pytest.raises(ReflectRLError, match="hold none of its runs"):
-        verify.replay("tiny", "counting", 1)
+        replay.replay("tiny", "counting", 1)
     assert without_runs == []
 
 
@@ -302,11 +314,11 @@ def test_regimes_share_runs_and_have_rows_and_files_of_their_own(counted, monkey
     for folder, kind in ((paths.figures("tiny"), "png"), (paths.tables("tiny"), "md")):
         files = {path.stem for path in folder.glob(f"counting_*.{kind}")}
         assert {f"counting_{name}" for name in ("one_reflector", "two_reflector")} < files
-    assert (paths.results("tiny") / "counting_two_episode.json").exists()
+    assert (paths.results("tiny") / "counting_two_episodes.json").exists()
     told = "Settings of the regimes: `one` (2 seeds): none; `two` (1 seed): none."
     assert told in (paths.tables("tiny") / "main.md").read_text()
     assert "regime `two`, 1 seeds" in (paths.tables("tiny") / "counting_two_headline.md").read_text()
-    assert set(verify.stale("tiny").env) == {"counting"} and made.maps == {}  # nothing to compare
+    assert set(replay.stale("tiny").env) == {"counting"} and made.maps == {}  # nothing to compare
     assert not (paths.figures("tiny") / "counting_map.png").exists()
 
 
@@ -318,7 +330,7 @@ def test_of_many_regimes_those_that_the_rule_compares_have_files_of_their_own(co
     (paths.configs() / "claims.yaml").write_text(yaml.safe_dump(rule))
     monkeypatch.setattr("reflect_rl.evaluate.panels.agents", None)  # regimes of equal settings share their runs
     found = results.results("tiny", "counting", collect=True)
-    assert {name for name in ("first", "judged", "other") if results.example_episode("tiny", f"counting_{name}")} == {
+    assert {name for name in ("first", "judged", "other") if watch.kept("tiny", f"counting_{name}")} == {
         *("first", "judged"),
     }
     shutil.rmtree(paths.tables("tiny"), ignore_errors=True)
@@ -337,7 +349,7 @@ def test_regimes_that_differ_in_their_reflections_have_figures_that_compare_them
         name: [rows.assign(regime=regime) for regime in ("all", "few", "other")] for name, rows in vars(counted).items()
     }
     of_regimes["episodes"][1] = of_regimes["episodes"][1].assign(reflections=few)
-    found = results.Results(**{name: pd.concat(rows, ignore_index=True) for name, rows in of_regimes.items()})
+    found = raw.Results(**{name: pd.concat(rows, ignore_index=True) for name, rows in of_regimes.items()})
     made = write.write_all("tiny", "counting", found)
     assert set(made.maps) == {"map", "parts", "costs", "warmup"} and made.regime == "all"
     drawn = {path.name for path in paths.figures("tiny").iterdir()}

@@ -10,7 +10,7 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import write_json
 from reflect_rl.core.identity import stage_dir
 from reflect_rl.envs import settings
-from reflect_rl.report import protocol, results
+from reflect_rl.report import protocol, raw, results
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def home(tmp_path, monkeypatch):
 def part(env, value):
     """Raw results of one environment, a row each."""
     key = {"env": env, "regime": "", "variant": "sft_rl", "seed": 0}
-    rows = {name: dict.fromkeys(columns) | key | {"value": value} for name, columns in results.COLUMNS.items()}
-    return results.Results(**{name: pd.DataFrame([row]) for name, row in rows.items()})
+    rows = {name: dict.fromkeys(columns) | key | {"value": value} for name, columns in raw.COLUMNS.items()}
+    return raw.Results(**{name: pd.DataFrame([row]) for name, row in rows.items()})
 
 
 def test_results_of_one_environment_leave_those_of_another(home):
@@ -31,7 +31,7 @@ def test_results_of_one_environment_leave_those_of_another(home):
     folder = paths.results("laptop")
     for env, value in (("alfworld", 1), ("taxi", 2), ("alfworld", 3)):
         results._merge(profile, env, part(env, value), {"value": value})
-    for name in results.FILES:
+    for name in raw.FILES:
         found = getattr(results.results("laptop", "taxi"), name)  # in the order of the profile, whichever came first
         assert found[["env", "value"]].values.tolist() == [["taxi", 2], ["alfworld", 3]]
     assert results.results("laptop", "alfworld").of("taxi").runs.value.tolist() == [2]
