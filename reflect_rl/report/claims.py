@@ -104,7 +104,7 @@ def verdicts(claims: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
     for row in claims.to_dict("records"):
         text, numbers = row["verdict"], [row.get(name, np.nan) for name in ("effect", "ci_low", "ci_high")]
         if np.isfinite(numbers[0]):
-            text += f": {_in_points(*numbers)}"
+            text += f": {in_points(*numbers)}"
         if row["greedy"]:
             text += f"; greedy {row['greedy']}"
         key = f"{row['claim']}. {rule.claims[row['claim']]}", versus(row["comparison"])
@@ -147,10 +147,10 @@ def _greedy(entry: Entry, episodes: pd.DataFrame) -> str:
     if better.empty or worse.empty:
         return ""
     a, b = seeds_by_tasks(better).align(seeds_by_tasks(worse), join="inner")
-    return _in_points(*paired_difference(a.to_numpy(), b.to_numpy())) if a.size else ""
+    return in_points(*paired_difference(a.to_numpy(), b.to_numpy())) if a.size else ""
 
 
-def _in_points(effect: float, low: float, high: float) -> str:
+def in_points(effect: float, low: float, high: float) -> str:
     """A difference of shares and its interval, in percentage points."""
     return f"{100 * effect:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
 

@@ -1,0 +1,173 @@
+"""`results/<profile>/report.html`: what a profile found on one page that needs nothing beside it."""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
+
+from reflect_rl.core import paths
+from reflect_rl.core.files import read_csv, write_text
+from reflect_rl.core.profiles import Profile
+from reflect_rl.core.variants import VARIANTS
+from reflect_rl.envs import settings
+from reflect_rl.envs.base import EnvSpec
+from reflect_rl.envs.registry import get
+from reflect_rl.report import watch
+from reflect_rl.report.claims import COLUMNS, in_points
+from reflect_rl.report.film import CARDS
+from reflect_rl.report.maps import CAPTIONS as OF_MAPS
+from reflect_rl.report.protocol import hardware, protocol
+from reflect_rl.report.raw import collected
+from reflect_rl.report.rule import read_rule, shown_alone
+from reflect_rl.report.tables import versus
+
+PAGE = Path(__file__).with_suffix(".html")
+CAPTIONS = {
+    "main_results": "Success by variant, with 95% intervals over seeds and tasks.",
+    "training_curves": "Validation success, the policy's entropy and the length of episodes over environment steps of RL, mean and "
+    "single seeds.",
+    "reflector": "How often the reflector judges the last action as the teacher does, and names a best next one, by situation.",
+    "ablations": "What the success of Reflect-RL loses or gains without one of its parts.",
+}
+FIRST = ("sft_rl", "reflect_sft", "reflect_rl")  # the variants whose episodes are side by side when the page opens
+COLOURS, SCENE = 64, 110  # of an embedded picture; dots an inch of a scene
+
+
+def write_page(profile_name: str) -> Path:
+    """Write the page of a profile from the tables, figures and episodes that lie in its folders; returns its path."""
+    profile, path = settings.profile(profile_name), paths.results(profile_name) / "report.html"
+    envs = [env for env in profile.envs if env in collected(profile_name)]
+    scenes: dict[str, str] = {}
+    of = {}
+    for env in envs:
+        for regime in shown_alone(profile, env):
+            if episodes := watch.kept(profile_name, profile.stem(env, regime)):
+                of[_anchor(env, regime)] = _watched(get(env), episodes, scenes)
+    page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE.read_text())
+    known = {"first": FIRST, "of": of, "scenes": scenes}
+    text = page.render(
+        profile=profile_name,
+        claims=_claims(profile_name, profile),
+        envs=[_env(profile, env) for env in envs],
+        made=[f"{_label(get(env))}: {hardware(profile_name, env)}" for env in envs],
+        episodes=Markup(json.dumps(known).replace("</", "<\\/")) if of else "",
+    )
+    write_text(path, text)
+    return path
+
+
+def _label(spec: EnvSpec) -> str:
+    """An environment's name in Gymnasium's registry, without its package and version."""
+    return re.sub(r"-v\d+$", "", spec.gym_id.rpartition("/")[2])
+
+
+def _anchor(env: str, regime: str) -> str:
+    return re.sub(r"[^\w-]", "-", f"{env}-{regime}").strip("-")
+
+
+def _claims(profile_name: str, profile: Profile) -> list[dict]:
+    """Each claim of the paper, with the comparisons that test it."""
+    path = paths.result_file(profile_name, "claims.csv")
+    table, found = read_csv(path, COLUMNS) if path else pd.DataFrame(columns=COLUMNS), []
+    if table.empty:
+        return []
+    for number, sentence in read_rule().claims.items():
+        rows = []
+        for row in table[table["claim"].astype(str) == number].fillna("").to_dict("records"):
+            numbers = [row[name] for name in ("effect", "ci_low", "ci_high")]
+            shown = row["regime"] in shown_alone(profile, row["env"])
+            rows.append(
+                {
+                    **{name: row[name] for name in ("verdict", "regime", "note")},
+                    "env": _label(get(row["env"])),
+                    "anchor": _anchor(row["env"], row["regime"]) if shown else row["env"],
+                    "comparison": versus(row["comparison"]),
+                    "effect": in_points(*numbers) if "" not in numbers else "",
+                    "panel": f"{row['setting']}, {row['n_seeds']} seeds, {row['n_tasks']} tasks",
+                }
+            )
+        found.append({"name": f"{number}. {sentence}", "rows": rows})
+    return found
+
+
+def _env(profile: Profile, env: str) -> dict:
+    """What the page shows of an environment."""
+    spec, figures = get(env), paths.figures(profile.name)
+    return {
+        "name": env,
+        "label": _label(spec),
+        "goal": spec.goal,
+        "maps": [
+            _picture(figures / f"{env}_{name}.png", caption)
+            for name, caption in OF_MAPS.items()
+            if (figures / f"{env}_{name}.png").exists()
+        ],
+        "regimes": [_regime(profile, spec, regime) for regime in shown_alone(profile, env)],
+    }
+
+
+def _regime(profile: Profile, spec: EnvSpec, regime: str) -> dict:
+    stem, tables = profile.stem(spec.name, regime), paths.tables(profile.name)
+    figures = [(paths.figures(profile.name) / f"{stem}_{name}.png", caption) for name, caption in CAPTIONS.items()]
+    named = {"headline": f"Test success, {spec.headline}"} | {
+        setting: f"Test success, {setting}" for setting in spec.settings if setting != spec.headline
+    }
+    named |= {"verdicts": "Verdicts: difference in percentage points"}
+    return {
+        "anchor": _anchor(spec.name, regime),
+        "title": f"{_label(spec)}, regime {regime}" if regime else f"{_label(spec)}: results",
+        "episodes": bool(watch.kept(profile.name, stem)),
+        "tables": [
+            {"title": title, "html": _table(path)}
+            for name, title in named.items()
+            if (path := tables / f"{stem}_{name}.csv").exists()
+        ],
+        "figures": [_picture(path, caption) for path, caption in figures if path.exists()],
+        "protocol": protocol(profile.name, spec.name, regime),
+    }
+
+
+def _table(path: Path) -> Markup:
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return Markup(table.to_html(index=False, border=0))
+
+
+def _picture(path: Path, caption: str) -> dict[str, str]:
+    return {"src": _embedded(Image.open(path)), "caption": caption}
+
+
+def _embedded(picture: Image.Image) -> str:
+    """A picture as an address that holds it, with few colours."""
+    kept = io.BytesIO()
+    picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(kept, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(kept.getvalue()).decode()}"
+
+
+def _watched(spec: EnvSpec, episodes: list[dict], scenes: dict[str, str]) -> dict:
+    """Episodes as the page's player reads them; a scene is drawn once, under a number in `scenes`."""
+    drawing, numbers, found = spec.load_draw() or CARDS, {}, []
+    for episode in episodes:
+        frames = []
+        for frame in episode["frames"]:
+            text = frame["observation"]
+            if text not in numbers:
+                numbers[text] = f"{spec.name} {len(scenes)}"
+                figure = Figure(figsize=(drawing.width, drawing.width), dpi=SCENE)
+                drawing.draw(figure.add_axes((0.01, 0.01, 0.98, 0.98)), text)
+                shot = io.BytesIO()
+                figure.savefig(shot, format="png")
+                scenes[numbers[text]] = _embedded(Image.open(shot))
+            frames.append(frame | {"scene": numbers[text]})
+        found.append({name: episode[name] for name in ("variant", "task", "ended")} | {"frames": frames})
+    return {
+        "tasks": [*dict.fromkeys(episode["task"] for episode in episodes)],
+        "labels": {name: VARIANTS[name].label for name in dict.fromkeys(e["variant"] for e in episodes)},
+        "episodes": found,
+    }
