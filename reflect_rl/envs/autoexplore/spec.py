@@ -18,8 +18,7 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
     def make(horizon: int = 15) -> AutoExplore:
         return AutoExplore(of.question, of.draw, horizon)
 
-    def oracle_steps(task: str) -> int:
-        """The length of the shortest success: one step a folder, and the naming."""
+    def oracle_steps(task: str) -> int:  # of the shortest success: one step a folder, and the naming
         return of.path(task).count("/") + 1
 
     training = of.SETTINGS[0]

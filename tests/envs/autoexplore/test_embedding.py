@@ -41,6 +41,7 @@ def test_without_the_weights_it_says_how_to_get_them(monkeypatch):
 
 
 def test_with_the_weights_it_finds_by_meaning():
+    pytest.importorskip(embedding.PACKAGE)
     texts = ["Rules for holidays", "How to repair a bicycle", "The price of bread"]
     fits = embedding.embed(texts) @ embedding.embed(["Where is it said how one mends a bike?"])[0]
     assert fits.argmax() == 1
