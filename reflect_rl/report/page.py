@@ -52,9 +52,12 @@ def write_page(profile_name: str) -> Path:
                 of[_anchor(env, regime)] = _watched(get(env), episodes, scenes)
     page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE.read_text())
     known = {"first": FIRST, "of": of, "scenes": scenes}
+    claims = _claims(profile_name, profile)
+    places = [_place(env, regime) for env in envs for regime in profile.regimes_of(env)]
     text = page.render(
         profile=profile_name,
-        claims=_claims(profile_name, profile),
+        claims=claims,
+        places=[place for place in places if any(row["place"] == place for claim in claims for row in claim["rows"])],
         envs=[_env(profile, env) for env in envs],
         made=[f"{_label(get(env))}: {hardware(profile_name, env)}" for env in envs],
         episodes=Markup(json.dumps(known).replace("</", "<\\/")) if of else "",
@@ -66,6 +69,10 @@ def write_page(profile_name: str) -> Path:
 def _label(spec: EnvSpec) -> str:
     """An environment's name in Gymnasium's registry, without its package and version."""
     return re.sub(r"-v\d+$", "", spec.gym_id.rpartition("/")[2])
+
+
+def _place(env: str, regime: str) -> str:
+    return ", ".join(filter(None, (_label(get(env)), regime)))
 
 
 def _anchor(env: str, regime: str) -> str:
@@ -85,8 +92,8 @@ def _claims(profile_name: str, profile: Profile) -> list[dict]:
             shown = row["regime"] in shown_alone(profile, row["env"])
             rows.append(
                 {
-                    **{name: row[name] for name in ("verdict", "regime", "note")},
-                    "env": _label(get(row["env"])),
+                    **{name: row[name] for name in ("verdict", "note")},
+                    "place": _place(row["env"], row["regime"]),
                     "anchor": _anchor(row["env"], row["regime"]) if shown else row["env"],
                     "comparison": versus(row["comparison"]),
                     "effect": in_points(*numbers) if "" not in numbers else "",
