@@ -1,0 +1,96 @@
+"""The page of a profile: what is on it, that it needs nothing beside it, and that it works in a real browser."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from reflect_rl.core import paths
+from reflect_rl.report import page, watch
+from reflect_rl.report.raw import collected
+
+PROFILE = "pretrained_cpu"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The page of the profile with the fewest results, written into a project of its own."""
+    folder, project = tmp_path_factory.mktemp("project"), paths.project()
+    for name in ("pyproject.toml", "configs", f"results/{PROFILE}", f"figures/{PROFILE}"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (project / name).is_dir() else shutil.copy)(project / name, folder / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("REFLECT_RL_HOME", raising=False)
+        path = page.write_page(PROFILE)
+        kept = watch.kept(PROFILE, "taxi")
+        yield path, path.read_text(), kept, collected(PROFILE)
+
+
+def test_it_needs_nothing_beside_it(written):
+    _, text, _, _ = written
+    sources = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert sources and not [
+        source for source in sources if not re.match(r"data:image/png;base64,|#|https://doi\.org/", source)
+    ]
+    anchors = {source[1:] for source in sources if source.startswith("#")}
+    assert anchors <= set(re.findall(r'id="([^"]*)"', text)) and anchors
+
+
+def test_it_has_the_claims_figures_tables_protocol_and_hardware(written):
+    _, text, _, known = written
+    assert text.count("<figure>") >= 3 and text.count("<img") == text.count("alt=")
+    assert "Test success, full" in text and "Protocol: profile" in text
+    assert all(machine in text for machine in known["taxi"][1]["machines"])
+
+
+def test_the_player_has_the_kept_episodes(written):
+    _, text, kept, _ = written
+    stored = re.search(r'<script type="application/json" id="episodes">(.*?)</script>', text, re.S)[1]
+    found = json.loads(stored.replace("<\\/", "</"))
+    (of,) = found["of"].values()
+    assert [e["variant"] for e in of["episodes"]] == [e["variant"] for e in kept]
+    frames = of["episodes"][0]["frames"]
+    assert [f["action"] for f in frames] == [f["action"] for f in kept[0]["frames"]]
+    assert {f["scene"] for f in frames} <= set(found["scenes"])
+    assert len(found["scenes"]) == len({f["observation"] for e in kept for f in e["frames"]})
+
+
+ERRORS = '<script>window.told = []; addEventListener("error", e => told.push(String(e.message)));</script>'
+TRY = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const player = document.querySelector(".player"), first = player.querySelector(".side img").src;
+  player.querySelector(".on").click();
+  setTimeout(() => parent.postMessage(JSON.stringify({
+    steps: player.querySelector(".at").textContent, moved: player.querySelector(".side img").src !== first,
+    loaded: [...document.images].filter(i => i.loading !== "lazy").every(i => i.complete && i.naturalWidth > 0),
+    wide: document.documentElement.scrollWidth, inner: innerWidth, errors: told}), "*"), 500);
+}, 500));
+</script>"""
+AROUND = """<!doctype html><body><iframe src="page.html" width="{width}" height="2000" style="border:0"></iframe><p id="told"></p>
+<script>addEventListener("message", e => document.getElementById("told").textContent = e.data);</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser: apt-get install chromium")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_in_a_browser_it_steps_and_fits_and_says_no_error(written, tmp_path, width):
+    text = written[1].replace("<head>", f"<head>{ERRORS}", 1).replace("</body>", f"{TRY}</body>")
+    (tmp_path / "page.html").write_text(text)
+    (tmp_path / "around.html").write_text(AROUND.format(width=width))
+    options = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=10000",
+        "--window-size=1300,2100",
+    ]
+    command = ["chromium", *options, f"--user-data-dir={tmp_path / 'user'}", "--dump-dom"]
+    dumped = subprocess.run(
+        [*command, (tmp_path / "around.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    told = json.loads(re.search(r'<p id="told">(.*?)</p>', dumped.stdout)[1])
+    assert told["errors"] == [] and told["moved"] and told["loaded"] and told["steps"].startswith("step 1 of ")
+    assert told["inner"] == width >= told["wide"]
