@@ -25,12 +25,17 @@ def _reproduce(profile: str, env: str, cores: int, extend: bool, forcerun: list[
     if extend:
         os.environ["REFLECT_RL_EXTEND"] = "1"
     graph.run(profile, env=env, cores=cores, forcerun=forcerun)
+
+    from reflect_rl.report.page import write_page
+
     plan = settings.profile(profile)
     for name in settings.chosen(plan, env):  # what one wants to see first
         stem = plan.stem(name, plan.regimes_of(name)[0])
         print((paths.tables(profile) / f"{stem}_headline.md").read_text())
         print(f"as a figure: {paths.figures(profile) / f'{stem}_main_results.png'}\n")
-    print(f"all tables:  {paths.tables(profile)}\nall figures: {paths.figures(profile)}")
+    print(
+        f"all tables:  {paths.tables(profile)}\nall figures: {paths.figures(profile)}\nthe report:  {write_page(profile)}"
+    )
 
 
 def _tune(profile: str, env: str, cores: int) -> None:

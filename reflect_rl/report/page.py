@@ -60,7 +60,7 @@ def write_page(profile_name: str) -> Path:
         places=[place for place in places if any(row["place"] == place for claim in claims for row in claim["rows"])],
         envs=[_env(profile, env) for env in envs],
         made=[f"{_label(get(env))}: {hardware(profile_name, env)}" for env in envs],
-        episodes=Markup(json.dumps(known).replace("</", "<\\/")) if of else "",
+        episodes=Markup(json.dumps(known).replace("<", "\\u003c")) if of else "",
     )
     write_text(path, text)
     return path
@@ -87,14 +87,14 @@ def _claims(profile_name: str, profile: Profile) -> list[dict]:
         return []
     for number, sentence in read_rule().claims.items():
         rows = []
-        for row in table[table["claim"].astype(str) == number].fillna("").to_dict("records"):
+        for row in table[table["claim"].astype(str) == number].astype(object).fillna("").to_dict("records"):
             numbers = [row[name] for name in ("effect", "ci_low", "ci_high")]
             shown = row["regime"] in shown_alone(profile, row["env"])
             rows.append(
                 {
                     **{name: row[name] for name in ("verdict", "note")},
                     "place": _place(row["env"], row["regime"]),
-                    "anchor": _anchor(row["env"], row["regime"]) if shown else row["env"],
+                    "anchor": _anchor(row["env"], row["regime"]) if shown else f"env-{row['env']}",
                     "comparison": versus(row["comparison"]),
                     "effect": in_points(*numbers) if "" not in numbers else "",
                     "panel": f"{row['setting']}, {row['n_seeds']} seeds, {row['n_tasks']} tasks",
@@ -106,48 +106,48 @@ def _claims(profile_name: str, profile: Profile) -> list[dict]:
 
 def _env(profile: Profile, env: str) -> dict:
     """What the page shows of an environment."""
-    spec, figures = get(env), paths.figures(profile.name)
+    spec = get(env)
     return {
         "name": env,
         "label": _label(spec),
         "goal": spec.goal,
-        "maps": [
-            _picture(figures / f"{env}_{name}.png", caption)
-            for name, caption in OF_MAPS.items()
-            if (figures / f"{env}_{name}.png").exists()
-        ],
+        "maps": _pictures(profile.name, env, OF_MAPS),
         "regimes": [_regime(profile, spec, regime) for regime in shown_alone(profile, env)],
     }
 
 
 def _regime(profile: Profile, spec: EnvSpec, regime: str) -> dict:
-    stem, tables = profile.stem(spec.name, regime), paths.tables(profile.name)
-    figures = [(paths.figures(profile.name) / f"{stem}_{name}.png", caption) for name, caption in CAPTIONS.items()]
-    named = {"headline": f"Test success, {spec.headline}"} | {
-        setting: f"Test success, {setting}" for setting in spec.settings if setting != spec.headline
-    }
-    named |= {"verdicts": "Verdicts: difference in percentage points"}
+    stem = profile.stem(spec.name, regime)
+    episodes = watch.kept(profile.name, stem)
+    titles = {setting: f"Test success, {setting}" for setting in spec.settings}
+    titles = (
+        {"headline": titles.pop(spec.headline)} | titles | {"verdicts": "Verdicts: difference in percentage points"}
+    )
+    tables = {title: paths.result_file(profile.name, f"tables/{stem}_{name}.csv") for name, title in titles.items()}
     return {
         "anchor": _anchor(spec.name, regime),
         "title": f"{_label(spec)}, regime {regime}" if regime else f"{_label(spec)}: results",
-        "episodes": bool(watch.kept(profile.name, stem)),
-        "tables": [
-            {"title": title, "html": _table(path)}
-            for name, title in named.items()
-            if (path := tables / f"{stem}_{name}.csv").exists()
-        ],
-        "figures": [_picture(path, caption) for path, caption in figures if path.exists()],
+        "episodes": bool(episodes),
+        "choices": any(frame.get("choices") for episode in episodes for frame in episode["frames"]),
+        "tables": [{"title": title, "html": _table(path)} for title, path in tables.items() if path],
+        "figures": _pictures(profile.name, stem, CAPTIONS),
         "protocol": protocol(profile.name, spec.name, regime),
     }
+
+
+def _pictures(profile_name: str, stem: str, captions: dict[str, str]) -> list[dict[str, str]]:
+    """The figures of an environment or regime that there are, as drawn here or else as committed."""
+    found = []
+    for name, caption in captions.items():
+        folders = paths.figures(profile_name), paths.project() / "figures" / profile_name
+        files = [folder / f"{stem}_{name}.png" for folder in folders]
+        found += [{"src": _embedded(Image.open(file)), "caption": caption} for file in files if file.exists()][:1]
+    return found
 
 
 def _table(path: Path) -> Markup:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     return Markup(table.to_html(index=False, border=0))
-
-
-def _picture(path: Path, caption: str) -> dict[str, str]:
-    return {"src": _embedded(Image.open(path)), "caption": caption}
 
 
 def _embedded(picture: Image.Image) -> str:

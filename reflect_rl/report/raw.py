@@ -82,6 +82,14 @@ RUN = ["env", "regime", "variant", "seed"]
 CHECKSUMS = "checksums.csv"
 
 
+def read_text_csv(path: Path) -> pd.DataFrame:
+    """A CSV with its cells as they stand there; raises ReflectRLError where it cannot be read."""
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise ReflectRLError(f"{path} cannot be read ({error}); {way_out(path)}") from error
+
+
 def checksums(folder: Path) -> pd.DataFrame:
     """12 digits of the SHA-256 of the rows of every run, as they stand in each of the `FILES` of a folder.
 
@@ -90,14 +98,9 @@ def checksums(folder: Path) -> pd.DataFrame:
     """
     found: dict[tuple, dict[str, str]] = {}
     for name, file in FILES.items():
-        path = folder / file
-        try:
-            rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-            keys = [key for key in RUN if key in rows]
-            groups = [*rows.groupby(keys, sort=False)]
-        except (OSError, EOFError, ValueError, KeyError) as error:
-            raise ReflectRLError(f"{path} cannot be read ({error}); {way_out(path)}") from error
-        for of, own in groups:
+        rows = read_text_csv(folder / file)
+        keys = [key for key in RUN if key in rows]
+        for of, own in rows.groupby(keys, sort=False) if keys else ():
             place = (*of, *[""] * (len(RUN) - len(of)))
             found.setdefault(place, {})[name] = sha256(own.to_csv(index=False).encode()).hexdigest()[:12]
     rows = [dict(zip(RUN, place, strict=True)) | of for place, of in found.items()]

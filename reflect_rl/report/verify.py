@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 
 from reflect_rl.core import paths
+from reflect_rl.core.config import Config
 from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.files import read_csv
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get, names
-from reflect_rl.report.raw import CHECKSUMS, FILES, RUN, checksums, collected
+from reflect_rl.report import watch
+from reflect_rl.report.raw import CHECKSUMS, FILES, RUN, Results, checksums, collected, read_text_csv
 from reflect_rl.report.replay import changed_settings, home_of_its_own
 from reflect_rl.report.results import deciding, runs_of
 from reflect_rl.report.tables import HEADLINE
@@ -21,8 +24,21 @@ from reflect_rl.report.tuning import choose, tuning_results
 from reflect_rl.report.write import write_all
 
 NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?")
-PIXELS, SHADE = 0.001, 0.1  # a picture differs where more than this share of pixels do so by this much of their range
-POINTS = 1.0  # by which places in a drawing may differ
+DIGIT = 1.01e-4  # by which a number of a CSV may differ: one in the last digit that `tables.write_table` keeps
+TILE, SHADE, SHARE = 8, 0.1, 0.5  # a picture differs where more than this share of a square of pixels has another shade
+POINTS = 0.01  # by which coordinates of a drawing may differ
+COORDINATES = re.compile(r'(?<=[ <])(?:d|x|y|x1|x2|y1|y2|width|height|transform|viewBox)="[^"]*"')
+HASHED = re.compile(r"\b[a-z][0-9a-f]{10}\b")  # ids that hash exact coordinates
+BESIDE_TABLES = {
+    *FILES.values(),
+    CHECKSUMS,
+    "manifest.json",
+    "seconds.json",
+    "tuning.csv",
+    "claims.csv",
+    "claims.md",
+    "report.html",
+}
 
 
 class Finding(NamedTuple):
@@ -38,84 +54,117 @@ def committed() -> list[str]:
 
 
 def verify(profile_name: str) -> list[Finding]:
-    """What is wrong with a profile's committed results, nothing where they are in order: runs that are missing or of other
-    settings than the profile's, raw rows that are not those that were collected, and each cell of a table, and each figure,
-    that comes out otherwise when it is made from the raw rows.
+    """What is wrong with a profile's committed results, nothing where they are in order: runs that are missing, not whole or
+    of other settings than the profile's; raw rows, and kept episodes, that are not those that were collected; each cell of a
+    table, and each figure, that comes out otherwise when it is made from the raw rows; rates that cannot be true.
 
-    Numbers may differ by one in their last digit, as processors round them differently.
+    Numbers with a decimal point may differ by one in their last digit, as processors round them differently. Checksums tell
+    of accidents: one who changes a row can write a new checksum, and only the project's history tells.
 
     Raises:
-        ReflectRLError: there is no such profile, or a raw file cannot be read.
+        ReflectRLError: there is no such profile.
     """
-    return [*runs_of_profile(profile_name), *rows_of(profile_name), *_products(profile_name)]
+    settings.profile(profile_name)
+    found = []
+    with home_of_its_own():  # so that nothing but what is committed is read
+        for check in (of_runs, of_rows, of_episodes, of_products):
+            try:
+                found += check(profile_name)
+            except ReflectRLError as error:
+                found.append(Finding(f"results/{profile_name}", str(error)))
+    return found
 
 
 def _folder(profile_name: str) -> Path:
     return paths.project() / "results" / profile_name
 
 
-def runs_of_profile(profile_name: str) -> Iterator[Finding]:
-    """The runs of a profile that its results lack, or have with other settings."""
-    file, known = f"results/{profile_name}/manifest.json", collected(profile_name)
-    recorded = checksums(_folder(profile_name))
-    have = {tuple(run) for run in recorded.loc[recorded["episodes"] != "", RUN].itertuples(index=False)}
-    profile = settings.profile(profile_name)
+def of_runs(profile_name: str) -> Iterator[Finding]:
+    """The runs of a profile that its results lack, or have in part, or with other settings."""
+    manifest, known = f"results/{profile_name}/manifest.json", collected(profile_name)
+    file, profile = f"results/{profile_name}/{FILES['episodes']}", settings.profile(profile_name)
+    for env in known.keys() - {*profile.envs}:
+        yield Finding(manifest, f"results of {env}, which the profile does not run")
     for env in (env for env in profile.envs if env in names()):
         if env not in known:
-            yield Finding(file, f"no results of {env}")
+            yield Finding(manifest, f"no results of {env}")
             continue
-        told = set()
+        episodes = Results.read(_folder(profile_name)).of(env).episodes
+        have, told = episodes.groupby(["regime", "variant", "seed"]).size().to_dict(), set()
         for run in runs_of(profile, env):
             name = " ".join(filter(None, (env, run.regime, run.variant)))
-            if (env, run.regime, run.variant, str(run.seed)) not in have:
-                yield Finding(f"results/{profile_name}/{FILES['episodes']}", f"no episodes of {name} seed {run.seed}")
-            made = known[env][1]["regimes"].get(run.regime, {}).get("settings", {}).get(run.variant)
-            if made and name not in told and (changed := changed_settings(made | {"seed": None}, deciding(run))):
+            number, whole = have.get((run.regime, run.variant, run.seed), 0), _episodes_of(run)
+            if number != whole:
+                yield Finding(file, f"{number} of {whole} episodes of {name} seed {run.seed}")
+            if number and name not in told:
                 told.add(name)
-                yield Finding(file, f"{name} was made with other settings: {', '.join(changed)}")
+                made = known[env][1]["regimes"].get(run.regime, {}).get("settings", {}).get(run.variant, {})
+                now = deciding(run)
+                changed = [*dict.fromkeys([*changed_settings(made | {"seed": None}, now), *(now.keys() - made.keys())])]
+                if changed:
+                    yield Finding(manifest, f"{name} was made with other settings: {', '.join(sorted(changed))}")
 
 
-def rows_of(profile_name: str) -> Iterator[Finding]:
+def _episodes_of(run: Config) -> int:
+    """How many episodes an evaluation of a run has (`panels.evaluate`)."""
+    spec, panel, acts = get(run.env), run.evaluation, not (run.arm.scripted or run.variant == "follow")
+    tasks = sum(len(spec.panel(setting, panel.split, panel.tasks)) for setting in spec.settings)
+    return tasks * len(panel.horizons) * (panel.repeats * acts + (run.variant != "random"))
+
+
+def of_rows(profile_name: str) -> Iterator[Finding]:
     """The runs whose raw rows are not those that were collected."""
     folder, file = _folder(profile_name), f"results/{profile_name}/{CHECKSUMS}"
-    if not (folder / CHECKSUMS).exists():
-        yield Finding(file, "is missing")
+    now, then = checksums(folder), read_text_csv(folder / CHECKSUMS)
+    if list(then) != list(now) or then.duplicated(RUN).any():
+        yield Finding(file, f"should have one row a run and the columns {', '.join(now)}")
         return
-    then = pd.read_csv(folder / CHECKSUMS, dtype=str, keep_default_na=False).set_index(RUN)
-    now = checksums(folder).set_index(RUN)
+    then, now = then.set_index(RUN), now.set_index(RUN)
     for run in then.index.union(now.index, sort=False):
         for name, raw in FILES.items():
             was, is_now = (rows[name].get(run, "") for rows in (then, now))
             if was != is_now:
                 what = "are missing" if not is_now else "were not collected" if not was else "are not those collected"
-                _, *of = run
-                place = " ".join([run[0], *filter(None, of[:-1]), *(f"seed {seed}" for seed in of[-1:] if seed)])
+                *of, seed = run
+                place = " ".join(filter(None, [*of, f"seed {seed}" if seed else ""]))
                 yield Finding(f"results/{profile_name}/{raw}", f"rows of {place} {what}")
 
 
-def _products(profile_name: str) -> Iterator[Finding]:
-    """The cells of tables, and the figures, that come out otherwise when they are made from the raw rows."""
-    there = {
-        f"results/{profile_name}": _folder(profile_name),
-        f"figures/{profile_name}": paths.project() / "figures" / profile_name,
-    }
-    with home_of_its_own():
-        for env in settings.profile(profile_name).envs:
-            if env in collected(profile_name):
-                write_all(profile_name, env)
-        made = {name: paths.home() / name for name in there}
-        for name, folder in there.items():
-            files = [*made[name].rglob("*"), *folder.glob("tables/*"), *folder.glob("*.png"), *folder.glob("*.svg")]
-            for file in sorted(
-                {
-                    path.relative_to(of)
-                    for path in files
-                    for of in (folder, made[name])
-                    if path.is_file() and path.is_relative_to(of)
-                }
-            ):
-                place = f"{name}/{file.as_posix()}"
-                yield from (Finding(place, what) for what in _differences(folder / file, made[name] / file))
+def of_episodes(profile_name: str) -> Iterator[Finding]:
+    """The kept episodes that are no episodes of the raw rows."""
+    profile = settings.profile(profile_name)
+    for env in (env for env in profile.envs if env in collected(profile_name)):
+        rows = Results.read(_folder(profile_name)).of(env).episodes
+        known = {tuple(row) for row in rows[["regime", *EPISODE, "success", "ended", "steps"]].itertuples(index=False)}
+        for regime in profile.regimes_of(env):
+            for one in watch.kept(profile_name, profile.stem(env, regime)):
+                played = int(one["success"]), one["ended"], len(one["frames"]) - 1
+                if (regime, *(one[name] for name in EPISODE), *played) not in known:
+                    file = watch.file_of(Path("results") / profile_name, profile.stem(env, regime)).as_posix()
+                    yield Finding(file, f"{one['variant']} seed {one['seed']} on {one['task']} is not in the raw rows")
+
+
+EPISODE = ("variant", "seed", "task", "decoding")
+
+
+def of_products(profile_name: str) -> Iterator[Finding]:
+    """The cells of tables, and the figures, that come out otherwise when they are made from the raw rows, in a home of its own,
+    what is made by nothing, and rates that cannot be true."""
+    for env in settings.profile(profile_name).envs:
+        if env in collected(profile_name):
+            write_all(profile_name, env)
+    for kind in ("results", "figures"):
+        made, there = (home / kind / profile_name for home in (paths.home(), paths.project()))
+        for file in sorted({path.relative_to(of) for of in (made, there) for path in of.rglob("*") if path.is_file()}):
+            is_raw = kind == "results" and (file.name in BESIDE_TABLES or file.suffix == ".json" or file.name[0] == ".")
+            if not (is_raw and len(file.parts) == 1) or (made / file).exists():
+                for what in _differences(there / file, made / file):
+                    yield Finding(f"{kind}/{profile_name}/{file.as_posix()}", what)
+    table = read_csv(paths.tables(profile_name) / "main.csv")
+    try:
+        check_main(table.assign(regime=table["regime"].astype(object).fillna("")))
+    except ReflectRLError as error:
+        yield Finding(f"results/{profile_name}", str(error))
     tuned = tuning_results(profile_name)
     if tuned is not None:
         for row in tuned[tuned["chosen"] != choose(tuned)].itertuples():
@@ -130,11 +179,14 @@ def _differences(then: Path, now: Path) -> Iterator[str]:
     elif not then.exists():
         yield "is missing"
     elif then.read_bytes() != now.read_bytes():
-        yield from COMPARE[then.suffix](then, now)
+        try:
+            yield from COMPARE[then.suffix](then, now)
+        except (ReflectRLError, OSError, SyntaxError, ValueError) as error:
+            yield f"cannot be read: {error}"
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether two texts are the same but for numbers that differ by one in their last digit."""
+    """Whether two texts are the same but for numbers with a decimal point that differ by one in their last digit."""
     if NUMBER.sub("0", one) != NUMBER.sub("0", other):
         return False
     for a, b in zip(NUMBER.findall(one), NUMBER.findall(other), strict=True):
@@ -144,15 +196,22 @@ def alike(one: str, other: str) -> bool:
     return True
 
 
+def alike_cells(one: str, other: str) -> bool:
+    """The same of two cells of a CSV, whose numbers end without zeros."""
+    if NUMBER.fullmatch(one) and NUMBER.fullmatch(other):
+        return one == other or "." in one + other and abs(float(one) - float(other)) <= DIGIT
+    return alike(one, other)
+
+
 def _cells(then: Path, now: Path) -> Iterator[str]:
-    old, new = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (then, now))
+    old, new = read_text_csv(then), read_text_csv(now)
     if list(old) != list(new) or len(old) != len(new):
         yield f"{len(old)} rows of {', '.join(old)}; made anew {len(new)} of {', '.join(new)}"
         return
     for (i, was), (_, is_now) in zip(old.iterrows(), new.iterrows(), strict=True):
         row = " ".join(value for value in is_now if value and not NUMBER.fullmatch(value))[:80]
         for column in old:
-            if not alike(was[column], is_now[column]):
+            if not alike_cells(was[column], is_now[column]):
                 yield f"row {i + 1} ({row}), {column}: {was[column]}, made anew {is_now[column]}"
 
 
@@ -168,16 +227,31 @@ def _lines(then: Path, now: Path) -> Iterator[str]:
 
 def _pixels(then: Path, now: Path) -> Iterator[str]:
     old, new = (matplotlib.image.imread(path) for path in (then, now))
-    if old.shape != new.shape or np.mean(np.abs(old - new).max(axis=-1) > SHADE) > PIXELS:
+    if old.shape != new.shape or _most_changed(old, new) > SHARE:
         yield "drawn anew it looks different"
+
+
+def _most_changed(old: np.ndarray, new: np.ndarray) -> float:
+    """The largest share of a square of pixels that has another shade, of two pictures `(height, width, channels)`."""
+    changed = np.abs(old - new).max(axis=-1) > SHADE
+    changed = np.pad(changed, [(0, -size % TILE) for size in changed.shape])
+    height, width = (size // TILE for size in changed.shape)
+    return float(changed.reshape(height, TILE, width, TILE).mean(axis=(1, 3)).max())
 
 
 def _shapes(then: Path, now: Path) -> Iterator[str]:
     old, new = (path.read_text() for path in (then, now))
-    numbers = [[float(number.replace(",", "")) for number in NUMBER.findall(text)] for text in (old, new)]
-    is_same = NUMBER.sub("", old) == NUMBER.sub("", new) and len(numbers[0]) == len(numbers[1])
-    if not is_same or np.abs(np.subtract(*numbers)).max(initial=0) > POINTS:
+    places = [[float(n) for place in COORDINATES.findall(text) for n in NUMBER.findall(place)] for text in (old, new)]
+    is_same = _without_places(old) == _without_places(new) and len(places[0]) == len(places[1])
+    if not is_same or np.abs(np.subtract(*places)).max(initial=0) > POINTS:
         yield "drawn anew it is another drawing"
+
+
+def _without_places(drawing: str) -> str:
+    """An SVG without coordinates, its hashed ids replaced by the order in which they first stand."""
+    order = {name: f"id{i}" for i, name in enumerate(dict.fromkeys(HASHED.findall(drawing)))}
+    shapes = COORDINATES.sub(lambda place: NUMBER.sub("0", place[0]), drawing)
+    return HASHED.sub(lambda name: order[name[0]], shapes)
 
 
 COMPARE: dict[str, Callable[[Path, Path], Iterator[str]]] = {

@@ -10,7 +10,7 @@ from reflect_rl.cli import graph
 from reflect_rl.cli.main import main
 from reflect_rl.core import paths, profiles
 from reflect_rl.envs import settings
-from reflect_rl.report import verify, write
+from reflect_rl.report import page, replay, write
 from reflect_rl.train import release
 
 
@@ -94,7 +94,7 @@ def test_cores_are_counted_from_one(capsys, cores):
 )
 def test_stale_results_are_listed(capsys, monkeypatch, rows, printed):
     columns = ["env", "stage", "then", "now", "stale"]
-    monkeypatch.setattr(verify, "stale", lambda profile: pd.DataFrame(rows, columns=columns).astype({"stale": bool}))
+    monkeypatch.setattr(replay, "stale", lambda profile: pd.DataFrame(rows, columns=columns).astype({"stale": bool}))
     assert main(["stale"]) == 0
     assert capsys.readouterr().out.splitlines() == printed
 
@@ -115,8 +115,9 @@ def test_check_plays_an_environment(capsys):
 def test_report_makes_tables_and_figures_of_every_environment(capsys, monkeypatch):
     made = []
     monkeypatch.setattr(write, "write_all", lambda *asked: made.append(asked))
+    monkeypatch.setattr(page, "write_page", lambda profile: made.append(profile))
     assert main(["report", "--profile", "laptop", "--env", "taxi"]) == 0
-    assert made == [("laptop", "taxi")]
+    assert made == [("laptop", "taxi"), "laptop"]
     assert capsys.readouterr().out.startswith("tables: ")
 
 
@@ -124,6 +125,7 @@ def test_report_makes_tables_and_figures_of_every_environment(capsys, monkeypatc
 def test_reproduce_ends_with_the_table_that_one_wants_to_see_first(regimes, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
     monkeypatch.setattr(graph, "run", lambda *_, **__: None)
+    monkeypatch.setattr(page, "write_page", lambda profile: tmp_path / f"{profile}.html")
     section = {"regimes": regimes} if regimes else {}
     plan = profiles.Profile(name="smoke", envs=("taxi",), seeds=(0,), variants=("follow",), sections={"taxi": section})
     monkeypatch.setattr(settings, "profile", lambda name: plan)
@@ -140,10 +142,10 @@ def test_reproduce_ends_with_the_table_that_one_wants_to_see_first(regimes, tmp_
 def test_replay_prints_how_many_rows_differ(capsys, monkeypatch):
     asked = []
 
-    def replay(profile, env, runs, every_variant):
+    def replayed(profile, env, runs, every_variant):
         asked.append((profile, env, runs, every_variant))
-        return pd.DataFrame([{"variant": "sft_rl"} | dict.fromkeys(verify.REPLAYED, "0 of 240")])
+        return pd.DataFrame([{"variant": "sft_rl"} | dict.fromkeys(replay.REPLAYED, "0 of 240")])
 
-    monkeypatch.setattr(verify, "replay", replay)
+    monkeypatch.setattr(replay, "replay", replayed)
     assert main(["replay", "--profile", "laptop", "--env", "taxi", "--runs", "4"]) == 0
     assert asked == [("laptop", "taxi", 4, False)] and "0 of 240" in capsys.readouterr().out

@@ -100,29 +100,45 @@ def queue(env):
     ).stdout.split()
 
 
-def test_two_jobs_go_through_slurm_and_what_was_killed_is_resumed(slurm, tmp_path):
+def newest(folder):
+    """The step of the newest checkpoint of a warm-up, 0 without one."""
+    names = [name for _, held, _ in os.walk(folder) for name in held if name.startswith("checkpoint-")]
+    return max((int(name.rpartition("-")[2]) for name in names), default=0)
+
+
+def test_jobs_go_through_slurm_and_one_that_was_killed_goes_on_from_its_checkpoint(slurm, tmp_path):
     home, project = tmp_path / "home", paths.project()
     home.mkdir()
-    targets = [f"runs/smoke/taxi/data/seed{seed}/01_data_generation.ipynb" for seed in (0, 1)]
+    target = "runs/smoke/taxi/sft_only/seed0/02_sft_warmup.ipynb"  # which needs another job, the data
     command = [sys.executable, "-m", "snakemake", "--profile", str(project / "cluster" / "slurm")]
     command += ["--snakefile", str(project / "Snakefile"), "--directory", str(home), "--config", "profile=smoke"]
     command += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
-    command += ["--default-resources", "runtime=30", "mem_mb=900", "cpus_per_task=1", "--", *targets]
+    command += ["--default-resources", "runtime=30", "mem_mb=900", "cpus_per_task=1", "--", target]
     env = slurm | {"REFLECT_RL_HOME": str(home)}
+    deadline = time.monotonic() + 300
+
+    def wait(reached, process):
+        while not reached():
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+
     with (tmp_path / "log").open("w") as log:
         first = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 120
-        while "RUNNING" not in queue(slurm):
-            assert first.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.2)
+        wait(lambda: newest(home) >= 200, first)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
         subprocess.run(["scancel", "--user=root", "--signal=KILL", "--full"], env=slurm, check=False)
         subprocess.run(["scancel", "--user=root"], env=slurm, check=True)
         while queue(slurm):
+            assert time.monotonic() < deadline
             time.sleep(0.2)
-        assert not all((home / target).exists() for target in targets)
+        kept = newest(home)
+        assert kept >= 200 and not (home / target).exists()
         subprocess.run([*command[:3], "--unlock", *command[3:]], env=env, stdout=log, stderr=log, check=True)
-        again = subprocess.run(command, env=env, stdout=log, stderr=log, timeout=400, check=False)
+        again, seen = subprocess.Popen(command, env=env, stdout=log, stderr=log), set()
+        while again.poll() is None:
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            seen.add(newest(home))
+            time.sleep(0.05)
     assert again.returncode == 0, (tmp_path / "log").read_text()
-    assert all((home / target).exists() for target in targets)
+    assert (home / target).exists() and min(seen - {0}) >= kept

@@ -1,8 +1,8 @@
-import gzip
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -28,12 +28,10 @@ def copied(tmp_path, monkeypatch):
     return tmp_path / "results" / SMALL
 
 
-def edit(path: Path, old: str, new: str, count: int = 1):
-    is_packed = path.suffix == ".gz"
-    text = gzip.decompress(path.read_bytes()).decode() if is_packed else path.read_text()
+def edit(path: Path, old: str, new: str):
+    text = path.read_text()
     assert old in text
-    text = text.replace(old, new, count)
-    path.write_bytes(gzip.compress(text.encode(), mtime=0) if is_packed else text.encode())
+    path.write_text(text.replace(old, new, 1))
 
 
 @pytest.mark.slow
@@ -43,54 +41,100 @@ def test_committed_results_come_out_of_their_raw_episodes():
 
 @pytest.mark.slow
 def test_each_kind_of_change_is_named_and_the_command_fails(copied, capsys):
+    figures = copied.parents[1] / "figures" / SMALL
     table = pd.read_csv(copied / "tables" / "main.csv", dtype=str, keep_default_na=False)
-    row = table.index[table["variant"] == "follow"][0]
-    table.loc[row, "success"] = "0.123"
+    row = table.index[table["success"] == "0.7"][0]
+    table.loc[row, "success"] = "0.8"
     table.to_csv(copied / "tables" / "main.csv", index=False)
     edit(copied / "tables" / "seeds.md", "| random", "| Random")
     (copied / "tables" / "runs.md").unlink()
     (copied / "tables" / "mine.md").write_text("# Made by hand\n")
-    figure = copied.parents[1] / "figures" / SMALL / "taxi_main_results.png"
-    Image.new("RGB", Image.open(figure).size).save(figure)
-    lines = gzip.decompress((copied / "training.csv.gz").read_bytes()).decode().splitlines(keepends=True)
-    (copied / "training.csv.gz").write_bytes(gzip.compress("".join(lines[:-1]).encode()))
+    (copied / "summary.csv").write_text("success\n1.0\n")
+    picture = np.array(Image.open(figures / "taxi_main_results.png"))
+    marks = np.argwhere(np.abs(picture[..., :3].astype(int) - (0, 114, 178)).max(axis=-1) < 8)  # Reflect-RL's
+    y, x = marks[len(marks) // 2]
+    picture[y - 8 : y + 8, x - 8 : x + 8] = 255  # one of them is taken away
+    Image.fromarray(picture).save(figures / "taxi_main_results.png")
+    edit(figures / "taxi_main_results.svg", "#DejaVuSans-35", "#DejaVuSans-39")
+    (figures / "taxi_training_curves.png").write_bytes(b"no picture")
+    edit(copied / "taxi_episodes.json", '"ended": "', '"ended": "not ')
     assert command(["verify", SMALL]) == 1
     said = capsys.readouterr().out
     for named in (
         f"results/{SMALL}/tables/main.csv: row {row + 1} (taxi",
-        "success: 0.123, made anew ",
+        "success: 0.8, made anew 0.7",
         f"results/{SMALL}/tables/seeds.md: line ",
         f"results/{SMALL}/tables/runs.md: is missing",
         f"results/{SMALL}/tables/mine.md: is made by nothing",
+        f"results/{SMALL}/summary.csv: is made by nothing",
         f"figures/{SMALL}/taxi_main_results.png: drawn anew it looks different",
-        f"results/{SMALL}/training.csv.gz: rows of taxi reflect_rl seed 0 are not those collected",
+        f"figures/{SMALL}/taxi_main_results.svg: drawn anew it is another drawing",
+        f"figures/{SMALL}/taxi_training_curves.png: cannot be read: ",
+        f"results/{SMALL}/taxi_episodes.json: reflect_rl seed 0 on ",
     ):
         assert named in said
 
 
-def test_a_changed_episode_and_a_missing_run_are_named(copied):
+def test_changed_and_missing_episodes_are_named(copied):
+    file = f"results/{SMALL}/episodes.csv.gz"
     episodes = pd.read_csv(copied / "episodes.csv.gz", dtype=str, keep_default_na=False)
-    kept = episodes[episodes["variant"] != "sft_only"]
-    kept.loc[kept["variant"] == "follow", "success"] = "1"
+    whole = episodes.groupby("variant").size()
+    kept = episodes[
+        (episodes["variant"] != "sft_only") & ~((episodes["variant"] == "sft_rl") & (episodes["horizon"] == "15"))
+    ]
+    kept = kept.assign(success=kept["success"].mask(kept["variant"] == "follow", "1"))
     kept.to_csv(copied / "episodes.csv.gz", index=False)
-    assert [*verify.rows_of(SMALL)] == [
-        (f"results/{SMALL}/episodes.csv.gz", "rows of taxi follow seed 0 are not those collected"),
-        (f"results/{SMALL}/episodes.csv.gz", "rows of taxi sft_only seed 0 are missing"),
-    ]
-    assert [*verify.runs_of_profile(SMALL)] == [
-        (f"results/{SMALL}/episodes.csv.gz", "no episodes of taxi sft_only seed 0")
-    ]
+    assert {*verify.of_rows(SMALL)} == {
+        (file, "rows of taxi follow seed 0 are not those collected"),
+        (file, "rows of taxi sft_rl seed 0 are not those collected"),
+        (file, "rows of taxi sft_only seed 0 are missing"),
+    }
+    rest = (kept["variant"] == "sft_rl").sum()
+    assert {*verify.of_runs(SMALL)} == {
+        (file, f"0 of {whole['sft_only']} episodes of taxi sft_only seed 0"),
+        (file, f"{rest} of {whole['sft_rl']} episodes of taxi sft_rl seed 0"),
+    }
 
 
-def test_other_settings_than_the_profiles_are_named(copied):
+def test_other_settings_than_the_profiles_and_other_environments_are_named(copied):
+    file = f"results/{SMALL}/manifest.json"
     manifest = json.loads((copied / "manifest.json").read_text())
-    manifest["environments"]["taxi"]["regimes"][""]["settings"]["reflect_rl"]["rl"]["entropy"] = 0.5
+    settings = manifest["environments"]["taxi"]["regimes"][""]["settings"]
+    settings["reflect_rl"]["rl"]["entropy"] = 0.5
+    del settings["sft_rl"]["policy"]
+    manifest["environments"]["chess"] = manifest["environments"]["taxi"]
     (copied / "manifest.json").write_text(json.dumps(manifest))
-    assert [*verify.runs_of_profile(SMALL)] == [
-        (f"results/{SMALL}/manifest.json", "taxi reflect_rl was made with other settings: rl.entropy")
+    assert [*verify.of_runs(SMALL)] == [
+        (file, "results of chess, which the profile does not run"),
+        (file, "taxi sft_rl was made with other settings: policy"),
+        (file, "taxi reflect_rl was made with other settings: rl.entropy"),
     ]
+
+
+@pytest.mark.parametrize("damage", [lambda text: text + text.splitlines(keepends=True)[1], lambda text: text[4:]])
+def test_damaged_checksums_are_named(copied, damage):
+    (copied / "checksums.csv").write_text(damage((copied / "checksums.csv").read_text()))
+    ((file, what),) = verify.of_rows(SMALL)
+    assert file == f"results/{SMALL}/checksums.csv" and what.startswith(
+        "should have one row a run and the columns env,"
+    )
     (copied / "checksums.csv").unlink()
-    assert [*verify.rows_of(SMALL)] == [(f"results/{SMALL}/checksums.csv", "is missing")]
+    with pytest.raises(ReflectRLError, match="cannot be read"):
+        [*verify.of_rows(SMALL)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_alike"),
+    [
+        ("0.7", "0.8", False),
+        ("0.85", "0.8501", True),
+        ("0.85", "0.8502", False),
+        ("20", "21", False),
+        ("1.0", "1", True),
+    ],
+)
+def test_numbers_of_a_csv_end_without_zeros(one, other, are_alike):
+    assert verify.alike_cells(one, other) == are_alike
 
 
 @pytest.mark.parametrize(
