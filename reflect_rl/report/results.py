@@ -102,7 +102,7 @@ def _key(variant: str, seed: int, decided_by: dict) -> tuple[str, int, str]:
 def _holding(env: str, source_of: Callable[[str], str], folder: Path, entry: dict) -> dict[tuple[str, int, str], Held]:
     """The runs in a folder of results by variant, seed and settings; none where a game comes from elsewhere now."""
     tables, found = vars(Results.read(folder).of(env)), {}
-    games = tables["episodes"][["task", "provenance"]].drop_duplicates().fillna("")
+    games = tables["episodes"][["task", "provenance"]].drop_duplicates().astype(object).fillna("")
     if any(source_of(task) != source for task, source in games.itertuples(index=False)):
         return {}
     keys = ["regime", "variant", "seed"]
