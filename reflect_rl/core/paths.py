@@ -53,8 +53,7 @@ def results(profile: str) -> Path:
 
 def result_file(profile: str, name: str) -> Path | None:
     """A file of a profile's results, as made here or else as committed; None where there is none."""
-    folders = results(profile), project() / "results" / profile
-    return next((folder / name for folder in folders if (folder / name).exists()), None)
+    return _first(name, results(profile), project() / "results" / profile)
 
 
 def tables(profile: str) -> Path:
@@ -63,3 +62,13 @@ def tables(profile: str) -> Path:
 
 def figures(profile: str) -> Path:
     return home() / "figures" / profile
+
+
+def figure_file(profile: str, name: str) -> Path | None:
+    """A file of a profile's figures, as drawn here or else as committed; None where there is none."""
+    return _first(name, figures(profile), project() / "figures" / profile)
+
+
+def _first(name: str, *folders: Path) -> Path | None:
+    """The file of this name in the first of the folders that holds one."""
+    return next((folder / name for folder in folders if (folder / name).exists()), None)

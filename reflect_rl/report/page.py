@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -24,8 +25,9 @@ from reflect_rl.report.claims import COLUMNS, in_points
 from reflect_rl.report.film import CARDS
 from reflect_rl.report.maps import CAPTIONS as OF_MAPS
 from reflect_rl.report.protocol import hardware, protocol
-from reflect_rl.report.raw import collected
+from reflect_rl.report.raw import collected, read_text_csv
 from reflect_rl.report.rule import read_rule, shown_alone
+from reflect_rl.report.style import image
 from reflect_rl.report.tables import versus
 
 PAGE = Path(__file__).with_suffix(".html")
@@ -44,21 +46,19 @@ def write_page(profile_name: str) -> Path:
     """Write the page of a profile from the tables, figures and episodes that lie in its folders; returns its path."""
     profile, path = settings.profile(profile_name), paths.results(profile_name) / "report.html"
     envs = [env for env in profile.envs if env in collected(profile_name)]
+    own = [(env, regime) for env in envs for regime in shown_alone(profile, env)]
+    kept = {key: watch.kept(profile_name, profile.stem(*key)) for key in own}
     scenes: dict[str, str] = {}
-    of = {}
-    for env in envs:
-        for regime in shown_alone(profile, env):
-            if episodes := watch.kept(profile_name, profile.stem(env, regime)):
-                of[_anchor(env, regime)] = _watched(get(env), episodes, scenes)
+    of = {_anchor(*key): _watched(get(key[0]), episodes, scenes) for key, episodes in kept.items() if episodes}
     page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE.read_text())
     known = {"first": FIRST, "of": of, "scenes": scenes}
-    claims = _claims(profile_name, profile)
+    claims = _claims(profile_name, own)
     places = [_place(env, regime) for env in envs for regime in profile.regimes_of(env)]
     text = page.render(
         profile=profile_name,
         claims=claims,
         places=[place for place in places if any(row["place"] == place for claim in claims for row in claim["rows"])],
-        envs=[_env(profile, env) for env in envs],
+        envs=[_env(profile, env, {key: episodes for key, episodes in kept.items() if key[0] == env}) for env in envs],
         made=[f"{_label(get(env))}: {hardware(profile_name, env)}" for env in envs],
         episodes=Markup(json.dumps(known).replace("<", "\\u003c")) if of else "",
     )
@@ -79,8 +79,8 @@ def _anchor(env: str, regime: str) -> str:
     return re.sub(r"[^\w-]", "-", f"{env}-{regime}").strip("-")
 
 
-def _claims(profile_name: str, profile: Profile) -> list[dict]:
-    """Each claim of the paper, with the comparisons that test it."""
+def _claims(profile_name: str, own: Collection[tuple[str, str]]) -> list[dict]:
+    """Each claim of the paper, with the comparisons that test it; `own`: the places that have a part of the page."""
     path = paths.result_file(profile_name, "claims.csv")
     table, found = read_csv(path, COLUMNS) if path else pd.DataFrame(columns=COLUMNS), []
     if table.empty:
@@ -89,12 +89,12 @@ def _claims(profile_name: str, profile: Profile) -> list[dict]:
         rows = []
         for row in table[table["claim"].astype(str) == number].astype(object).fillna("").to_dict("records"):
             numbers = [row[name] for name in ("effect", "ci_low", "ci_high")]
-            shown = row["regime"] in shown_alone(profile, row["env"])
+            place = row["env"], row["regime"]
             rows.append(
                 {
                     **{name: row[name] for name in ("verdict", "note")},
-                    "place": _place(row["env"], row["regime"]),
-                    "anchor": _anchor(row["env"], row["regime"]) if shown else f"env-{row['env']}",
+                    "place": _place(*place),
+                    "anchor": _anchor(*place) if place in own else f"env-{row['env']}",
                     "comparison": versus(row["comparison"]),
                     "effect": in_points(*numbers) if "" not in numbers else "",
                     "panel": f"{row['setting']}, {row['n_seeds']} seeds, {row['n_tasks']} tasks",
@@ -104,21 +104,20 @@ def _claims(profile_name: str, profile: Profile) -> list[dict]:
     return found
 
 
-def _env(profile: Profile, env: str) -> dict:
-    """What the page shows of an environment."""
+def _env(profile: Profile, env: str, kept: dict[tuple[str, str], list[dict]]) -> dict:
+    """What the page shows of an environment; `kept`: the episodes of each place of it that has a part of the page."""
     spec = get(env)
     return {
         "name": env,
         "label": _label(spec),
         "goal": spec.goal,
         "maps": _pictures(profile.name, env, OF_MAPS),
-        "regimes": [_regime(profile, spec, regime) for regime in shown_alone(profile, env)],
+        "regimes": [_regime(profile, spec, regime, episodes) for (_, regime), episodes in kept.items()],
     }
 
 
-def _regime(profile: Profile, spec: EnvSpec, regime: str) -> dict:
+def _regime(profile: Profile, spec: EnvSpec, regime: str, episodes: list[dict]) -> dict:
     stem = profile.stem(spec.name, regime)
-    episodes = watch.kept(profile.name, stem)
     titles = {setting: f"Test success, {setting}" for setting in spec.settings}
     titles = (
         {"headline": titles.pop(spec.headline)} | titles | {"verdicts": "Verdicts: difference in percentage points"}
@@ -137,17 +136,12 @@ def _regime(profile: Profile, spec: EnvSpec, regime: str) -> dict:
 
 def _pictures(profile_name: str, stem: str, captions: dict[str, str]) -> list[dict[str, str]]:
     """The figures of an environment or regime that there are, as drawn here or else as committed."""
-    found = []
-    for name, caption in captions.items():
-        folders = paths.figures(profile_name), paths.project() / "figures" / profile_name
-        files = [folder / f"{stem}_{name}.png" for folder in folders]
-        found += [{"src": _embedded(Image.open(file)), "caption": caption} for file in files if file.exists()][:1]
-    return found
+    files = {caption: paths.figure_file(profile_name, f"{stem}_{name}.png") for name, caption in captions.items()}
+    return [{"src": _embedded(Image.open(file)), "caption": caption} for caption, file in files.items() if file]
 
 
 def _table(path: Path) -> Markup:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return Markup(table.to_html(index=False, border=0))
+    return Markup(read_text_csv(path).to_html(index=False, border=0))
 
 
 def _embedded(picture: Image.Image) -> str:
@@ -166,11 +160,9 @@ def _watched(spec: EnvSpec, episodes: list[dict], scenes: dict[str, str]) -> dic
             text = frame["observation"]
             if text not in numbers:
                 numbers[text] = f"{spec.name} {len(scenes)}"
-                figure = Figure(figsize=(drawing.width, drawing.width), dpi=SCENE)
+                figure = Figure(figsize=(drawing.width, drawing.width))
                 drawing.draw(figure.add_axes((0.01, 0.01, 0.98, 0.98)), text)
-                shot = io.BytesIO()
-                figure.savefig(shot, format="png")
-                scenes[numbers[text]] = _embedded(Image.open(shot))
+                scenes[numbers[text]] = _embedded(Image.open(io.BytesIO(image(figure, dpi=SCENE))))
             frames.append(frame | {"scene": numbers[text]})
         found.append({name: episode[name] for name in ("variant", "task", "ended")} | {"frames": frames})
     return {

@@ -3,9 +3,7 @@
 Each widget shows what a function of this module returns, which works without one.
 """
 
-import io
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 
 import ipywidgets
 import matplotlib
@@ -20,7 +18,7 @@ from reflect_rl.envs.play import advised_action
 from reflect_rl.lm.players import Reflector
 from reflect_rl.lm.prompts import format_of, reflection_prompt
 from reflect_rl.report.film import film_strip
-from reflect_rl.report.style import COLOURS, SHARE, STYLE
+from reflect_rl.report.style import COLOURS, SHARE, STYLE, image, name_ticks
 from reflect_rl.report.tables import in_order
 from reflect_rl.train.data import trajectory
 from reflect_rl.train.warmup import PlayerPair
@@ -85,11 +83,9 @@ def bars(shares: pd.DataFrame) -> Figure:
     axes = figure.subplots(1, kept.shape[1], sharey=True, squeeze=False)[0]
     for axis, name in zip(axes, kept, strict=True):
         axis.barh(range(len(kept)), kept[name], color=COLOURS["reflect_rl"])
-        axis.set(
-            title=name, xlim=(0, 1), xticks=SHARE, xlabel="Probability", yticks=range(len(kept)), yticklabels=kept.index
-        )
+        axis.set(title=name, xlim=(0, 1), xlabel="Probability")
         axis.set_xticks(SHARE, [f"{share:g}" for share in SHARE])
-        axis.grid(axis="y", visible=False)
+        name_ticks(axis, "y", [*kept.index])
     return figure
 
 
@@ -113,29 +109,21 @@ def endings(episodes: pd.DataFrame) -> pd.DataFrame:
     return found.loc[in_order(found.index)]
 
 
-def picture(figure: Figure) -> bytes:
-    """A figure as PNG."""
-    kept = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(kept, format="png", dpi=110)
-    return kept.getvalue()
-
-
 def _shown(draw: Callable[..., Figure | pd.DataFrame], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
     """Controls, and below them what `draw` returns for their values."""
-    image, table = ipywidgets.Image(format="png"), ipywidgets.HTML()
+    shown, table = ipywidgets.Image(format="png"), ipywidgets.HTML()
 
     def update(_=None):
         found = draw(**{name: control.value for name, control in controls.items()})
         if isinstance(found, pd.DataFrame):
             table.value = found.to_html()
         else:
-            image.value = picture(found)
+            shown.value = image(found, dpi=110)
 
     for control in controls.values():
         control.observe(update, "value")
     update()
-    return ipywidgets.VBox([*controls.values(), image, table])
+    return ipywidgets.VBox([*controls.values(), shown, table])
 
 
 def stepper(frames: Sequence[dict], title: str, spec: EnvSpec) -> ipywidgets.VBox:
@@ -149,7 +137,7 @@ def editor(players: PlayerPair, now: Situation, reflections: Mapping[str, str]) 
     """A reflection to be edited, and what the policy makes of it beside the first of `reflections`."""
     if not reflections:
         raise ReflectRLError("no reflections to begin with; give `counterfactuals`")
-    first, wide = next(islice(reflections.items(), 1)), {"width": "95%"}
+    first, wide = next(iter(reflections.items())), {"width": "95%"}
     choice = ipywidgets.Dropdown(options=[*reflections], description="begin with")
     text = ipywidgets.Textarea(first[1], description="it says", layout=wide)
     choice.observe(lambda change: setattr(text, "value", reflections[change["new"]]), "value")

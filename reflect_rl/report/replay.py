@@ -13,6 +13,7 @@ import pandas as pd
 from filelock import FileLock
 
 from reflect_rl.core import paths
+from reflect_rl.core.config import Config
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import read_json, write_json
 from reflect_rl.core.identity import STAGES, stage_code
@@ -73,9 +74,7 @@ def replay(profile_name: str, env: str, number: int = 3, every_variant: bool = F
     if not runs:
         raise ReflectRLError(f"results of {env} in profile {profile_name!r} hold none of its runs; reproduce it first")
     for run in runs:
-        if changed := changed_settings(
-            entry["regimes"][run.regime]["settings"][run.variant] | {"seed": None}, deciding(run)
-        ):
+        if changed := changed_settings(entry["regimes"][run.regime]["settings"][run.variant], run):
             what = f"{profile_name} {env} {run.regime} {run.variant}".replace("  ", " ")
             raise ReflectRLError(
                 f"{what}: {', '.join(changed)} differ from what the results were made with; undo that first"
@@ -120,12 +119,16 @@ def accept_replay(profile_name: str, env: str, replayed: pd.DataFrame) -> None:
         write_json(folder / "manifest.json", manifest)
 
 
-def changed_settings(then: dict, now: dict, place: str = "") -> list[str]:
-    """The names of the settings that differ, or are no more; new ones do not count."""
+def changed_settings(made: dict, run: Config) -> list[str]:
+    """The names of the settings that a manifest has of a run and that differ now, or are no more; new ones do not count."""
+    return _changed(made | {"seed": None}, deciding(run))
+
+
+def _changed(then: dict, now: dict, place: str = "") -> list[str]:
     found = []
     for name, value in then.items():
         if isinstance(value, dict) and isinstance(now.get(name), dict):
-            found += changed_settings(value, now[name], f"{place}{name}.")
+            found += _changed(value, now[name], f"{place}{name}.")
         elif name not in now or now[name] != value:
             found.append(place + name)
     return found

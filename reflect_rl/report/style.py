@@ -46,10 +46,16 @@ def save(figure: Figure, path_stem: Path, made_by: str, caption: str = "") -> No
     """
     path_stem, about = Path(path_stem), {"Source": made_by} | ({"Description": caption} if caption else {})
     for kind, dated in (("png", {}), ("svg", {"Date": None})):
-        image = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(image, format=kind, metadata=about | dated)
-        files.write_bytes(path_stem.with_name(f"{path_stem.name}.{kind}"), image.getvalue())
+        content = image(figure, kind, metadata=about | dated)
+        files.write_bytes(path_stem.with_name(f"{path_stem.name}.{kind}"), content)
+
+
+def image(figure: Figure, kind: str = "png", **options) -> bytes:
+    """A figure as the content of a file; `options` are those of `Figure.savefig`."""
+    kept = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(kept, format=kind, **options)
+    return kept.getvalue()
 
 
 def one_env(rows: pd.DataFrame) -> str:

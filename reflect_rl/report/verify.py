@@ -12,11 +12,10 @@ import pandas as pd
 from reflect_rl.core import paths
 from reflect_rl.core.config import Config
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.files import read_csv
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get, names
 from reflect_rl.report import watch
-from reflect_rl.report.raw import CHECKSUMS, FILES, RUN, Results, checksums, collected, read_text_csv
+from reflect_rl.report.raw import CHECKSUMS, COLUMNS, FILES, RUN, checksums, collected, read_rows, read_text_csv
 from reflect_rl.report.replay import changed_settings, home_of_its_own
 from reflect_rl.report.results import deciding, runs_of
 from reflect_rl.report.tables import HEADLINE
@@ -35,10 +34,9 @@ BESIDE_TABLES = {
     "manifest.json",
     "seconds.json",
     "tuning.csv",
-    "claims.csv",
-    "claims.md",
     "report.html",
 }
+EPISODE = ("variant", "seed", "task", "decoding")  # by which a kept episode and its raw row are the same
 
 
 class Finding(NamedTuple):
@@ -79,29 +77,31 @@ def _folder(profile_name: str) -> Path:
     return paths.project() / "results" / profile_name
 
 
+def _episodes(profile_name: str) -> pd.DataFrame:
+    return read_rows(_folder(profile_name) / FILES["episodes"], COLUMNS["episodes"])
+
+
 def of_runs(profile_name: str) -> Iterator[Finding]:
     """The runs of a profile that its results lack, or have in part, or with other settings."""
     manifest, known = f"results/{profile_name}/manifest.json", collected(profile_name)
     file, profile = f"results/{profile_name}/{FILES['episodes']}", settings.profile(profile_name)
+    have = _episodes(profile_name).groupby(RUN).size().to_dict()
     for env in known.keys() - {*profile.envs}:
         yield Finding(manifest, f"results of {env}, which the profile does not run")
     for env in (env for env in profile.envs if env in names()):
         if env not in known:
             yield Finding(manifest, f"no results of {env}")
             continue
-        episodes = Results.read(_folder(profile_name)).of(env).episodes
-        have, told = episodes.groupby(["regime", "variant", "seed"]).size().to_dict(), set()
+        told = set()
         for run in runs_of(profile, env):
             name = " ".join(filter(None, (env, run.regime, run.variant)))
-            number, whole = have.get((run.regime, run.variant, run.seed), 0), _episodes_of(run)
+            number, whole = have.get((env, run.regime, run.variant, run.seed), 0), _episodes_of(run)
             if number != whole:
                 yield Finding(file, f"{number} of {whole} episodes of {name} seed {run.seed}")
             if number and name not in told:
                 told.add(name)
                 made = known[env][1]["regimes"].get(run.regime, {}).get("settings", {}).get(run.variant, {})
-                now = deciding(run)
-                changed = [*dict.fromkeys([*changed_settings(made | {"seed": None}, now), *(now.keys() - made.keys())])]
-                if changed:
+                if changed := {*changed_settings(made, run)} | (deciding(run).keys() - made.keys()):
                     yield Finding(manifest, f"{name} was made with other settings: {', '.join(sorted(changed))}")
 
 
@@ -132,19 +132,15 @@ def of_rows(profile_name: str) -> Iterator[Finding]:
 
 def of_episodes(profile_name: str) -> Iterator[Finding]:
     """The kept episodes that are no episodes of the raw rows."""
-    profile = settings.profile(profile_name)
+    profile, rows = settings.profile(profile_name), _episodes(profile_name)
+    known = {*rows[["env", "regime", *EPISODE, "success", "ended", "steps"]].itertuples(index=False, name=None)}
     for env in (env for env in profile.envs if env in collected(profile_name)):
-        rows = Results.read(_folder(profile_name)).of(env).episodes
-        known = {tuple(row) for row in rows[["regime", *EPISODE, "success", "ended", "steps"]].itertuples(index=False)}
         for regime in profile.regimes_of(env):
             for one in watch.kept(profile_name, profile.stem(env, regime)):
                 played = int(one["success"]), one["ended"], len(one["frames"]) - 1
-                if (regime, *(one[name] for name in EPISODE), *played) not in known:
+                if (env, regime, *(one[name] for name in EPISODE), *played) not in known:
                     file = watch.file_of(Path("results") / profile_name, profile.stem(env, regime)).as_posix()
                     yield Finding(file, f"{one['variant']} seed {one['seed']} on {one['task']} is not in the raw rows")
-
-
-EPISODE = ("variant", "seed", "task", "decoding")
 
 
 def of_products(profile_name: str) -> Iterator[Finding]:
@@ -160,9 +156,8 @@ def of_products(profile_name: str) -> Iterator[Finding]:
             if not (is_raw and len(file.parts) == 1) or (made / file).exists():
                 for what in _differences(there / file, made / file):
                     yield Finding(f"{kind}/{profile_name}/{file.as_posix()}", what)
-    table = read_csv(paths.tables(profile_name) / "main.csv")
     try:
-        check_main(table.assign(regime=table["regime"].astype(object).fillna("")))
+        check_main(read_rows(paths.tables(profile_name) / "main.csv", ["regime"]))
     except ReflectRLError as error:
         yield Finding(f"results/{profile_name}", str(error))
     tuned = tuning_results(profile_name)

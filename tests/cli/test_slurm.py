@@ -1,5 +1,6 @@
 """Jobs through a Slurm of one node, which is started here, killed and resumed."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -122,8 +123,9 @@ def test_jobs_go_through_slurm_and_one_that_was_killed_goes_on_from_its_checkpoi
             assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.05)
 
-    with (tmp_path / "log").open("w") as log:
+    with (tmp_path / "log").open("w") as log, contextlib.ExitStack() as ended:
         first = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+        ended.callback(first.kill)  # also where the test fails
         wait(lambda: newest(home) >= 200, first)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
@@ -136,6 +138,7 @@ def test_jobs_go_through_slurm_and_one_that_was_killed_goes_on_from_its_checkpoi
         assert kept >= 200 and not (home / target).exists()
         subprocess.run([*command[:3], "--unlock", *command[3:]], env=env, stdout=log, stderr=log, check=True)
         again, seen = subprocess.Popen(command, env=env, stdout=log, stderr=log), set()
+        ended.callback(again.kill)
         while again.poll() is None:
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             seen.add(newest(home))

@@ -6,27 +6,23 @@ import shutil
 import subprocess
 
 import pytest
+from small_results import SMALL, copy_small
 
-from reflect_rl.core import paths
 from reflect_rl.report import page, watch
 from reflect_rl.report.raw import collected
-
-PROFILE = "pretrained_cpu"
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The page of the profile with the fewest results, written into a project of its own."""
-    folder, project = tmp_path_factory.mktemp("project"), paths.project()
-    for name in ("pyproject.toml", "configs", f"results/{PROFILE}", f"figures/{PROFILE}"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (project / name).is_dir() else shutil.copy)(project / name, folder / name)
+    folder = tmp_path_factory.mktemp("project")
+    copy_small(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("REFLECT_RL_HOME", raising=False)
-        path = page.write_page(PROFILE)
-        kept = watch.kept(PROFILE, "taxi")
-        yield path, path.read_text(), kept, collected(PROFILE)
+        path = page.write_page(SMALL)
+        kept = watch.kept(SMALL, "taxi")
+        yield path, path.read_text(), kept, collected(SMALL)
 
 
 def test_it_needs_nothing_beside_it(written):

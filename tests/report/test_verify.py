@@ -1,31 +1,24 @@
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from small_results import SMALL, copy_small
 
 from reflect_rl.cli.main import main as command
-from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.report import verify
-
-SMALL = "pretrained_cpu"  # the profile with the fewest results
 
 
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
     """A project with the results of `SMALL` alone: where they lie."""
-    project = paths.project()
-    for name in ("pyproject.toml", "configs", f"results/{SMALL}", f"figures/{SMALL}"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        copy = shutil.copytree if (project / name).is_dir() else shutil.copy
-        copy(project / name, tmp_path / name)
+    results = copy_small(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REFLECT_RL_HOME", raising=False)
-    return tmp_path / "results" / SMALL
+    return results
 
 
 def edit(path: Path, old: str, new: str):
@@ -124,31 +117,22 @@ def test_damaged_checksums_are_named(copied, damage):
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "are_alike"),
+    ("alike", "one", "other", "are_alike"),
     [
-        ("0.7", "0.8", False),
-        ("0.85", "0.8501", True),
-        ("0.85", "0.8502", False),
-        ("20", "21", False),
-        ("1.0", "1", True),
+        (verify.alike, "0.950 (0.930-0.970)", "0.951 (0.930-0.970)", True),
+        (verify.alike, "0.950 (0.930-0.970)", "0.952 (0.930-0.970)", False),
+        (verify.alike, "1,024 steps", "1,025 steps", False),
+        (verify.alike, "reproduced: +9.1", "undecided: +9.1", False),
+        (verify.alike, "", "0.1", False),
+        (verify.alike_cells, "0.7", "0.8", False),  # cells of a CSV end without zeros
+        (verify.alike_cells, "0.85", "0.8501", True),
+        (verify.alike_cells, "0.85", "0.8502", False),
+        (verify.alike_cells, "20", "21", False),
+        (verify.alike_cells, "1.0", "1", True),
     ],
 )
-def test_numbers_of_a_csv_end_without_zeros(one, other, are_alike):
-    assert verify.alike_cells(one, other) == are_alike
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "are_alike"),
-    [
-        ("0.950 (0.930-0.970)", "0.951 (0.930-0.970)", True),
-        ("0.950 (0.930-0.970)", "0.952 (0.930-0.970)", False),
-        ("1,024 steps", "1,025 steps", False),
-        ("reproduced: +9.1", "undecided: +9.1", False),
-        ("", "0.1", False),
-    ],
-)
-def test_numbers_may_differ_by_one_in_the_last_digit_and_counts_may_not(one, other, are_alike):
-    assert verify.alike(one, other) == are_alike
+def test_numbers_may_differ_by_one_in_the_last_digit_and_counts_may_not(alike, one, other, are_alike):
+    assert alike(one, other) == are_alike
 
 
 def main(**changes):
