@@ -12,6 +12,7 @@ from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.report import comparisons, curves, film, maps, regimes, tables, watch
 from reflect_rl.report.claims import COLUMNS, claims_table, verdicts
+from reflect_rl.report.forest import CAPTION, forest
 from reflect_rl.report.protocol import hardware, protocol, protocols
 from reflect_rl.report.raw import Results
 from reflect_rl.report.results import results
@@ -47,6 +48,7 @@ class Products:
     figures: dict[str, Figure]  #: what there is something to draw of
     #: those of `maps.CAPTIONS`, of all regimes of the environment; none where these have nothing to compare
     maps: dict[str, Figure] = field(default_factory=dict)
+    claims: Figure | None = None  #: the claims of all environments, where something was compared
 
 
 def products(profile: str, env: str, found: Results | None = None, regime: str = "") -> Products:
@@ -55,7 +57,7 @@ def products(profile: str, env: str, found: Results | None = None, regime: str =
     found = found or results(profile, env)
     of_all = _of_all(profile, found)
     made = _of_regime(profile, env, regime, found, of_all)
-    return replace(made, maps=_maps(profile, env, found, of_all))
+    return replace(made, maps=_maps(profile, env, found, of_all), claims=forest(of_all["claims"]))
 
 
 def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
@@ -139,5 +141,7 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     drawn = _maps(profile, env, found, of_all)
     for name, figure in drawn.items():
         save(figure, paths.figures(profile) / f"{env}_{name}", made_by, maps.CAPTIONS[name])
+    if claims := forest(of_all["claims"]):
+        save(claims, paths.figures(profile) / "claims", f"python -m reflect_rl report --profile {profile}", CAPTION)
     asked = grid.regime(env, regime)[0]
-    return replace(made.get(asked) or _of_regime(profile, env, asked, found, of_all), maps=drawn)
+    return replace(made.get(asked) or _of_regime(profile, env, asked, found, of_all), maps=drawn, claims=claims)
