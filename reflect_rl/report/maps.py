@@ -53,6 +53,7 @@ ALONG = {  # dotted setting: name of the figure, the axis
     "data.random_action_probability": ("random", "Random actions in the data (share)"),
     "rl.env_steps": ("steps", "Environment steps of RL"),
 }
+OF_TEACHER = "Distinct reflections of the teacher"
 Panels = dict[tuple[str, str], Axes]  # by (target, tells)
 
 
@@ -225,15 +226,14 @@ def _of_panel(rows: pd.DataFrame, key: tuple[str, str]) -> pd.DataFrame:
     return rows[(rows["target"] == key[0]) & (rows["tells"] == key[1])]
 
 
-def _panels(
-    rows: pd.DataFrame, ylabel: str, xlabel: str = "Distinct reflections of the teacher"
-) -> tuple[Figure, Panels]:
+def _panels(rows: pd.DataFrame, ylabel: str, xlabel: str = OF_TEACHER) -> tuple[Figure, Panels]:
     """A figure with a panel for each target and telling among the rows, all on the same axes."""
     run = {*zip(rows["target"], rows["tells"], strict=True)}
     keys = [key for key in itertools.product(TARGETS, TELLS) if key in run]
     num_columns = 2 if len(keys) == 4 else min(len(keys), 3)
     num_rows = -(-len(keys) // num_columns)
-    figure, axes = style.grid_of_panels(num_rows, num_columns, 2.7, 1.9, sharex=True, sharey=True)
+    width = 2.7 if rows["number"].nunique() > 1 or xlabel != OF_TEACHER else 2.0
+    figure, axes = style.grid_of_panels(num_rows, num_columns, width, 1.9, sharex=True, sharey=True)
     for i, (axis, (target, tells)) in enumerate(zip(axes.flat, keys, strict=False)):
         axis.set_title(f"{TARGETS[target]};\nreflections {TELLS[tells]}")
         axis.tick_params(labelbottom=True)

@@ -123,7 +123,8 @@ def test_training_curves_mark_no_stage_where_seeds_change_apart():
 
 def test_a_single_evaluation_shows_as_a_dot():
     success = curves.training_curves(training()[:2].query("seed == 0"), CEILINGS).axes[0]
-    assert success.get_lines()[0].get_marker() == "o"
+    dots = [line for line in success.get_lines() if line.get_marker() == "o"]
+    assert [line.get_xdata().tolist() for line in dots] == [[50]]
 
 
 def test_main_results_show_the_papers_numbers_as_hollow_diamonds():
