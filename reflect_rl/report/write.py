@@ -11,7 +11,7 @@ from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.report import comparisons, curves, film, maps, regimes, tables, watch
-from reflect_rl.report.claims import COLUMNS, claims_table, verdicts
+from reflect_rl.report.claims import COLUMNS, claims_table, overview, verdicts
 from reflect_rl.report.forest import CAPTION, forest
 from reflect_rl.report.protocol import hardware, protocol, protocols
 from reflect_rl.report.raw import Results
@@ -29,6 +29,7 @@ TITLES_OF_ALL = {  # tables that hold all environments of a profile
     "warm-up with repetitions, trained parameters, updates and steps of RL",
     "prompts": "Prompts of the policies in evaluation, in tokens",
     "claims": "The paper's claims, tested",
+    "overview": "The paper's claims in the first regime of each environment: verdict, and difference in success in percentage points",
 }
 TITLES = {  # tables of one environment, beside those of success in each of its settings
     "online_rl": "Validation success before and after online RL",
@@ -62,6 +63,7 @@ def products(profile: str, env: str, found: Results | None = None, regime: str =
 
 def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
     """The tables of `TITLES_OF_ALL`."""
+    grid = settings.profile(profile)
     trained = found.training[["env", "regime"]].drop_duplicates().itertuples(index=False, name=None)
     horizons = {(env, regime): settings.load(profile, env, regime=regime).rl.horizon for env, regime in trained}
     return {
@@ -71,7 +73,8 @@ def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
         "runs": tables.ordered(found.runs, ["env", "regime", "variant", "seed"]),
         "budgets": tables.given(found.budgets),
         "prompts": tables.prompt_table(found.prompts),
-        "claims": claims_table(found.episodes, found.ceilings),
+        "claims": (claims := claims_table(found.episodes, found.ceilings)),
+        "overview": overview(claims, {env: grid.regime(env, "")[0] for env in grid.envs}),
     }
 
 
