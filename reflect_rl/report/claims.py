@@ -108,9 +108,9 @@ def verdicts(claims: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
 
 def overview(claims: pd.DataFrame, regimes: Mapping[str, str], rule: Rule | None = None) -> pd.DataFrame:
     """Rows of `claims_table` at a glance, those of one regime of each environment (`regimes`): a row a claim and comparison, a
-    column an environment and setting; effects in percentage points."""
+    column an environment and panel; effects in percentage points."""
     own = claims[claims["regime"] == claims["env"].map(regimes)]
-    columns = own["env"] + ", " + own["setting"]
+    columns = own["env"] + ": " + own["panel"]
     return _at_a_glance(own.assign(column=columns), pd.Series("", own.index), rule or read_rule())
 
 

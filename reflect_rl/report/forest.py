@@ -6,7 +6,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
-from reflect_rl.envs.registry import get
 from reflect_rl.report import style
 from reflect_rl.report.rule import Rule, read_rule
 from reflect_rl.report.style import COLOURS, FAINT, INK, STYLE, entry
@@ -41,9 +40,10 @@ def forest(claims: pd.DataFrame, rule: Rule | None = None) -> Figure | None:
         y += 0.9
         said = axis.text(0.01, y, f"{claim}. {sentence}", weight="bold", va="center", transform=margin)
         said.set(in_layout=False, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+        several = own["comparison"].nunique() > 1
         for row in own.itertuples():
-            y += 1
-            names.append(_name(row, len(own["comparison"].unique()) > 1))
+            y += 1.6 if several else 1  # for a name of two lines
+            names.append(_name(row, several))
             places.append(y)
             colour, filled = VERDICTS[row.verdict]
             bar = 100 * np.clip([[row.effect - row.ci_low], [row.ci_high - row.effect]], 0, None)
@@ -65,6 +65,5 @@ def forest(claims: pd.DataFrame, rule: Rule | None = None) -> Figure | None:
 
 def _name(row, compared: bool) -> str:
     """Where a comparison was made, and what was compared where its claim has several."""
-    place = f"{row.env}, {row.setting}" if row.setting != get(row.env).headline else row.env
-    where = f"{place}, {row.regime}".rstrip(", ")
-    return f"{where} ({versus(row.comparison)})" if compared else where
+    where = f"{row.env}: {row.setting}" + f", regime {row.regime}" * bool(row.regime)
+    return f"{where}\n({versus(row.comparison)})" if compared else where

@@ -127,15 +127,19 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     default the first). The tables of all regimes are written in any case, those of one and its figures for `shown_alone`."""
     found, grid = found or results(profile, env), settings.profile(profile)
     of_all, words = _of_all(profile, found), protocols(profile)
-    made_by = f"python -m reflect_rl report --profile {profile} --env {env}"
+    of_profile = f"python -m reflect_rl report --profile {profile}"
+    made_by = f"{of_profile} --env {env}"
     for name, table in of_all.items():
         folder = paths.results(profile) if name == "claims" else paths.tables(profile)
         said = f"{read_rule().sentences} {words}" if name == "claims" else words
-        table = table[COLUMNS] if name == "claims" else table
+        table, said = table[COLUMNS] if name == "claims" else table, f"{said}\n\nMade by `{of_profile}`."
         tables.write_table(table, folder / name, TITLES_OF_ALL[name], said)
     made = {each: _of_regime(profile, env, each, found, of_all) for each in shown_alone(grid, env)}
     for each, of in made.items():
-        stem, here = grid.stem(env, each), f"{protocol(profile, env, each)} {hardware(profile, env)}".rstrip()
+        stem, here = (
+            grid.stem(env, each),
+            f"{protocol(profile, env, each)} {hardware(profile, env)}\n\nMade by `{made_by}`.",
+        )
         for name in of.tables.keys() - TITLES_OF_ALL:
             title = TITLES.get(name, f"Success on {env}, {get(env).headline if name == 'headline' else name}")
             tables.write_table(of.tables[name], paths.tables(profile) / f"{stem}_{name}", title, here)
@@ -145,6 +149,6 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     for name, figure in drawn.items():
         save(figure, paths.figures(profile) / f"{env}_{name}", made_by, maps.CAPTIONS[name])
     if claims := forest(of_all["claims"]):
-        save(claims, paths.figures(profile) / "claims", f"python -m reflect_rl report --profile {profile}", CAPTION)
+        save(claims, paths.figures(profile) / "claims", of_profile, CAPTION)
     asked = grid.regime(env, regime)[0]
     return replace(made.get(asked) or _of_regime(profile, env, asked, found, of_all), maps=drawn, claims=claims)

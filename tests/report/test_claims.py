@@ -230,10 +230,15 @@ def test_an_overview_has_a_column_for_each_environment_in_one_regime():
     of_two = rule(envs=("taxi", "other"))
     judged = claims.claims_table(pd.concat(parts), rule=of_two)
     table = claims.overview(judged, {"taxi": "plentiful", "other": "plentiful"}, of_two)
-    assert list(table) == ["claim", "comparison", "taxi, full", "other, full"]
-    assert table["taxi, full"].tolist()[0].startswith("reproduced: +77 (+") and len(table) == 3
+    assert list(table) == [
+        "claim",
+        "comparison",
+        "taxi: full, 20 steps, test, sampled",
+        "other: full, 20 steps, test, sampled",
+    ]
+    assert table["taxi: full, 20 steps, test, sampled"].tolist()[0].startswith("reproduced: +77 (+") and len(table) == 3
     alone = claims.overview(judged, {"taxi": "plentiful", "other": "another"}, of_two)
-    assert list(alone) == ["claim", "comparison", "taxi, full"]
+    assert list(alone) == ["claim", "comparison", "taxi: full, 20 steps, test, sampled"]
     assert list(claims.overview(judged, {}, of_two)) == ["claim", "comparison"]
 
 

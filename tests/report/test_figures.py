@@ -235,7 +235,11 @@ def test_claims_in_one_picture():
     assert [float(dot.get_xdata()[0]) for dot in dots] == pytest.approx([50, -10, 1])
     ends = [line.get_segments()[0][:, 0].tolist() for container in axis.containers for line in container.lines[2]]
     assert np.array(ends) == pytest.approx(np.array([[30, 70], [-20, 0], [-1, 3]]))
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["taxi, paper", "taxi, pickup", "taxi, paper"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        "taxi: full, regime paper",
+        "taxi: pickup",
+        "taxi: full, regime paper\n(Reflect-RL - w/o milestones)",
+    ]
     assert axis.get_yticks().tolist() == [float(dot.get_ydata()[0]) for dot in dots]
     written = [text.get_text() for text in axis.texts]
     assert written == ["1. It is better.", "reproduced", "undecided", "5. Stages help.", "equivalent"]
