@@ -181,10 +181,10 @@ class RLConfig(Settings, section="rl"):
     env_steps: Count = 100_000  #: budget of environment steps, the same for every variant
     episodes_per_update: Count = 128  #: played as one batch before each update
     steps_per_update: Natural = 0  #: at least; batches are joined until an update has so many
-    group: Count = 1  #: episodes of an update that begin with the same task; `rloo` and `grpo` compare them
+    group: Count = 1  #: episodes of an update that begin with the same task; `rloo`, `grpo` and `gigpo` compare them
     objective: Literal["pg", "ppo"] = "ppo"  #: policy gradient, or PPO's clipped ratio
     #: of the actions (`train.advantages`): return-to-go, minus the others' mean at that step, by a critic, in groups
-    advantage: Literal["return", "leave_one_out", "gae", "rloo", "grpo"] = "gae"
+    advantage: Literal["return", "leave_one_out", "gae", "rloo", "grpo", "gigpo"] = "gae"
     discount: Fraction = 0.95  #: gamma (paper: none, 1)
     gae_lambda: Fraction = 0.9  #: lambda of generalised advantage estimation
     normalise: Flag = True  #: whether advantages get mean 0, and their deviation or a former, larger one as unit
@@ -224,7 +224,7 @@ class RLConfig(Settings, section="rl"):
             raise ReflectRLError(
                 f"rl.replay={self.replay} asks a critic what a success was worth; give rl.advantage=gae, or rl.replay=0"
             )
-        if self.advantage in ("rloo", "grpo") and self.group == 1:
+        if self.advantage in ("rloo", "grpo", "gigpo") and self.group == 1:
             raise ReflectRLError(f"rl.advantage={self.advantage} compares episodes of one task; give rl.group as 8")
 
 

@@ -88,6 +88,24 @@ def grpo(totals: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.where(deviation > SMALL, centred / np.maximum(deviation, SMALL), 0.0)
 
 
+def gigpo(returns: np.ndarray, steps: np.ndarray, starts: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """`grpo` of the whole episodes, and of the steps at which episodes from the same start were in the same state, `(N,)`
+    (Feng et al. 2025, equation 8, with omega = 1).
+
+    Args:
+        returns: `(N,)` discounted returns-to-go.
+        states: `(N,)` numbers from 0 of the states; one that is met once adds nothing.
+    """
+    of_step = starts[np.cumsum(steps == 0) - 1]
+    meetings = np.unique(np.stack([of_step, states]), axis=1, return_inverse=True)[1]
+    return _of_steps(grpo(returns[_first_steps(steps)], starts), steps) + grpo(returns, meetings)
+
+
+def _of_steps(of_episodes: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """`(N,)` of each step what its episode has of `(E,)`."""
+    return of_episodes[np.cumsum(steps == 0) - 1]
+
+
 def spread(advantage: np.ndarray, former: float) -> float:
     """By what advantages are divided: their deviation in this batch, or in former ones while that fades by 1% an update.
 
@@ -111,23 +129,25 @@ def advantage(
     values: np.ndarray | None = None,
     discount: float = 1.0,
     decay: float = 1.0,
+    states: np.ndarray | None = None,
 ) -> np.ndarray:
     """`(N,)` advantages of all steps: computed once for all passes over a batch.
 
     Args:
-        estimator: `return` (the return-to-go itself), `leave_one_out`, `gae`, `rloo` or `grpo`.
+        estimator: `return` (the return-to-go itself), `leave_one_out`, `gae`, `rloo`, `grpo` or `gigpo`.
         rewards: `(N,)`.
         starts: `(E,)`, as for `rloo`.
         values: `(N,)` the critic's, for `gae`.
         discount, decay: gamma and lambda; groups compare discounted returns of whole episodes.
+        states: `(N,)`, for `gigpo`.
     """
     if estimator == "gae":
         return gae(rewards, values, steps, discount, decay)
     returns = return_to_go(rewards, steps, discount)
     if estimator == "leave_one_out":
         return returns - leave_one_out_means(returns, steps)
+    if estimator == "gigpo":
+        return gigpo(returns, steps, starts, states)
     if estimator in ("rloo", "grpo"):
-        first = _first_steps(steps)
-        of_episode = {"rloo": rloo, "grpo": grpo}[estimator](returns[first], starts)
-        return np.repeat(of_episode, np.diff(np.append(first, len(steps))))
+        return _of_steps({"rloo": rloo, "grpo": grpo}[estimator](returns[_first_steps(steps)], starts), steps)
     return returns

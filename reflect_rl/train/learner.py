@@ -34,6 +34,7 @@ class Batch:
     reward: np.ndarray  # (N,)
     step: np.ndarray  # (N,) place in the episode
     start: np.ndarray  # (E,) number of the task that each episode began with
+    state: np.ndarray  # (N,) number of the state before the action
     advantage: torch.Tensor | None = None  # (N,) the same in every pass
     target: torch.Tensor | None = None  # (N,) what the critic is fitted to
     reference: torch.Tensor | None = None  # (U, A) log-probabilities of the warmed-up policy
@@ -45,6 +46,7 @@ class Batch:
         row = [rows.setdefault(t.decision.prompt, len(rows)) for t in transitions]
         legal = {t.decision.prompt: t.actions for t in transitions}
         starts: dict[str, int] = {}
+        states: dict[str, int] = {}
         return cls(
             prompts=list(rows),
             legal=[labels.of(legal[prompt]) for prompt in rows],
@@ -54,6 +56,7 @@ class Batch:
             reward=np.array([t.reward for t in transitions]),
             step=np.concatenate([np.arange(len(e)) for e in episodes]),
             start=np.array([starts.setdefault(e.task, len(starts)) for e in episodes]),
+            state=np.array([states.setdefault(t.observation, len(states)) for t in transitions]),
         )
 
 
@@ -142,7 +145,7 @@ class Learner:
                 self._fit(states, advantages.return_to_go(batch.reward, batch.step, config.discount), batch.row)
             with torch.no_grad():
                 values = self.critic(states).cpu().numpy().astype(float)[row]
-        given = batch.reward, batch.step, batch.start, values, config.discount, config.gae_lambda
+        given = batch.reward, batch.step, batch.start, values, config.discount, config.gae_lambda, batch.state
         found = advantages.advantage(config.advantage, *given)
         if values is not None:
             batch.target = torch.tensor(found + values, dtype=torch.float32, device=self.device)

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints
 
 import gymnasium as gym
@@ -31,6 +32,7 @@ def offered(monkeypatch, *points):
     """Let other packages offer these (name, value)."""
     found = EntryPoints(EntryPoint(name, value, registry.GROUP) for name, value in points)
     monkeypatch.setattr(registry, "entry_points", lambda **wanted: found.select(**wanted))
+    monkeypatch.setattr(registry, "_of_packages", cache(registry._of_packages.__wrapped__))
 
 
 # --- names ---

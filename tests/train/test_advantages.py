@@ -84,6 +84,21 @@ def test_small_differences_after_large_ones_are_not_blown_up():
     assert advantages.normalised(RETURNS, now).std() == pytest.approx(1 / 99)
 
 
+def test_gigpo_by_hand():
+    """Two episodes from one start meet in state 1, with returns 2 and 4, and one from another start is there too."""
+    rewards, steps = np.array([-1.0, 2.0, 0.0, 4.0, 9.0]), np.array([0, 1, 0, 1, 0])
+    starts, states = np.array([0, 0, 1]), np.array([0, 1, 2, 1, 1])
+    found = advantages.advantage("gigpo", rewards, steps, starts, states=states)
+    np.testing.assert_allclose(found, [-1, -1 - 1, 1, 1 + 1, 0])  # returns of the episodes are 1 and 4
+
+
+def test_gigpo_is_grpo_where_no_two_episodes_meet():
+    given = REWARDS, STEPS, np.array([0, 0, 0])
+    np.testing.assert_allclose(
+        advantages.advantage("gigpo", *given, states=np.arange(6)), advantages.advantage("grpo", *given)
+    )
+
+
 @pytest.mark.parametrize("estimator", ["leave_one_out", "rloo"])
 def test_policy_gradient_with_a_baseline_of_others_has_the_expectation_of_that_without(estimator):
     """All pairs of one-step episodes of a policy of probability p, with returns 1 and 0 for its two actions."""

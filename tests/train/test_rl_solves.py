@@ -60,6 +60,7 @@ ESTIMATORS = {
     "ppo_kl": "rl.learning_rate=0.001 rl.kl=0.01",
     "rloo": "rl.advantage=rloo rl.group=8 rl.learning_rate=0.001",
     "grpo": "rl.advantage=grpo rl.group=8 rl.learning_rate=0.001",
+    "gigpo": "rl.advantage=gigpo rl.group=8 rl.learning_rate=0.001",
 }
 SMALL = (
     "model.n_conv=1 model.n_layer=1 model.d_model=32 model.n_head=2 model.init_std=0.1 data.trajectories=40 "
