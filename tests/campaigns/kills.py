@@ -1,0 +1,102 @@
+"""Kill a whole run at random moments, let it go on, and compare what it ends with: no part of `make test`.
+
+    python tests/campaigns/kills.py [--kills 100] [--seed 0]
+
+A run makes data, both warm-ups, online RL and the evaluation of Reflect-RL on the taxi, small. It is killed (SIGKILL) at a
+random moment, started again, and so on until it is through; then another begins, until there were enough kills. What counts are
+the files that results are made of, to the last byte. Writes kills.csv and kills.md beside this file.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from reflect_rl.core.files import digest, write_csv, write_text
+from reflect_rl.core.runtime import provenance
+
+HERE = Path(__file__).parent
+RUN = """
+from reflect_rl import envs
+from reflect_rl.evaluate.panels import evaluate
+evaluate(envs.load("smoke", "taxi", "reflect_rl", 0, "data.trajectories=400 data.sft_examples=800 reflector.steps=120 "
+    "reflector.evaluate_every=40 policy.steps=120 rl.env_steps=3000 rl.checkpoint_every=2 evaluation.tasks=20"))
+"""
+NUMBERS = (
+    "examples",
+    "weights.safetensors",
+    "policy.safetensors",
+    "metrics.csv",
+    "log.csv",
+    "episodes.csv.gz",
+    "prompts.csv",
+)
+STAGES = ("data", "reflector", "policy", "rl", "evaluation")
+
+
+def start(home: Path) -> subprocess.Popen:
+    env = os.environ | {"REFLECT_RL_HOME": str(home), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", RUN], env=env, start_new_session=True, **quiet)
+
+
+def numbers(home: Path) -> dict[str, str]:
+    """Checksums of the files that results are made of, by their place."""
+    found = (path for path in home.rglob("*") if path.is_file() and path.name.startswith(NUMBERS))
+    return {str(path.relative_to(home)): digest(path) for path in sorted(found) if "checkpoints" not in path.parts}
+
+
+def stage(home: Path) -> str:
+    """The stage that a run has come to: that of its newest folder."""
+    found = [(path.stat().st_mtime, path.name.rpartition("-")[0]) for path in home.rglob("*-*") if path.is_dir()]
+    return max((place for place in found if place[1] in STAGES), default=(0, "before the first"))[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    given = parser.parse_args()
+    rng, rows, runs = random.Random(given.seed), [], 0
+    with tempfile.TemporaryDirectory() as folder, tqdm(total=given.kills, unit="kill") as bar:
+        whole = Path(folder) / "whole"
+        began = time.monotonic()
+        if start(whole).wait():
+            raise SystemExit("the run fails without being killed")
+        seconds, wanted = time.monotonic() - began, numbers(whole)
+        while len(rows) < given.kills:
+            runs += 1
+            home, of_run, done = Path(folder) / f"run {runs}", [], False
+            while not done:
+                process, patience = start(home), rng.uniform(0, seconds)
+                try:
+                    if process.wait(patience if len(rows) + len(of_run) < given.kills else None):
+                        raise SystemExit(f"a resumed run fails:\n{process.stderr.read().decode()}")
+                    done = True
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                    of_run.append({"run": runs, "after_seconds": round(patience, 2), "stage": stage(home)})
+                    bar.update()
+            same = numbers(home) == wanted
+            rows += [row | {"same_numbers": same} for row in of_run]
+    table = pd.DataFrame(rows, columns=["run", "after_seconds", "stage", "same_numbers"])
+    write_csv(HERE / "kills.csv", table)
+    told = table.groupby("stage")["same_numbers"].agg(kills="size", ended_with_the_same_numbers="sum").reset_index()
+    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "python")}
+    about = (
+        f"{len(table)} kills of {runs} runs, which take {seconds:.0f} s each; compared: {len(wanted)} files; {hardware}"
+    )
+    write_text(HERE / "kills.md", f"{told.to_markdown(index=False)}\n\n{about}\n")
+
+
+if __name__ == "__main__":
+    main()
