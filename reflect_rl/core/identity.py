@@ -212,7 +212,7 @@ class Stage(NamedTuple):
     group: str  #: whose it is: `data`, or that of the `{warmup}` or `{variant}`; empty where of no seed either
 
 
-FOR_POLICY = ("target", "policy_draw", "policy_examples")  # settings of the data that decide nothing else
+FOR_POLICY = {"data": ("target", "policy_draw", "policy_examples"), "model": ("choice",)}  # which decide nothing else
 _DATA, _PLAYERS = ("data", "model"), ("data", "model", "reflector", "policy", "rl")
 STAGES = {
     "data": Stage(_DATA, ("reflect_rl.train.data",), "data"),
@@ -242,7 +242,8 @@ def _identity(config: Config, stage: str) -> dict:
     used["reflector"] = arm.reflection and bool(arm.warmup)
     settings = config.sections(*(name for name in known.sections if used.get(name, True)))
     if stage in ("data", "reflector", "reflections"):
-        settings["data"] = {key: value for key, value in settings["data"].items() if key not in FOR_POLICY}
+        for name, only in FOR_POLICY.items():
+            settings[name] = {key: value for key, value in settings.get(name, {}).items() if key not in only}
     settings["group"] = known.group.format(warmup=arm.warmup, variant=config.variant)
     if known.group == "{variant}":
         settings["arm"] = arm.deciding()

@@ -8,6 +8,7 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.labels import IN_ORDER, Labels
+from reflect_rl.lm.arithmetic import seeded
 from reflect_rl.lm.models import activate, causal_lm, hidden_states, rows_that_fit
 
 
@@ -139,9 +140,16 @@ class Policy:
         logits = logits.gather(1, numbers.clamp(min=0))
         return logits.masked_fill(numbers < 0, -torch.inf).log_softmax(-1)
 
+    def states_and_log_probs(
+        self, prompts: Sequence[str], legal: Sequence[Sequence[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`hidden` of the prompts and `log_probs` of their legal actions."""
+        hidden = self.hidden(prompts)
+        return hidden, self.label_log_probs(hidden, legal)
+
     def log_probs(self, prompts: Sequence[str], legal: Sequence[Sequence[int]]) -> torch.Tensor:
         """`(B, A)` exact log-probabilities of the legal actions, -inf behind the last legal one."""
-        return self.label_log_probs(self.hidden(prompts), legal)
+        return self.states_and_log_probs(prompts, legal)[1]
 
 
 class Reflector:
@@ -195,6 +203,20 @@ class Reflector:
                 self._generate(block, *shape, shared)
         return [self.memory[prompt] for prompt in prompts]
 
+    @torch.no_grad()
+    def sample(self, prompts: Sequence[str], seed: int) -> list[str]:
+        """One line of text for each prompt, sampled at temperature 1 with a generator of this seed; nothing is remembered."""
+        self.model.eval()
+        activate(self.model, "reflector")
+        encoded = self.encode(prompts)
+        width = max(map(len, encoded))
+        ids = torch.tensor([[self.tokenizer.pad_token_id] * (width - len(row)) + row for row in encoded])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in encoded])
+        with seeded(seed):
+            out = self._decode(ids, mask, self.max_new_tokens, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+        texts = self.tokenizer.batch_decode(out[:, width:].tolist(), skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts]
+
     def _blocks(self, rows: list[tuple[str, list[int]]], shared: int) -> Iterator[tuple[list, int, int]]:
         """Rows of about one length, their number, and the length of the longest without its `shared` tokens."""
         self.rows = self.rows or rows_that_fit(self.model, self.context, 128)
@@ -230,12 +252,12 @@ class Reflector:
         options = {"min_new_tokens": 2, "output_logits": True, "return_dict_in_generate": True}
         return torch.stack(self._decode(ids, mask, 2, **options).logits)
 
-    def _decode(self, ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int, **options):
+    def _decode(self, ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int, do_sample: bool = False, **options):
         return self.model.generate(
             input_ids=ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),
             max_new_tokens=max_new_tokens,
-            do_sample=False,
+            do_sample=do_sample,
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.tokenizer.pad_token_id,
             **options,

@@ -14,6 +14,7 @@ from reflect_rl.envs.labels import Labels
 from reflect_rl.lm import distributed, models
 from reflect_rl.train import advantages, objectives
 from reflect_rl.train.critic import Critic
+from reflect_rl.train.online_reflector import ReflectorLearner
 from reflect_rl.train.rollout import Episode
 from reflect_rl.train.warmup import PlayerPair
 
@@ -94,6 +95,7 @@ class Learner:
         if self.config.advantage == "gae":
             self.critic = Critic(self.policy.model.config.hidden_size, self.seed).to(self.device)
             rates, parameters = [*rates, self.config.critic_learning_rate], [*parameters, [*self.critic.parameters()]]
+        self.reflector = ReflectorLearner(config, players.reflector) if config.arm.both else None
         groups = [{"params": of, "lr": rate, "peak": rate} for of, rate in zip(parameters, rates, strict=True)]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
 
@@ -106,7 +108,7 @@ class Learner:
 
         Returns:
             The means over the passes of loss, gradient norm, entropy, clip fraction and, NaN where there is none, KL
-            divergence to the warmed-up policy and the critic's loss. Where the loss or the gradient is not finite, no step
+            divergence to the warmed-up policy, the critic's loss and the reflector's divergence. Where the loss or the gradient is not finite, no step
             is taken on it, the passes end there and `loss` says so.
         """
         config = self.config
@@ -131,10 +133,12 @@ class Learner:
                 "all should be 1: the policy's probabilities depend on the batch; try model.dtype=float32",
                 stacklevel=2,
             )
+        diverged = self.reflector.update(episodes, batch.advantage, progress) if self.reflector else math.nan
         if config.replay:
             new = [Success(stage, episode) for episode in episodes if episode.success]
             self.replay = (former + new)[-config.replay :]
-        return {key: sum(entry[key] for entry in logs) / len(logs) for key in logs[0]}
+        means = {key: sum(entry[key] for entry in logs) / len(logs) for key in logs[0]}
+        return means | {"reflector_kl": diverged}
 
     def _judged(self, batch: Batch) -> Batch:
         """The batch with what all its passes share: advantages, the critic's targets, the warmed-up policy's choices."""
@@ -246,8 +250,8 @@ class Learner:
         """
         config, steps, rows = self.config, torch.isin(batch.row, part), part.tolist()
         row = torch.searchsorted(part, batch.row[steps])
-        hidden = self.policy.hidden([batch.prompts[i] for i in rows])
-        log_probs = self.policy.label_log_probs(hidden, [batch.legal[i] for i in rows])
+        asked = [batch.prompts[i] for i in rows], [batch.legal[i] for i in rows]
+        hidden, log_probs = self.policy.states_and_log_probs(*asked)
         log_prob = log_probs[row, batch.action[steps]]
         old, advantage = batch.log_prob[steps], batch.advantage[steps]
         if config.objective == "ppo":

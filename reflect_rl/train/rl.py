@@ -1,5 +1,6 @@
 """Stage 2: the online loop. Roll out, compute returns, update the policy; the reflector stays frozen."""
 
+import itertools
 import math
 import time
 from dataclasses import asdict
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from transformers import PreTrainedModel
 
 from reflect_rl.core.checkpoints import Checkpoints, optimizer_tensors, restore_optimizer
 from reflect_rl.core.config import Config
@@ -19,12 +21,13 @@ from reflect_rl.envs.registry import get
 from reflect_rl.lm import distributed, models
 from reflect_rl.train.curriculum import stage
 from reflect_rl.train.learner import Learner, Success
+from reflect_rl.train.online_reflector import Sampling
 from reflect_rl.train.rollout import Decision, Episode, PlayersAgent, Transition, play
 from reflect_rl.train.warmup import PlayerPair, keep_reflections, validation_tasks, warm_up
 
 METRICS = [
     "update", "env_steps", "stage", "episodes", "success", "return", "episode_length",
-    "entropy", "kl", "loss", "value_loss", "grad_norm", "clip_fraction", "val_success",
+    "entropy", "kl", "loss", "value_loss", "grad_norm", "clip_fraction", "reflector_kl", "val_success",
 ]  # fmt: skip
 COLLAPSED_ENTROPY = 1e-4  # nats
 COLLAPSED_LENGTH = 1.5  # steps
@@ -41,7 +44,11 @@ def rollouts(config: Config, players: PlayerPair, update: int, env_steps: int) -
     setting = stage(env_steps / config.rl.env_steps, config.rl, spec)
     rng = np.random.default_rng([config.seed, 4, update])
     panel = spec.panel(setting, "train", config.data.tasks)
-    agent = PlayersAgent(players.policy, players.reflector)
+    reflector = players.reflector
+    if config.arm.both:
+        seeds = (int(np.random.default_rng([config.seed, 10, update, i]).integers(2**32)) for i in itertools.count())
+        reflector = Sampling(reflector, seeds)
+    agent = PlayersAgent(players.policy, reflector)
     episodes: list[Episode] = []
     while not episodes or sum(map(len, episodes)) < config.rl.steps_per_update:
         starts = rng.choice(panel, size=config.rl.episodes_per_update // config.rl.group)
@@ -95,16 +102,26 @@ def train(config: Config) -> PlayerPair:
         raise ReflectRLError(f"variant {config.variant!r} has no online RL; choose one of: {', '.join(trained)}")
     folder = stage_dir(config, "rl")
     players = warm_up(config)
+    trained_files = [f"{name}.safetensors" for name in _learning(config, players)]
     if distributed.is_main():
         with locked_run_dir(config, "rl"):
-            missing = not all((folder / name).exists() for name in ("status.json", "policy.safetensors"))
+            missing = not all((folder / name).exists() for name in ("status.json", *trained_files))
             if distributed.broadcast(missing):
                 _train(config, players, folder)
     elif distributed.broadcast(None):
         _train(config, players, folder)
     distributed.barrier()
-    models.load_weights(players.policy.model, "policy", folder / "policy.safetensors")
+    for name, model in _learning(config, players).items():
+        models.load_weights(model, name, folder / f"{name}.safetensors")
+    if config.arm.both:
+        players.reflector.memory.clear()
     return players
+
+
+def _learning(config: Config, players: PlayerPair) -> dict[str, PreTrainedModel]:
+    """The players that RL trains, by name, and their models."""
+    found = {"policy": players.policy.model}
+    return found | {"reflector": players.reflector.model} if config.arm.both else found
 
 
 def _train(config: Config, players: PlayerPair, folder: Path) -> None:
@@ -131,7 +148,8 @@ def _train(config: Config, players: PlayerPair, folder: Path) -> None:
     if not distributed.is_main():
         return
     write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=METRICS))
-    models.save_weights(players.policy.model, "policy", folder / "policy.safetensors")
+    for name, model in _learning(config, players).items():
+        models.save_weights(model, name, folder / f"{name}.safetensors")
     status = {
         "status": "collapsed" if state["reason"] else "ok",
         "reason": state["reason"],
@@ -141,7 +159,8 @@ def _train(config: Config, players: PlayerPair, folder: Path) -> None:
         "peak_gpu_memory_mb": round(peak_gpu_memory_mb()),
     }
     write_json(folder / "status.json", status)
-    keep_reflections(config, players)
+    if not config.arm.both:
+        keep_reflections(config, players)
 
 
 def _update(config: Config, learner: Learner, state: dict) -> bool:
@@ -178,6 +197,10 @@ def _save(learner: Learner, checkpoints: Checkpoints, state: dict) -> None:
     }
     if learner.critic is not None:
         tensors["critic"] = learner.critic.state_dict()
+    if learner.reflector is not None:
+        own = models.weights(learner.players.reflector.model, "reflector")
+        tensors["reflector"] = {name: weight.detach() for name, weight in own.items()}
+        tensors["reflector_optimizer"] = optimizer_tensors(learner.reflector.optimizer)
     replay = [asdict(success) for success in learner.replay]
     checkpoints.save(state["update"], tensors, state | {"replay": replay, "spread": learner.spread})
 
@@ -193,6 +216,9 @@ def _resume(learner: Learner, checkpoints: Checkpoints) -> dict | None:
     if learner.critic is not None:
         learner.critic.load_state_dict(tensors["critic"])
         learner.fitted = True
+    if learner.reflector is not None:
+        models.set_weights(learner.players.reflector.model, "reflector", tensors["reflector"], checkpoints.folder)
+        restore_optimizer(learner.reflector.optimizer, tensors["reflector_optimizer"])
     learner.spread = state.pop("spread")
     learner.replay = [Success(**kept | {"episode": _episode(kept["episode"])}) for kept in state.pop("replay")]
     return state

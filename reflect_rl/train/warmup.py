@@ -18,6 +18,7 @@ from reflect_rl.envs.registry import get
 from reflect_rl.lm import distributed, models
 from reflect_rl.lm.players import Encoder, Policy, Reflector
 from reflect_rl.lm.prompts import labels_for, reflection_prompt
+from reflect_rl.lm.scoring import ScoringPolicy
 from reflect_rl.lm.tokenizers import load_tokenizer
 from reflect_rl.train import data
 from reflect_rl.train.agents import Follow, PerturbedAgent
@@ -51,7 +52,10 @@ def players_with(config: Config, tokenizer_file: Path) -> PlayerPair:
     tokenizer = load_tokenizer(config.model, tokenizer_file)
     built = models.build(config.model, tokenizer, config.seed)
     model = config.model
-    policy = Policy(built["policy"], tokenizer, model.context, labels_for(tokenizer, get(config.env).labels))
+    if model.choice == "label":
+        policy = Policy(built["policy"], tokenizer, model.context, labels_for(tokenizer, get(config.env).labels))
+    else:
+        policy = ScoringPolicy(built["policy"], tokenizer, model.context, model.max_new_tokens, model.choice)
     if not config.arm.reflection:
         return PlayerPair(policy, None)
     limits = model.context, model.max_new_tokens, model.reflection_rows
