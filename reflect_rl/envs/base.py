@@ -104,8 +104,8 @@ class EnvSpec:
     The environment itself is a `gymnasium.Env` whose observation is text and whose action is an index into
     `info["actions"]`, the legal actions (`tuple[str, ...]`, at least one, no duplicates). `reset(options={"task": id})`
     starts that very episode. `info["success"]` is a bool; `info["ended"]` may say how an episode ended. An index beyond
-    the legal actions costs a step, changes nothing else, and is named in `info["invalid_action"]`. `envs.check` tells
-    whether an environment is so.
+    the legal actions costs a step, changes nothing else, and is named in `info["invalid_action"]`; what is no whole number
+    is a TypeError. `envs.check` tells whether an environment is so.
 
     Raises:
         ReflectRLError: fields are missing or not of their type; the message lists all of them.
