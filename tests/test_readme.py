@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from reflect_rl.core.config import SECTIONS
+from reflect_rl.envs.settings import load
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,20 +41,16 @@ def test_tables_are_those_of_the_pipeline(page):
     assert [source for source, shown in marked if shown != table(source)] == []
 
 
-def test_the_readme_has_the_tables_of_both_environments_and_is_short():
+def test_the_readme_has_one_table_of_results_and_is_short():
     text = PAGES[0].read_text()
-    shown = [source for source, _ in TABLE.findall(text)]
-    names = (
-        "taxi_paper_headline",
-        "taxi_plentiful_headline",
-        "alfworld_paper_headline",
-        "alfworld_long-warmup_all_unseen",
-        "taxi_paper_verdicts",
-        "alfworld_paper_verdicts",
-    )
-    assert shown == [f"results/study/tables/{name}.md" for name in names]
-    prose = " ".join(line for line in TABLE.sub("", text).splitlines() if not line.startswith("|"))
-    assert len(re.sub(r"\]\([^)]*\)", "]", prose).split()) <= 1000
+    assert [source for source, _ in TABLE.findall(text)] == ["results/study/tables/overview.md"]
+    words = [word for word in re.sub(r"\]\([^)]*\)", "]", text).split() if re.search(r"\w", word)]
+    assert len(text.splitlines()) <= 150 and len(words) <= 1500
+
+
+def test_settings_in_the_readme_can_be_given():
+    (given,) = re.findall(r"`overrides = \"([^\"]+)\"`", PAGES[0].read_text())
+    assert load("laptop", "taxi", overrides=given).rl.advantage == "grpo"
 
 
 @each_page

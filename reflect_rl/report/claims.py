@@ -15,6 +15,8 @@ The verdict on a comparison is that of the first of these that applies:
 6. `undecided`: more seeds or tasks are needed.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -100,15 +102,27 @@ def verdicts(claims: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
 
     Beside each stands the difference under greedy decoding, which the rule does not judge.
     """
-    rule, told = rule or read_rule(), {}
-    for row in claims.to_dict("records"):
+    greedy = ("; greedy " + claims["greedy"]).where(claims["greedy"] != "", "")
+    return _at_a_glance(claims.assign(column=claims["panel"]), greedy, rule or read_rule())
+
+
+def overview(claims: pd.DataFrame, regimes: Mapping[str, str], rule: Rule | None = None) -> pd.DataFrame:
+    """Rows of `claims_table` at a glance, those of one regime of each environment (`regimes`): a row a claim and comparison, a
+    column an environment and panel; effects in percentage points."""
+    own = claims[claims["regime"] == claims["env"].map(regimes)]
+    columns = own["env"] + ": " + own["panel"]
+    return _at_a_glance(own.assign(column=columns), pd.Series("", own.index), rule or read_rule())
+
+
+def _at_a_glance(claims: pd.DataFrame, more: pd.Series, rule: Rule) -> pd.DataFrame:
+    """A row a claim and comparison, its verdicts in the columns that `column` names, with what `more` says of each."""
+    told = {}
+    for row, also in zip(claims.to_dict("records"), more, strict=True):
         text, numbers = row["verdict"], [row.get(name, np.nan) for name in ("effect", "ci_low", "ci_high")]
         if np.isfinite(numbers[0]):
             text += f": {in_points(*numbers)}"
-        if row["greedy"]:
-            text += f"; greedy {row['greedy']}"
         key = f"{row['claim']}. {rule.claims[row['claim']]}", versus(row["comparison"])
-        told.setdefault(key, {})[row["panel"]] = text
+        told.setdefault(key, {})[row["column"]] = text + also
     rows = [{"claim": claim, "comparison": compared} | of for (claim, compared), of in told.items()]
     return pd.DataFrame(rows, columns=None if rows else ["claim", "comparison"]).fillna("")
 

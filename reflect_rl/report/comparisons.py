@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs.registry import get
-from reflect_rl.evaluate.stats import t_interval
+from reflect_rl.evaluate.stats import rate_interval
 from reflect_rl.report import style
 from reflect_rl.report.style import COLOURS, FAINT, INK, SHARE, STYLE, entry
-from reflect_rl.report.tables import HEADLINE, at_headline, in_order, matching
+from reflect_rl.report.tables import HEADLINE, at_headline, in_order, matching, scores
 
 ABLATIONS = ["reflect_rl", "reflect_rl_no_negatives", "reflect_rl_no_milestones", "reflect_rl_stages"]
 PAPER = {
@@ -78,7 +78,7 @@ def _draw_success(axis: Axes, rows: pd.DataFrame, variants: list[str]) -> None:
 def ablations(episodes: pd.DataFrame) -> Figure:
     """Reflect-RL beside its ablations where claims are judged, a panel each setting, all on one axis.
 
-    Small dots are seeds, thin lines join equal ones, and the large dot is their mean with Student's 95% interval.
+    Small dots are seeds, thin lines join equal ones, and the large dot is their mean with the tables' 95% interval.
     """
     episodes = matching(at_headline(episodes[episodes["variant"].isin(ABLATIONS)], every_setting=True), **HEADLINE)
     settings, variants = _settings(episodes), in_order(episodes["variant"])
@@ -87,32 +87,33 @@ def ablations(episodes: pd.DataFrame) -> Figure:
     lowest = 0.95  # not a hair's breadth where all are perfect
     for axis, setting in zip(axes.flat, settings, strict=False):
         rows = episodes[episodes["setting"] == setting]
-        by_seed = rows.groupby(["seed", "variant"])["success"].mean().unstack().reindex(columns=variants)
-        lowest = min(lowest, _draw_seeds(axis, by_seed))
+        lowest = min(lowest, _draw_seeds(axis, rows, variants))
         axis.set(xlim=(-0.5, len(variants) - 0.2), title=f"{rows['env'].iloc[0]}, {setting}")
         labels = [VARIANTS[name].label.replace("w/o ", "w/o\n").replace("-RL", "-\nRL") for name in variants]
         style.name_ticks(axis, "x", labels)
     for unused in axes.flat[len(settings) :]:
         unused.remove()
-    bottom = lowest - 0.08 * (1 - lowest)
+    bottom = lowest - 0.08 * (1 - lowest) if lowest > 0.2 else -0.03
     axes[0, 0].set_ylim(bottom, 1 + 0.03 * (1 - lowest))
     axes[0, 0].set_yticks([tick for tick in axes[0, 0].get_yticks() if bottom <= tick <= 1 + 1e-9])
     for axis in axes[:, 0]:
         axis.set_ylabel("Test success (share)")
-    mean = entry("mean, 95% interval over seeds", marker="o", color=INK, markersize=5.5, linewidth=1.5)
+    mean = entry("mean, 95% interval over seeds and tasks", marker="o", color=INK, markersize=5.5, linewidth=1.5)
     style.legend_below(figure, [mean, entry("one seed", marker="o", color=FAINT, markersize=3.5, linewidth=0.7)])
     return figure
 
 
-def _draw_seeds(axis: Axes, by_seed: pd.DataFrame) -> float:
-    """Draw success by seed (rows) and variant (columns), beside it mean and interval; returns the lowest value drawn."""
+def _draw_seeds(axis: Axes, episodes: pd.DataFrame, variants: list[str]) -> float:
+    """Draw the success of the seeds of each variant, beside it mean and interval; returns the lowest value drawn."""
+    by_seed = episodes.groupby(["seed", "variant"])["success"].mean().unstack().reindex(columns=variants)
     lowest = [by_seed.min(axis=None)]
     for _, success in by_seed.iterrows():
-        axis.plot(range(len(by_seed.columns)), success, color=FAINT, linewidth=0.7, zorder=1)
-    for x, variant in enumerate(by_seed):
-        seeds, colour = by_seed[variant].dropna().to_numpy(), COLOURS[variant]
-        if len(seeds):
-            mean, low, high = np.clip(t_interval(seeds), 0, 1)
+        axis.plot(range(len(variants)), success, color=FAINT, linewidth=0.7, zorder=1)
+    for x, variant in enumerate(variants):
+        own, colour = episodes[episodes["variant"] == variant], COLOURS[variant]
+        if len(own):
+            mean, low, high = rate_interval(scores(own))
+            seeds = by_seed[variant].dropna()
             axis.scatter([x] * len(seeds), seeds, s=14, color=colour, alpha=0.55, linewidth=0, zorder=2)
             bar = [[mean - low], [high - mean]]
             axis.errorbar(x + 0.2, mean, bar, fmt="o", color=colour, markersize=5.5, elinewidth=1.5)

@@ -15,6 +15,7 @@ from reflect_rl.evaluate.stats import t_interval
 from reflect_rl.report.style import CEILING, COLOURS, FAINT, STYLE, entry, legend_below, one_env, thousands
 from reflect_rl.report.tables import ceiling_of, in_order
 
+FEW = 4  # measurements of a run
 MEASURES = {
     "val_success": "Validation success (share)",
     "entropy": "Policy entropy (nats)",
@@ -68,15 +69,21 @@ def on_common_steps(rows: pd.DataFrame, column: str, num: int = 120) -> tuple[np
 
 
 def seed_band(axis: Axes, rows: pd.DataFrame, column: str, **look) -> None:
-    """Mean over seeds (line, as `look` has it) and its 95% `t_interval` (band), on the steps that all seeds reached."""
+    """Mean over seeds (line, as `look` has it) and its 95% `t_interval` (band), on the steps that all seeds reached.
+
+    Where there are few measurements dots say when they were made, on the mean over seeds."""
     if rows[column].isna().all():
         return
     steps, values = on_common_steps(rows, column)
     if len(values) > 1:
         bounds = np.clip([t_interval(at)[1:] for at in values.T], 0, 1 if column == "val_success" else None)
         axis.fill_between(steps, *bounds.T, color=look["color"], alpha=0.16, linewidth=0)
-    marker = {"marker": "o", "markersize": 4} if steps[0] == steps[-1] else {}  # a single evaluation draws no line
-    axis.plot(steps, values.mean(0), **look | marker)
+    axis.plot(steps, values.mean(0), **look)
+    runs = rows.dropna(subset=[column]).sort_values("env_steps").groupby("seed")
+    if runs.size().max() <= FEW:
+        measured = [runs.nth(i) for i in range(runs.size().min())]
+        dots = np.transpose([at[["env_steps", column]].mean() for at in measured])
+        axis.plot(*dots, "o", color=look["color"], markersize=4)
 
 
 def _mark_stages(axes: Sequence[Axes], training: pd.DataFrame) -> None:

@@ -23,8 +23,8 @@ from reflect_rl.report.tables import HEADLINE, at_headline, in_order, matching
 TARGETS = {"executed": "The policy imitates what was executed", "oracle": "The policy imitates the expert"}
 TELLS = {"action": "name the action", "hint": "give a hint", "verdict": "give the verdict alone"}
 ARMS = {  # label: colour, side of the number's tick, variant before and after RL
-    "same situations, no reflections": (COLOURS["sft_rl"], -1, ("sft_only", "sft_rl")),
-    "with reflections": (COLOURS["reflect_rl"], 1, ("reflect_sft", "reflect_rl")),
+    "SFT + RL: same situations, no reflections": (COLOURS["sft_rl"], -1, ("sft_only", "sft_rl")),
+    "Reflect-RL": (COLOURS["reflect_rl"], 1, ("reflect_sft", "reflect_rl")),
 }
 CURVES = {  # part: label, the colour of the variant that is without it, marker, side
     "RL, with reflections": ("RL's own part", COLOURS["reflect_sft"], "o", -1),
@@ -34,7 +34,7 @@ CAPTIONS = {  # also what a reader is told who does not see the figure
     "map": "Test success by the number of distinct reflections that the teacher wrote, before and after RL (arrows), sampled, with "
     "reflections and on the same situations without them (trained anew in each panel, with a tokenizer that has read its "
     "reflections); `all` is one for each situation of the data, not to scale; bars are 95% intervals over tasks and the seeds "
-    "of each regime.",
+    "of each regime; where a panel has no arrow nothing was run.",
     "parts": "What Reflect-RL owes to RL (its success minus that before RL) and to reflection (minus that of SFT + RL on "
     "the same situations, each arm with the settings that were tuned for it in the first regime), sampled, by the number of reflections; bars "
     "are 95% intervals of the paired differences.",
@@ -53,6 +53,7 @@ ALONG = {  # dotted setting: name of the figure, the axis
     "data.random_action_probability": ("random", "Random actions in the data (share)"),
     "rl.env_steps": ("steps", "Environment steps of RL"),
 }
+OF_TEACHER = "Distinct reflections of the teacher"
 Panels = dict[tuple[str, str], Axes]  # by (target, tells)
 
 
@@ -120,7 +121,7 @@ def success_map(main: pd.DataFrame) -> Figure | None:
 
 def _test_success(rows: pd.DataFrame) -> str:
     """The axis of success on one panel, with the panel's name."""
-    return f"Test success (share), {rows['setting'].iloc[0]}, {rows['horizon'].iloc[0]} steps"
+    return f"Test success, sampled (share),\n{rows['setting'].iloc[0]}, {rows['horizon'].iloc[0]} steps"
 
 
 def _arrow(axis: Axes, rows: pd.DataFrame, ends: tuple[str, str], x: float, unit: float, colour: str) -> None:
@@ -225,15 +226,14 @@ def _of_panel(rows: pd.DataFrame, key: tuple[str, str]) -> pd.DataFrame:
     return rows[(rows["target"] == key[0]) & (rows["tells"] == key[1])]
 
 
-def _panels(
-    rows: pd.DataFrame, ylabel: str, xlabel: str = "Distinct reflections of the teacher"
-) -> tuple[Figure, Panels]:
+def _panels(rows: pd.DataFrame, ylabel: str, xlabel: str = OF_TEACHER) -> tuple[Figure, Panels]:
     """A figure with a panel for each target and telling among the rows, all on the same axes."""
     run = {*zip(rows["target"], rows["tells"], strict=True)}
     keys = [key for key in itertools.product(TARGETS, TELLS) if key in run]
     num_columns = 2 if len(keys) == 4 else min(len(keys), 3)
     num_rows = -(-len(keys) // num_columns)
-    figure, axes = style.grid_of_panels(num_rows, num_columns, 2.7, 1.9, sharex=True, sharey=True)
+    width = 2.7 if rows["number"].nunique() > 1 or xlabel != OF_TEACHER else 2.2
+    figure, axes = style.grid_of_panels(num_rows, num_columns, width, 1.9, sharex=True, sharey=True)
     for i, (axis, (target, tells)) in enumerate(zip(axes.flat, keys, strict=False)):
         axis.set_title(f"{TARGETS[target]};\nreflections {TELLS[tells]}")
         axis.tick_params(labelbottom=True)

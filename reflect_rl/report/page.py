@@ -23,6 +23,7 @@ from reflect_rl.envs.registry import get
 from reflect_rl.report import watch
 from reflect_rl.report.claims import COLUMNS, in_points
 from reflect_rl.report.film import CARDS
+from reflect_rl.report.forest import CAPTION as OF_CLAIMS
 from reflect_rl.report.maps import CAPTIONS as OF_MAPS
 from reflect_rl.report.protocol import hardware, protocol
 from reflect_rl.report.raw import collected, read_text_csv
@@ -57,6 +58,7 @@ def write_page(profile_name: str) -> Path:
     text = page.render(
         profile=profile_name,
         claims=claims,
+        forest=_pictures(profile_name, "", {"claims": OF_CLAIMS}),
         places=[place for place in places if any(row["place"] == place for claim in claims for row in claim["rows"])],
         envs=[_env(profile, env, {key: episodes for key, episodes in kept.items() if key[0] == env}) for env in envs],
         made=[f"{_label(get(env))}: {hardware(profile_name, env)}" for env in envs],
@@ -136,7 +138,9 @@ def _regime(profile: Profile, spec: EnvSpec, regime: str, episodes: list[dict]) 
 
 def _pictures(profile_name: str, stem: str, captions: dict[str, str]) -> list[dict[str, str]]:
     """The figures of an environment or regime that there are, as drawn here or else as committed."""
-    files = {caption: paths.figure_file(profile_name, f"{stem}_{name}.png") for name, caption in captions.items()}
+    files = {
+        caption: paths.figure_file(profile_name, f"{stem}_{name}.png".lstrip("_")) for name, caption in captions.items()
+    }
     return [{"src": _embedded(Image.open(file)), "caption": caption} for caption, file in files.items() if file]
 
 

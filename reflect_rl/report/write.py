@@ -11,7 +11,8 @@ from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.report import comparisons, curves, film, maps, regimes, tables, watch
-from reflect_rl.report.claims import COLUMNS, claims_table, verdicts
+from reflect_rl.report.claims import COLUMNS, claims_table, overview, verdicts
+from reflect_rl.report.forest import CAPTION, forest
 from reflect_rl.report.protocol import hardware, protocol, protocols
 from reflect_rl.report.raw import Results
 from reflect_rl.report.results import results
@@ -28,6 +29,7 @@ TITLES_OF_ALL = {  # tables that hold all environments of a profile
     "warm-up with repetitions, trained parameters, updates and steps of RL",
     "prompts": "Prompts of the policies in evaluation, in tokens",
     "claims": "The paper's claims, tested",
+    "overview": "The paper's claims in the first regime of each environment: verdict, and difference in success in percentage points",
 }
 TITLES = {  # tables of one environment, beside those of success in each of its settings
     "online_rl": "Validation success before and after online RL",
@@ -47,6 +49,7 @@ class Products:
     figures: dict[str, Figure]  #: what there is something to draw of
     #: those of `maps.CAPTIONS`, of all regimes of the environment; none where these have nothing to compare
     maps: dict[str, Figure] = field(default_factory=dict)
+    claims: Figure | None = None  #: the claims of all environments, where something was compared
 
 
 def products(profile: str, env: str, found: Results | None = None, regime: str = "") -> Products:
@@ -55,11 +58,12 @@ def products(profile: str, env: str, found: Results | None = None, regime: str =
     found = found or results(profile, env)
     of_all = _of_all(profile, found)
     made = _of_regime(profile, env, regime, found, of_all)
-    return replace(made, maps=_maps(profile, env, found, of_all))
+    return replace(made, maps=_maps(profile, env, found, of_all), claims=forest(of_all["claims"]))
 
 
 def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
     """The tables of `TITLES_OF_ALL`."""
+    grid = settings.profile(profile)
     trained = found.training[["env", "regime"]].drop_duplicates().itertuples(index=False, name=None)
     horizons = {(env, regime): settings.load(profile, env, regime=regime).rl.horizon for env, regime in trained}
     return {
@@ -69,7 +73,8 @@ def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
         "runs": tables.ordered(found.runs, ["env", "regime", "variant", "seed"]),
         "budgets": tables.given(found.budgets),
         "prompts": tables.prompt_table(found.prompts),
-        "claims": claims_table(found.episodes, found.ceilings),
+        "claims": (claims := claims_table(found.episodes, found.ceilings)),
+        "overview": overview(claims, {env: grid.regime(env, "")[0] for env in grid.envs}),
     }
 
 
@@ -122,15 +127,19 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     default the first). The tables of all regimes are written in any case, those of one and its figures for `shown_alone`."""
     found, grid = found or results(profile, env), settings.profile(profile)
     of_all, words = _of_all(profile, found), protocols(profile)
-    made_by = f"python -m reflect_rl report --profile {profile} --env {env}"
+    of_profile = f"python -m reflect_rl report --profile {profile}"
+    made_by = f"{of_profile} --env {env}"
     for name, table in of_all.items():
         folder = paths.results(profile) if name == "claims" else paths.tables(profile)
         said = f"{read_rule().sentences} {words}" if name == "claims" else words
-        table = table[COLUMNS] if name == "claims" else table
+        table, said = table[COLUMNS] if name == "claims" else table, f"{said}\n\nMade by `{of_profile}`."
         tables.write_table(table, folder / name, TITLES_OF_ALL[name], said)
     made = {each: _of_regime(profile, env, each, found, of_all) for each in shown_alone(grid, env)}
     for each, of in made.items():
-        stem, here = grid.stem(env, each), f"{protocol(profile, env, each)} {hardware(profile, env)}".rstrip()
+        stem, here = (
+            grid.stem(env, each),
+            f"{protocol(profile, env, each)} {hardware(profile, env)}\n\nMade by `{made_by}`.",
+        )
         for name in of.tables.keys() - TITLES_OF_ALL:
             title = TITLES.get(name, f"Success on {env}, {get(env).headline if name == 'headline' else name}")
             tables.write_table(of.tables[name], paths.tables(profile) / f"{stem}_{name}", title, here)
@@ -139,5 +148,7 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     drawn = _maps(profile, env, found, of_all)
     for name, figure in drawn.items():
         save(figure, paths.figures(profile) / f"{env}_{name}", made_by, maps.CAPTIONS[name])
+    if claims := forest(of_all["claims"]):
+        save(claims, paths.figures(profile) / "claims", of_profile, CAPTION)
     asked = grid.regime(env, regime)[0]
-    return replace(made.get(asked) or _of_regime(profile, env, asked, found, of_all), maps=drawn)
+    return replace(made.get(asked) or _of_regime(profile, env, asked, found, of_all), maps=drawn, claims=claims)

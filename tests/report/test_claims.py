@@ -220,6 +220,28 @@ def test_verdicts_at_a_glance_have_a_column_for_each_panel_and_a_row_for_each_co
     assert list(claims.verdicts(judged[:0], Rule())) == ["claim", "comparison"]
 
 
+def test_an_overview_has_a_column_for_each_environment_in_one_regime():
+    better, worse = rates(0.9, 0.95, 0.9, 0.85, 0.9), rates(0.1, 0.2, 0.15, 0.1, 0.1)
+    parts = [
+        episodes(name, of, env=env)
+        for env in ("taxi", "other")
+        for name, of in (("reflect_rl", better), ("sft_only", worse))
+    ]
+    of_two = rule(envs=("taxi", "other"))
+    judged = claims.claims_table(pd.concat(parts), rule=of_two)
+    table = claims.overview(judged, {"taxi": "plentiful", "other": "plentiful"}, of_two)
+    assert list(table) == [
+        "claim",
+        "comparison",
+        "taxi: full, 20 steps, test, sampled",
+        "other: full, 20 steps, test, sampled",
+    ]
+    assert table["taxi: full, 20 steps, test, sampled"].tolist()[0].startswith("reproduced: +77 (+") and len(table) == 3
+    alone = claims.overview(judged, {"taxi": "plentiful", "other": "another"}, of_two)
+    assert list(alone) == ["claim", "comparison", "taxi: full, 20 steps, test, sampled"]
+    assert list(claims.overview(judged, {}, of_two)) == ["claim", "comparison"]
+
+
 def test_claims_are_judged_on_the_episodes_that_the_rule_names():
     kept = rates(0.5, 0.6, 0.7, 0.8, 0.9), rates(0.2, 0.4, 0.3, 0.5, 0.6)
     names = "reflect_rl", "sft_only"

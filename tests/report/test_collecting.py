@@ -140,10 +140,13 @@ def test_all_tables_and_figures_are_made_from_the_raw_results(counted, monkeypat
     assert "paper (secondary source)" not in made.tables["headline"]
     assert set(made.tables["claims"].claim) == {"3"} and set(made.tables["claims"].verdict) == {"undecided"}
     drawn = {path.name for path in paths.figures("tiny").iterdir()}
-    assert drawn == {f"counting_{name}.{kind}" for name in made.figures for kind in ("png", "svg")}
+    assert made.claims is not None
+    assert drawn == {
+        f"{stem}.{kind}" for stem in ("claims", *map("counting_{}".format, made.figures)) for kind in ("png", "svg")
+    }
     written = {path.relative_to(paths.results("tiny")).as_posix() for path in paths.results("tiny").rglob("*.md")}
     own = {"headline", "online_rl", "ablations", "reflector", "verdicts"}
-    tables = {*"main seeds parts runs budgets prompts".split(), *(f"counting_{name}" for name in own)}
+    tables = {*"main seeds parts runs budgets prompts overview".split(), *(f"counting_{name}" for name in own)}
     assert written == {"claims.md"} | {f"tables/{name}.md" for name in tables}
     assert "ceiling is" not in protocol.protocol("tiny", "counting")
     budgets = made.tables["budgets"].set_index("variant")

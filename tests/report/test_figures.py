@@ -10,6 +10,8 @@ from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs.base import Drawing
 from reflect_rl.report import comparisons, curves, style, tables
 from reflect_rl.report.film import film_strip
+from reflect_rl.report.forest import forest
+from reflect_rl.report.rule import Rule
 
 KEYS = {"env": "taxi", "regime": "", "setting": "full", "split": "test", "horizon": 20, "decoding": "sampled"}
 DATA = {"reflections": None, "target": "oracle", "tells": "action"}
@@ -121,7 +123,8 @@ def test_training_curves_mark_no_stage_where_seeds_change_apart():
 
 def test_a_single_evaluation_shows_as_a_dot():
     success = curves.training_curves(training()[:2].query("seed == 0"), CEILINGS).axes[0]
-    assert success.get_lines()[0].get_marker() == "o"
+    dots = [line for line in success.get_lines() if line.get_marker() == "o"]
+    assert [line.get_xdata().tolist() for line in dots] == [[50]]
 
 
 def test_main_results_show_the_papers_numbers_as_hollow_diamonds():
@@ -215,3 +218,30 @@ def test_settings_stand_in_the_environments_order_with_its_headline_first():
     figure = comparisons.main_results(tables.main_table(pd.concat(panels), CEILINGS))
     titles = [axis.get_title() for axis in figure.axes]
     assert titles == ["full, 15 steps", "pickup, 15 steps", "full, 20 steps", "pickup, 20 steps"]
+
+
+def test_claims_in_one_picture():
+    """A dot with its interval for each comparison that has one, below its claim, with its verdict."""
+    columns = ["claim", "env", "setting", "regime", "comparison", "effect", "ci_low", "ci_high", "verdict"]
+    rows = [
+        ("1", "taxi", "full", "paper", "reflect_rl vs sft_only", 0.5, 0.3, 0.7, "reproduced"),
+        ("1", "taxi", "pickup", "", "reflect_rl vs sft_only", -0.1, -0.2, 0.0, "undecided"),
+        ("5", "taxi", "full", "paper", "reflect_rl vs reflect_rl_no_milestones", 0.01, -0.01, 0.03, "equivalent"),
+        ("5", "taxi", "full", "paper", "reflect_rl_stages vs reflect_rl", np.nan, np.nan, np.nan, "undecided"),
+    ]
+    table, rule = pd.DataFrame(rows, columns=columns), Rule(claims={"1": "It is better.", "5": "Stages help."})
+    (axis,) = forest(table, rule).axes
+    dots = [container.lines[0] for container in axis.containers]
+    assert [float(dot.get_xdata()[0]) for dot in dots] == pytest.approx([50, -10, 1])
+    ends = [line.get_segments()[0][:, 0].tolist() for container in axis.containers for line in container.lines[2]]
+    assert np.array(ends) == pytest.approx(np.array([[30, 70], [-20, 0], [-1, 3]]))
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        "taxi: full, regime paper",
+        "taxi: pickup",
+        "taxi: full, regime paper\n(Reflect-RL - w/o milestones)",
+    ]
+    assert axis.get_yticks().tolist() == [float(dot.get_ydata()[0]) for dot in dots]
+    written = [text.get_text() for text in axis.texts]
+    assert written == ["1. It is better.", "reproduced", "undecided", "5. Stages help.", "equivalent"]
+    assert to_hex(dots[1].get_markerfacecolor()) == "#ffffff" != to_hex(dots[0].get_markerfacecolor())
+    assert forest(table[3:], rule) is None
