@@ -24,7 +24,7 @@ from reflect_rl.core.runtime import peak_memory_mb, provenance
 from reflect_rl.envs.base import EnvSpec
 from reflect_rl.envs.registry import get
 from reflect_rl.envs.settings import load
-from reflect_rl.lm.players import pad
+from reflect_rl.lm.models import pad
 from reflect_rl.lm.prompts import policy_prompt, reflection_prompt
 from reflect_rl.train.agents import PerturbedAgent, Scripted
 from reflect_rl.train.rollout import play

@@ -30,7 +30,8 @@ from reflect_rl.core.files import write_csv, write_text
 from reflect_rl.core.runtime import peak_memory_mb, provenance
 from reflect_rl.envs.labels import bracketed, in_order
 from reflect_rl.lm.bases import load_base
-from reflect_rl.lm.players import Policy, pad
+from reflect_rl.lm.models import pad
+from reflect_rl.lm.players import Policy
 from reflect_rl.lm.prompts import Texts, format_of, policy_prompt
 from reflect_rl.lm.scoring import ScoringPolicy
 from reflect_rl.lm.scratch import from_scratch
@@ -72,6 +73,7 @@ def shared(model, tokenizer, prompt: str, actions: tuple[str, ...]) -> torch.Ten
     """`(A,)` log-probabilities of the actions' texts after a prompt that is encoded once."""
     start = tokenizer(prompt)["input_ids"]
     ends = tokenizer([f" {action}" for action in actions], add_special_tokens=False)["input_ids"]
+    ends = [[*end, tokenizer.eos_token_id] for end in ends]
     begun = model(input_ids=torch.tensor([start]), use_cache=True, logits_to_keep=1)
     cache, first = deepcopy(begun.past_key_values), begun.logits[0, -1].log_softmax(-1)
     cache.batch_repeat_interleave(len(ends))

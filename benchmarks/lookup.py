@@ -27,7 +27,8 @@ from reflect_rl.envs.labels import IN_ORDER, Labels, by_name
 from reflect_rl.envs.registry import get
 from reflect_rl.envs.settings import load
 from reflect_rl.lm import models
-from reflect_rl.lm.players import Encoder, pad
+from reflect_rl.lm.models import pad
+from reflect_rl.lm.players import Encoder
 from reflect_rl.lm.tokenizers import train_tokenizer
 from reflect_rl.train import data
 from reflect_rl.train.data import Example

@@ -212,6 +212,7 @@ class Stage(NamedTuple):
     group: str  #: whose it is: `data`, or that of the `{warmup}` or `{variant}`; empty where of no seed either
 
 
+FOR_REFLECTOR = ("reflector_learning_rate", "reflector_kl")  # of RL: where it trains the reflector
 FOR_POLICY = {"data": ("target", "policy_draw", "policy_examples"), "model": ("choice",)}  # which decide nothing else
 _DATA, _PLAYERS = ("data", "model"), ("data", "model", "reflector", "policy", "rl")
 STAGES = {
@@ -244,6 +245,8 @@ def _identity(config: Config, stage: str) -> dict:
     if stage in ("data", "reflector", "reflections"):
         for name, only in FOR_POLICY.items():
             settings[name] = {key: value for key, value in settings.get(name, {}).items() if key not in only}
+    if not arm.trains_reflector and "rl" in settings:
+        settings["rl"] = {key: value for key, value in settings["rl"].items() if key not in FOR_REFLECTOR}
     settings["group"] = known.group.format(warmup=arm.warmup, variant=config.variant)
     if known.group == "{variant}":
         settings["arm"] = arm.deciding()

@@ -4,6 +4,7 @@ Equal settings and seeds give equal digits on one kind of CPU with one number of
 its kernels add up in no fixed order, and deterministic ones are not asked for.
 """
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -61,6 +62,39 @@ def hidden_states(
     if isinstance(getattr(body, "layers", [None])[-1], TopLayer):
         return body(input_ids=ids, positions=positions, **options).last_hidden_state
     return body(input_ids=ids, **options).last_hidden_state[torch.arange(len(ids))[:, None], positions]
+
+
+def logits(
+    model: PreTrainedModel | PeftModel, hidden: torch.Tensor, rows: torch.Tensor | slice = slice(None)
+) -> torch.Tensor:
+    """`(..., D)` hidden states -> `(..., V)` logits of those rows of the head; in bfloat16 they would be rounded to 1/16 or so."""
+    head = causal_lm(model).get_output_embeddings()
+    found = hidden.float() @ head.weight[rows].float().T
+    return found if getattr(head, "bias", None) is None else found + head.bias[rows].float()
+
+
+def completions(
+    model: PreTrainedModel | PeftModel, starts: Sequence[Sequence[int]], ends: Sequence[Sequence[int]], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What a model says of R texts after their prompts, both as token ids, in one forward pass.
+
+    Returns:
+        `(R, D)` hidden states at the end of each prompt; then of all K tokens of the texts, one text after the other, `(K, V)`
+        log-probabilities of what might stand there, `(K,)` those of the tokens themselves, and `(K,)` their rows.
+    """
+    ids = pad([[*start, *end] for start, end in zip(starts, ends, strict=True)], pad_id).to(model.device)
+    targets = pad(ends, -1).to(ids.device)
+    last = torch.tensor([[len(start) - 1] for start in starts], device=ids.device)
+    positions = (last + torch.arange(targets.shape[1], device=ids.device)).clamp(max=ids.shape[1] - 1)
+    hidden, real = hidden_states(model, ids, positions, use_cache=False), targets >= 0
+    log_probs = logits(model, hidden[real]).log_softmax(-1)
+    return hidden[:, 0], log_probs, log_probs.gather(1, targets[real][:, None])[:, 0], real.nonzero()[:, 0]
+
+
+def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Right-padded `(B, T)` tensor. A causal model's outputs at a row's own positions do not see the padding."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 
 def rows_that_fit(model: PreTrainedModel | PeftModel, tokens: int, most: int, backward: bool = False) -> int:

@@ -1,15 +1,18 @@
-"""The two players: a frozen reflector that writes, and a policy that answers with one label token."""
+"""The two players: a reflector that writes, and a policy that answers with one label token."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 
+import numpy as np
 import torch
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.labels import IN_ORDER, Labels
 from reflect_rl.lm.arithmetic import seeded
-from reflect_rl.lm.models import activate, causal_lm, hidden_states, rows_that_fit
+from reflect_rl.lm.models import activate, hidden_states, logits, pad, rows_that_fit
+
+SAMPLED = 128  # prompts that a reflector samples on at a time, at most
 
 
 class Encoder:
@@ -54,12 +57,6 @@ class Encoder:
             "limit": self.limit,
             "shortened": self.shortened,
         }
-
-
-def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """Right-padded `(B, T)` tensor. A causal model's outputs at a row's own positions do not see the padding."""
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 
 class Prefix:
@@ -108,6 +105,10 @@ class Policy:
             raise ReflectRLError("a label of this tokenizer is more than one token; use labels that are single tokens")
         self.label_ids = torch.tensor([x[0] for x in ids])
 
+    def rows_of(self, legal: Sequence) -> int:
+        """Rows that go through the model for a prompt with these legal actions."""
+        return 1
+
     def hidden(self, prompts: Sequence[str]) -> torch.Tensor:
         """`(B, D)` hidden states at the last position of each prompt."""
         activate(self.model, "policy")
@@ -132,13 +133,10 @@ class Policy:
 
     def label_log_probs(self, hidden: torch.Tensor, legal: Sequence[Sequence[int]]) -> torch.Tensor:
         """`(B, A)` log-probabilities; `legal` holds the labels of each row's legal actions, -inf behind them."""
-        rows, head = self.label_ids[: 1 + max(map(max, legal))], causal_lm(self.model).get_output_embeddings()
-        logits = hidden.float() @ head.weight[rows].float().T  # in bfloat16 they would be rounded to 1/16 or so
-        if getattr(head, "bias", None) is not None:
-            logits = logits + head.bias[rows].float()
-        numbers = pad(legal, -1).to(logits.device)
-        logits = logits.gather(1, numbers.clamp(min=0))
-        return logits.masked_fill(numbers < 0, -torch.inf).log_softmax(-1)
+        found = logits(self.model, hidden, self.label_ids[: 1 + max(map(max, legal))])
+        numbers = pad(legal, -1).to(found.device)
+        found = found.gather(1, numbers.clamp(min=0))
+        return found.masked_fill(numbers < 0, -torch.inf).log_softmax(-1)
 
     def states_and_log_probs(
         self, prompts: Sequence[str], legal: Sequence[Sequence[int]]
@@ -153,7 +151,7 @@ class Policy:
 
 
 class Reflector:
-    """Writes one reflection a prompt by greedy decoding; frozen, so equal prompts are answered from memory.
+    """Writes one reflection a prompt by greedy decoding. As long as its weights stay, equal prompts are answered from memory.
 
     Prompts are decoded in blocks, left-padded, with a mask. A small model on a CPU in float32 gets blocks of fixed shapes:
     a multiple of `width` tokens, by the prompt's own length, and one of two numbers of rows that give the same digits. So
@@ -204,18 +202,28 @@ class Reflector:
         return [self.memory[prompt] for prompt in prompts]
 
     @torch.no_grad()
-    def sample(self, prompts: Sequence[str], seed: int) -> list[str]:
-        """One line of text for each prompt, sampled at temperature 1 with a generator of this seed; nothing is remembered."""
+    def sample(self, prompts: Sequence[str], seed: int) -> list[tuple[list[int], list[int]]]:
+        """Token ids of each prompt and of a text after it, sampled at temperature 1, with the end of the text where that was
+        drawn. Equal prompts get texts of their own; `seed` decides all of them, and nothing is remembered."""
         self.model.eval()
         activate(self.model, "reflector")
-        encoded = self.encode(prompts)
-        width = max(map(len, encoded))
-        ids = torch.tensor([[self.tokenizer.pad_token_id] * (width - len(row)) + row for row in encoded])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in encoded])
-        with seeded(seed):
-            out = self._decode(ids, mask, self.max_new_tokens, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
-        texts = self.tokenizer.batch_decode(out[:, width:].tolist(), skip_special_tokens=True)
-        return [" ".join(text.split()) for text in texts]
+        encoded, found = self.encode(prompts), []
+        size = SAMPLED if self.fixed else self.rows or rows_that_fit(self.model, self.context, SAMPLED)
+        for first in range(0, len(encoded), size):
+            rows = encoded[first : first + size]
+            width = max(map(len, rows))
+            ids = torch.tensor([[self.tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
+            mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+            with seeded(int(np.random.default_rng([seed, first]).integers(2**32))):
+                out = self._decode(ids, mask, self.max_new_tokens, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+            for row, text in zip(rows, out[:, width:].tolist(), strict=True):
+                end = text.index(self.tokenizer.eos_token_id) + 1 if self.tokenizer.eos_token_id in text else len(text)
+                found.append((row, text[:end]))
+        return found
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The one line that token ids stand for."""
+        return " ".join(self.tokenizer.decode(ids, skip_special_tokens=True).split())
 
     def _blocks(self, rows: list[tuple[str, list[int]]], shared: int) -> Iterator[tuple[list, int, int]]:
         """Rows of about one length, their number, and the length of the longest without its `shared` tokens."""

@@ -6,20 +6,20 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.lm.models import activate, causal_lm, hidden_states
-from reflect_rl.lm.players import Encoder, Policy, pad
+from reflect_rl.lm.models import activate, completions
+from reflect_rl.lm.players import Encoder, Policy
 from reflect_rl.lm.prompts import Texts
 
 
 class ScoringPolicy(Policy):
     """A distribution over the legal actions, from the likelihood of each one's text: a forward pass of a row an action.
 
-    An action's score is the log-probability of its tokens, each over the whole vocabulary: their `sum` (GLAM, Carta et al.
-    2023), or the sum divided by the number of `token`s or of `word`s (TWOSOME, Tan et al. 2024); a softmax over the scores of
-    the legal actions normalises them. With `sum` an action is the less probable the longer it is.
+    An action's score is the log-probability of its tokens and of the end behind them, without which the beginning of a longer
+    action would be preferred to it in every state: their `sum` (GLAM, Carta et al. 2023), or the sum divided by the number of
+    `token`s or of `word`s (TWOSOME, Tan et al. 2024); a softmax over the scores of the legal actions normalises them.
 
     Args:
-        context: longest prompt with an action's text in tokens; `longest`: longest text of an action.
+        context: longest prompt with an action's text in tokens; `longest`: longest text of an action, with its end.
         by: `sum`, `token` or `word`.
     """
 
@@ -29,13 +29,15 @@ class ScoringPolicy(Policy):
         self.encode, self.longest = Encoder(tokenizer, context - longest), longest
         self._ids: dict[str, list[int]] = {}
 
+    def rows_of(self, legal: Sequence[str]) -> int:
+        return len(legal)
+
     def states_and_log_probs(
         self, prompts: Sequence[str], legal: Sequence[Sequence[str]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`(B, D)` hidden states at the end of each prompt, and `(B, A)` log-probabilities of its legal actions, -inf behind
         the last one."""
         activate(self.model, "policy")
-        first = torch.tensor([0, *map(len, legal)]).cumsum(0)
         starts = [ids for ids, actions in zip(self.encode(prompts), legal, strict=True) for _ in actions]
         texts = [action for actions in legal for action in actions]
         ends = self._encode(texts)
@@ -49,13 +51,18 @@ class ScoringPolicy(Policy):
             sums = sums / torch.tensor([*counts], device=sums.device)
         rows = [row.log_softmax(0) for row in sums.split([*map(len, legal)])]
         log_probs = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-torch.inf)
-        return states[first[:-1]], log_probs
+        first = torch.tensor([0, *map(len, legal)]).cumsum(0)[:-1]
+        return states[first], log_probs
+
+    def label_log_probs(self, hidden, legal):
+        raise ReflectRLError("a policy that scores texts has no labels; call states_and_log_probs")
 
     def _encode(self, actions: Sequence[str]) -> list[list[int]]:
-        """The tokens of actions after a prompt."""
+        """The tokens of actions after a prompt, with the end of the text."""
         new = [action for action in dict.fromkeys(actions) if action not in self._ids]
         if new:
             found = self.tokenizer([f" {action}" for action in new], add_special_tokens=False)["input_ids"]
+            found = [[*ids, self.tokenizer.eos_token_id] for ids in found]
             action, ids = max(zip(new, found, strict=True), key=lambda pair: len(pair[1]))
             if len(ids) > self.longest:
                 raise ReflectRLError(f"{action!r} has {len(ids)} tokens; raise model.max_new_tokens={self.longest}")
@@ -64,13 +71,5 @@ class ScoringPolicy(Policy):
 
     def _score(self, starts: list[list[int]], ends: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """`(R, D)` hidden states before the ends, and `(R,)` log-probabilities of the ends after their starts."""
-        ids = pad([start + end for start, end in zip(starts, ends, strict=True)], self.pad_id).to(self.model.device)
-        targets = pad(ends, -1).to(ids.device)
-        last = torch.tensor([[len(start) - 1] for start in starts], device=ids.device)
-        positions = (last + torch.arange(targets.shape[1], device=ids.device)).clamp(max=ids.shape[1] - 1)
-        hidden = hidden_states(self.model, ids, positions, use_cache=False)
-        real = targets >= 0
-        logits = causal_lm(self.model).get_output_embeddings()(hidden[real]).float()
-        each = torch.zeros(targets.shape, device=ids.device)
-        each[real] = -torch.nn.functional.cross_entropy(logits, targets[real], reduction="none")
-        return hidden[:, 0], each.sum(1)
+        states, _, chosen, row = completions(self.model, starts, ends, self.pad_id)
+        return states, torch.zeros(len(ends), device=chosen.device).index_add(0, row, chosen)

@@ -88,17 +88,20 @@ def grpo(totals: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.where(deviation > SMALL, centred / np.maximum(deviation, SMALL), 0.0)
 
 
-def gigpo(returns: np.ndarray, steps: np.ndarray, starts: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """`grpo` of the whole episodes, and of the steps at which episodes from the same start were in the same state, `(N,)`
-    (Feng et al. 2025, equation 8, with omega = 1).
+def gigpo(
+    rewards: np.ndarray, returns: np.ndarray, steps: np.ndarray, starts: np.ndarray, states: np.ndarray
+) -> np.ndarray:
+    """`grpo` of the whole episodes, undiscounted, and of the steps at which episodes from the same start were in the same
+    state, `(N,)` (Feng et al. 2025, equation 8, with omega = 1).
 
     Args:
-        returns: `(N,)` discounted returns-to-go.
+        returns: `(N,)` discounted returns-to-go, which the steps are compared by.
         states: `(N,)` numbers from 0 of the states; one that is met once adds nothing.
     """
     of_step = starts[np.cumsum(steps == 0) - 1]
     meetings = np.unique(np.stack([of_step, states]), axis=1, return_inverse=True)[1]
-    return _of_steps(grpo(returns[_first_steps(steps)], starts), steps) + grpo(returns, meetings)
+    totals = return_to_go(rewards, steps, 1.0)[_first_steps(steps)]
+    return _of_steps(grpo(totals, starts), steps) + grpo(returns, meetings)
 
 
 def _of_steps(of_episodes: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -147,7 +150,7 @@ def advantage(
     if estimator == "leave_one_out":
         return returns - leave_one_out_means(returns, steps)
     if estimator == "gigpo":
-        return gigpo(returns, steps, starts, states)
+        return gigpo(rewards, returns, steps, starts, states)
     if estimator in ("rloo", "grpo"):
         return _of_steps({"rloo": rloo, "grpo": grpo}[estimator](returns[_first_steps(steps)], starts), steps)
     return returns

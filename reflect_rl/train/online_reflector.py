@@ -1,109 +1,139 @@
 """The reflector trained online, too, from the rewards of the policy that reads it: the paper's future work."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from peft import PeftModel
 
 from reflect_rl.core.config import Config
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.lm import distributed, models
-from reflect_rl.lm.players import Reflector, pad
+from reflect_rl.lm.players import Reflector
 from reflect_rl.lm.prompts import reflection_prompt
-from reflect_rl.train import objectives
+from reflect_rl.train import advantages, objectives
+from reflect_rl.train.critic import Critic
 from reflect_rl.train.rollout import Episode
 
 ROWS = 64  # reflections that go forward and backward at a time
-
-
-class Sampling:
-    """A reflector that samples, so that there is something to learn from; equal prompts may get different reflections."""
-
-    def __init__(self, reflector: Reflector, seeds: Iterator[int]):
-        self.reflector, self.seeds = reflector, seeds
-
-    def reflect(self, prompts: Sequence[str]) -> list[str]:
-        return self.reflector.sample(prompts, next(self.seeds))
+Tokens = tuple[list[int], list[int]]  # of a prompt, and of what was written after it
 
 
 class ReflectorLearner:
-    """The reflector with its optimizer, and its weights after the warm-up, which it is held to.
+    """A reflector that samples while it learns, its optimizer, its critic, and its weights after the warm-up, to which it is held.
 
-    A reflection is one action of many tokens: its log-probability is that of the whole text, its advantage that of the step
-    that it was written for.
+    A reflection is one action of many tokens: its log-probability is that of the tokens that were drawn. Its advantage is the
+    step's, by a critic of its own that reads the state before the reflection: the policy's critic reads the reflection, too, so
+    that by it a good and a bad one would be worth the same. In evaluation the reflector decodes greedily, as a frozen one.
     """
 
     def __init__(self, config: Config, reflector: Reflector):
         if distributed.is_distributed():
             raise ReflectRLError("a reflector is trained online in one process; start it without others")
-        self.config, self.reflector = config.rl, reflector
-        own = models.weights(reflector.model, "reflector")
+        self.config, self.seed, self.reflector, model = config.rl, config.seed, reflector, reflector.model
+        own = models.weights(model, "reflector")
         self.reference = {name: weight.detach().clone() for name, weight in own.items()}
         rate = self.config.reflector_learning_rate
         self.optimizer = torch.optim.AdamW([{"params": [*own.values()], "lr": rate, "peak": rate}], weight_decay=0.0)
+        self.critic, self.fitted, self.spread = Critic(model.config.hidden_size, self.seed).to(model.device), False, 0.0
+        self.rows = config.model.micro_batch or ROWS
+        if not config.model.micro_batch and isinstance(model, PeftModel):
+            self.rows = models.rows_that_fit(model, config.model.context, ROWS, backward=True)
+        self.begin(0)
 
-    def update(self, episodes: Sequence[Episode], advantage: torch.Tensor, progress: float) -> float:
-        """One step of policy gradient on the reflections of a batch; the mean KL divergence a token from the warm-up.
+    def begin(self, update: int) -> None:
+        """Forget what was written, and draw anew for the episodes of an update."""
+        self.update_number, self.calls = update, 0
+        self.written: dict[tuple[str, str], Tokens] = {}
+
+    def reflect(self, prompts: Sequence[str]) -> list[str]:
+        """A sampled line of text for each prompt, whose tokens are remembered."""
+        seed = int(np.random.default_rng([self.seed, 10, self.update_number, self.calls]).integers(2**32))
+        self.calls += 1
+        tokens = self.reflector.sample(prompts, seed)
+        texts = [self.reflector.text_of(ids) for _, ids in tokens]
+        for prompt, text, of in zip(prompts, texts, tokens, strict=True):
+            self.written.setdefault((prompt, text), of)
+        return texts
+
+    def update(self, episodes: Sequence[Episode], progress: float) -> float:
+        """One step of policy gradient on the reflections of a batch, that were written since `begin`.
 
         Args:
-            advantage: `(N,)` of all steps in order.
             progress: part of the budget (0 to 1) that is used up.
+
+        Returns:
+            The mean KL divergence a token from the warmed-up reflector before the step; NaN where the gradient is not finite,
+            and then no step is taken.
         """
         (group,) = self.optimizer.param_groups
         group["lr"] = group["peak"] * (1 + progress * (self.config.learning_rate_end - 1))
-        self.reflector.memory.clear()
         models.activate(self.reflector.model, "reflector")
         rows = self._rows(episodes)
         order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i])))
-        parts = [order[i : i + ROWS] for i in range(0, len(order), ROWS)]
+        parts = [order[i : i + self.rows] for i in range(0, len(order), self.rows)]
+        advantage = self._advantage(episodes, rows, parts)
         tokens, divergence = sum(len(end) for _, end in rows), 0.0
-        reference = self._of_reference([[rows[i] for i in part] for part in parts])
         self.optimizer.zero_grad()
-        for part, former in zip(parts, reference, strict=True):
-            log_probs, chosen, row = self._log_probs([rows[i] for i in part])
+        for part in parts:
+            of_part = [rows[i] for i in part]
+            former = self._of_reference(of_part)
+            _, log_probs, chosen, row = self._completions(of_part)
             texts = torch.zeros(len(part), device=chosen.device).index_add(0, row, chosen)
             loss = objectives.policy_gradient_loss(texts, advantage[part]) * len(part) / len(rows)
             kl = objectives.kl(log_probs, former).sum() / tokens
             (loss + self.config.reflector_kl * kl).backward()
             divergence += kl.item()
-        torch.nn.utils.clip_grad_norm_(group["params"], self.config.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(group["params"], self.config.max_grad_norm)
+        if not math.isfinite(norm):
+            return math.nan
         self.optimizer.step()
+        self.reflector.memory.clear()
         return divergence
 
-    def _rows(self, episodes: Sequence[Episode]) -> list[tuple[list[int], list[int]]]:
-        """Tokens of each step's prompt, and of its reflection with the end."""
-        tokenizer, prompts, texts = self.reflector.tokenizer, [], []
+    def _rows(self, episodes: Sequence[Episode]) -> list[Tokens]:
+        """Tokens of each step's prompt and of the reflection that was written there."""
+        rows = []
         for episode in episodes:
             last = ""
             for t in episode.transitions:
-                prompts.append(reflection_prompt(t.observation, last))
-                texts.append(f" {t.decision.reflection}")
+                rows.append(self.written[reflection_prompt(t.observation, last), t.decision.reflection])
                 last = t.actions[t.decision.action]
-        ends = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        most = self.reflector.max_new_tokens
-        ends = [[*end, tokenizer.eos_token_id][:most] for end in ends]
-        return [*zip(self.reflector.encode(prompts), ends, strict=True)]
+        return rows
 
-    def _log_probs(
-        self, rows: Sequence[tuple[list[int], list[int]]]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of all tokens of some reflections: `(K, V)` log-probabilities, `(K,)` that of the token, `(K,)` its row."""
-        model, pad_id = self.reflector.model, self.reflector.tokenizer.pad_token_id
-        ids = pad([start + end for start, end in rows], pad_id).to(model.device)
-        targets = pad([end for _, end in rows], -1).to(ids.device)
-        last = torch.tensor([[len(start) - 1] for start, _ in rows], device=ids.device)
-        positions = (last + torch.arange(targets.shape[1], device=ids.device)).clamp(max=ids.shape[1] - 1)
-        hidden, real = models.hidden_states(model, ids, positions, use_cache=False), targets >= 0
-        log_probs = models.causal_lm(model).get_output_embeddings()(hidden[real]).float().log_softmax(-1)
-        return log_probs, log_probs.gather(1, targets[real][:, None])[:, 0], real.nonzero()[:, 0]
+    def _advantage(self, episodes: Sequence[Episode], rows: list[Tokens], parts: list[list[int]]) -> torch.Tensor:
+        """`(N,)` generalised advantages by the critic, which learns from them afterwards."""
+        config, device = self.config, self.reflector.model.device
+        reward = np.array([t.reward for episode in episodes for t in episode.transitions])
+        step = np.concatenate([np.arange(len(episode)) for episode in episodes])
+        with torch.no_grad():
+            states = torch.cat([self._completions([rows[i] for i in part])[0] for part in parts])
+        states, row = states[torch.tensor([i for part in parts for i in part]).argsort()], torch.arange(len(rows))
+        returns = torch.tensor(advantages.return_to_go(reward, step, config.discount), dtype=torch.float32)
+        if not self.fitted:
+            self.critic.fit(states, row, returns.to(device), config.critic_learning_rate, config.critic_steps)
+            self.fitted = True
+        with torch.no_grad():
+            values = self.critic(states).cpu().numpy().astype(float)
+        found = advantages.gae(reward, values, step, config.discount, config.gae_lambda)
+        targets = torch.tensor(found + values, dtype=torch.float32, device=device)
+        self.critic.fit(states, row, targets, config.critic_learning_rate, config.epochs * config.minibatches)
+        self.spread = advantages.spread(found, self.spread)
+        found = advantages.normalised(found, self.spread) if config.normalise else found
+        return torch.tensor(found, dtype=torch.float32, device=device)
+
+    def _completions(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, ...]:
+        return models.completions(self.reflector.model, *zip(*rows, strict=True), self.reflector.tokenizer.pad_token_id)
 
     @torch.no_grad()
-    def _of_reference(self, parts: Sequence[Sequence[tuple[list[int], list[int]]]]) -> list[torch.Tensor]:
-        """`_log_probs` of the reflector as it was warmed up."""
+    def _of_reference(self, rows: Sequence[Tokens]) -> torch.Tensor:
+        """`(K, V)` log-probabilities by the reflector as it was warmed up."""
         own = models.weights(self.reflector.model, "reflector")
         now = {name: weight.detach().clone() for name, weight in own.items()}
         for name, weight in own.items():
             weight.copy_(self.reference[name])
-        found = [self._log_probs(rows)[0] for rows in parts]
+        found = self._completions(rows)[1]
         for name, weight in own.items():
             weight.copy_(now[name])
         return found

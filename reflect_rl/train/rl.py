@@ -1,6 +1,5 @@
-"""Stage 2: the online loop. Roll out, compute returns, update the policy; the reflector stays frozen."""
+"""Stage 2: the online loop. Roll out, compute returns, update the policy; the reflector stays frozen, but for one variant."""
 
-import itertools
 import math
 import time
 from dataclasses import asdict
@@ -21,7 +20,6 @@ from reflect_rl.envs.registry import get
 from reflect_rl.lm import distributed, models
 from reflect_rl.train.curriculum import stage
 from reflect_rl.train.learner import Learner, Success
-from reflect_rl.train.online_reflector import Sampling
 from reflect_rl.train.rollout import Decision, Episode, PlayersAgent, Transition, play
 from reflect_rl.train.warmup import PlayerPair, keep_reflections, validation_tasks, warm_up
 
@@ -44,11 +42,7 @@ def rollouts(config: Config, players: PlayerPair, update: int, env_steps: int) -
     setting = stage(env_steps / config.rl.env_steps, config.rl, spec)
     rng = np.random.default_rng([config.seed, 4, update])
     panel = spec.panel(setting, "train", config.data.tasks)
-    reflector = players.reflector
-    if config.arm.both:
-        seeds = (int(np.random.default_rng([config.seed, 10, update, i]).integers(2**32)) for i in itertools.count())
-        reflector = Sampling(reflector, seeds)
-    agent = PlayersAgent(players.policy, reflector)
+    agent = PlayersAgent(players.policy, players.reflector)
     episodes: list[Episode] = []
     while not episodes or sum(map(len, episodes)) < config.rl.steps_per_update:
         starts = rng.choice(panel, size=config.rl.episodes_per_update // config.rl.group)
@@ -89,8 +83,8 @@ def train(config: Config) -> PlayerPair:
     """Train, or load where that was done before, the policy of a variant with online RL.
 
     Files in the run folder of the stage `rl`: `metrics.csv` (one row an update, row 0 before the first), `status.json`
-    (`ok` or `collapsed` and why, environment steps, seconds, memory), `policy.safetensors`, `checkpoints/`. A run
-    that was killed continues from its newest checkpoint and ends with the same numbers.
+    (`ok` or `collapsed` and why, environment steps, seconds, memory), `policy.safetensors` (and `reflector.safetensors` where
+    RL trains it), `checkpoints/`. A run that was killed continues from its newest checkpoint and ends with the same numbers.
 
     Of several processes (`lm.distributed`) each plays a part of the episodes and computes a part of the gradient.
 
@@ -113,7 +107,7 @@ def train(config: Config) -> PlayerPair:
     distributed.barrier()
     for name, model in _learning(config, players).items():
         models.load_weights(model, name, folder / f"{name}.safetensors")
-    if config.arm.both:
+    if config.arm.trains_reflector:
         players.reflector.memory.clear()
     return players
 
@@ -121,7 +115,7 @@ def train(config: Config) -> PlayerPair:
 def _learning(config: Config, players: PlayerPair) -> dict[str, PreTrainedModel]:
     """The players that RL trains, by name, and their models."""
     found = {"policy": players.policy.model}
-    return found | {"reflector": players.reflector.model} if config.arm.both else found
+    return found | {"reflector": players.reflector.model} if config.arm.trains_reflector else found
 
 
 def _train(config: Config, players: PlayerPair, folder: Path) -> None:
@@ -159,13 +153,13 @@ def _train(config: Config, players: PlayerPair, folder: Path) -> None:
         "peak_gpu_memory_mb": round(peak_gpu_memory_mb()),
     }
     write_json(folder / "status.json", status)
-    if not config.arm.both:
+    if not config.arm.trains_reflector:
         keep_reflections(config, players)
 
 
 def _update(config: Config, learner: Learner, state: dict) -> bool:
     """One turn of the loop, recorded in `state`; False where loss or gradient were not finite."""
-    setting, episodes = rollouts(config, learner.players, state["update"], state["env_steps"])
+    setting, episodes = rollouts(config, learner.playing(state["update"]), state["update"], state["env_steps"])
     learnt = learner.update(episodes, min(1.0, state["env_steps"] / config.rl.env_steps), setting)
     state["update"] += 1
     state["env_steps"] += sum(map(len, episodes))
@@ -201,6 +195,8 @@ def _save(learner: Learner, checkpoints: Checkpoints, state: dict) -> None:
         own = models.weights(learner.players.reflector.model, "reflector")
         tensors["reflector"] = {name: weight.detach() for name, weight in own.items()}
         tensors["reflector_optimizer"] = optimizer_tensors(learner.reflector.optimizer)
+        tensors["reflector_critic"] = learner.reflector.critic.state_dict()
+        state = state | {"reflector_spread": learner.reflector.spread}
     replay = [asdict(success) for success in learner.replay]
     checkpoints.save(state["update"], tensors, state | {"replay": replay, "spread": learner.spread})
 
@@ -219,6 +215,8 @@ def _resume(learner: Learner, checkpoints: Checkpoints) -> dict | None:
     if learner.reflector is not None:
         models.set_weights(learner.players.reflector.model, "reflector", tensors["reflector"], checkpoints.folder)
         restore_optimizer(learner.reflector.optimizer, tensors["reflector_optimizer"])
+        learner.reflector.critic.load_state_dict(tensors["reflector_critic"])
+        learner.reflector.fitted, learner.reflector.spread = True, state.pop("reflector_spread")
     learner.spread = state.pop("spread")
     learner.replay = [Success(**kept | {"episode": _episode(kept["episode"])}) for kept in state.pop("replay")]
     return state

@@ -89,7 +89,7 @@ class PlayersAgent:
     ):
         self.policy, self.reflector, self.greedy = policy, reflector, greedy
         self.prompts = prompts or format_of(policy.labels)
-        self._log_probs: dict[str, np.ndarray] = {}
+        self._log_probs: dict[tuple[str, tuple], np.ndarray] = {}  # a prompt without a list does not say what is legal
 
     def decide(self, episodes: Sequence[ActiveEpisode]) -> list[Decision]:
         if self.reflector is None:
@@ -102,10 +102,11 @@ class PlayersAgent:
             self.prompts.policy(e.observation, e.last_action, e.actions, reflection, self.policy.labels.texts(numbers))
             for e, reflection, numbers in zip(episodes, reflections, labels, strict=True)
         ]
-        self._score(prompts, labels)
+        keys = [*zip(prompts, labels, strict=True)]
+        self._score(keys)
         decisions = []
-        for episode, prompt, reflection in zip(episodes, prompts, reflections, strict=True):
-            log_probs = self._log_probs[prompt]
+        for episode, key, reflection in zip(episodes, keys, reflections, strict=True):
+            log_probs, (prompt, _) = self._log_probs[key], key
             if self.greedy:
                 action = int(log_probs.argmax())
             else:
@@ -114,18 +115,16 @@ class PlayersAgent:
             decisions.append(Decision(action, prompt, float(log_probs[action]), reflection or ""))
         return decisions
 
-    def log_probs(self, prompt: str) -> np.ndarray:
+    def log_probs(self, prompt: str, actions: Sequence[str]) -> np.ndarray:
         """`(A,)` log-probabilities of the legal actions at a prompt that has been decided on."""
-        return self._log_probs[prompt]
+        return self._log_probs[prompt, self.policy.labels.of(actions)]
 
     @torch.no_grad()
-    def _score(self, prompts: Sequence[str], legal: Sequence[tuple[int, ...]]) -> None:
-        new = {p: numbers for p, numbers in zip(prompts, legal, strict=True) if p not in self._log_probs}
+    def _score(self, keys: Sequence[tuple[str, tuple]]) -> None:
+        new = [key for key in dict.fromkeys(keys) if key not in self._log_probs]
         if new:
-            rows = self.policy.log_probs(list(new), list(new.values())).double().cpu().numpy()
-            self._log_probs.update(
-                {p: row[: len(numbers)] for (p, numbers), row in zip(new.items(), rows, strict=True)}
-            )
+            rows = self.policy.log_probs(*zip(*new, strict=True)).double().cpu().numpy()
+            self._log_probs.update({key: row[: len(key[1])] for key, row in zip(new, rows, strict=True)})
 
 
 def play(

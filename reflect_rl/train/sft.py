@@ -19,7 +19,8 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.runtime import progress
 from reflect_rl.lm import models
 from reflect_rl.lm.arithmetic import seeded
-from reflect_rl.lm.players import Encoder, pad
+from reflect_rl.lm.models import pad
+from reflect_rl.lm.players import Encoder
 
 IGNORED = -100
 CHECKPOINT_EVERY = 100  # steps at most

@@ -164,7 +164,8 @@ def _ensure(config: Config, name: str, player: Policy | Reflector, set_name: str
         if not target.exists():
             models.activate(player.model, name)
             tokenizer = player.encode.tokenizer
-            end, limit = [tokenizer.eos_token_id] if name == "reflector" else [], player.encode.limit
+            writes = name == "reflector" or config.model.choice != "label"  # text that ends, and no label
+            end, limit = [tokenizer.eos_token_id] * writes, player.encode.limit
             room = config.model.context - limit
             lines, settings = data.read(config, set_name), getattr(config, name)
             pairs = Pairs(lines, Encoder(tokenizer, limit), room, end)

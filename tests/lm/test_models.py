@@ -9,7 +9,8 @@ from peft import PeftModel
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.lm import models
-from reflect_rl.lm.players import Encoder, Policy, Reflector, pad
+from reflect_rl.lm.models import pad
+from reflect_rl.lm.players import Encoder, Policy, Reflector
 from reflect_rl.lm.scratch import from_scratch
 
 

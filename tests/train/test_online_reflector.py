@@ -4,19 +4,22 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_rl_solves import BANDIT, COLOURS, SMALL
-from train_helpers import PPO, Killed, contents, dies, load_rl
+from train_helpers import PPO, Killed, dies, load_rl
 
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.identity import stage_dir
+from reflect_rl.core.identity import stage_dir, stage_key
 from reflect_rl.envs import registry
 from reflect_rl.envs.settings import load
 from reflect_rl.lm import distributed, models
 from reflect_rl.lm.prompts import policy_prompt
 from reflect_rl.train import rl
 from reflect_rl.train.learner import Learner
+from reflect_rl.train.release import release
+from reflect_rl.train.rollout import Decision, Episode, Transition
 from reflect_rl.train.sft import Pairs, fit
 from reflect_rl.train.warmup import warm_up
 
@@ -36,68 +39,138 @@ def test_samples_are_drawn_from_the_model(homes):
     """Shares of the first tokens among many samples are their probabilities; a seed gives its own texts, and no memory."""
     _, _, reflector = learner_of(load_rl("reflect_rl_both", more=BOTH))
     prompt = "taxi at row 1\nLast: none\nReflection:"
-    texts = reflector.sample([prompt] * 1000, 1)
-    assert texts == reflector.sample([prompt] * 1000, 1) != reflector.sample([prompt] * 1000, 2)
-    assert not reflector.memory and len(set(texts)) > 100
-    ids = torch.tensor([reflector.tokenizer(prompt)["input_ids"]])
+    found = reflector.sample([prompt] * 1000, 1)
+    assert found == reflector.sample([prompt] * 1000, 1) != reflector.sample([prompt] * 1000, 2)
+    assert not reflector.memory and len({tuple(ids) for _, ids in found}) > 100
+    start, end = reflector.tokenizer(prompt)["input_ids"], reflector.tokenizer.eos_token_id
+    assert all(of == start and end not in ids[:-1] and 0 < len(ids) <= 24 for of, ids in found)
+    assert all(len(ids) == 24 or ids[-1] == end for _, ids in found)
     with torch.no_grad():
-        probabilities = reflector.model(ids).logits[0, -1].softmax(-1)
+        probabilities = reflector.model(torch.tensor([start])).logits[0, -1].softmax(-1)
     likely = int(probabilities.argmax())
-    word = reflector.tokenizer.decode([likely]).strip()
-    share, expected = sum(text.startswith(word) for text in texts) / 1000, float(probabilities[likely])
-    assert share == pytest.approx(expected, abs=5 * math.sqrt(expected * (1 - expected) / 1000) + 0.01)
+    share, expected = sum(ids[0] == likely for _, ids in found) / 1000, float(probabilities[likely])
+    assert share == pytest.approx(expected, abs=5 * math.sqrt(expected * (1 - expected) / 1000))
 
 
-def test_an_update_makes_what_paid_likelier_and_measures_how_far_it_went(homes):
-    run = load_rl("reflect_rl_both", more=f"{BOTH} rl.reflector_kl=0")
+class Asked:
+    """Notes what a learning reflector is asked, and what it wrote."""
+
+    def __init__(self, online):
+        self.online, self.seen = online, []
+
+    def reflect(self, prompts):
+        texts = self.online.reflect(prompts)
+        self.seen += zip(prompts, texts, strict=True)
+        return texts
+
+
+def played(learner, run, update=0):
+    """Episodes of an update, and of each step in order the prompt of the reflector and its text."""
+    players, note = learner.playing(update), Asked(learner.reflector)
+    _, episodes = rl.rollouts(run, replace(players, reflector=note), update, 0)
+    return episodes, note.seen
+
+
+def test_what_is_learnt_from_is_what_was_written_where_it_was_written(homes):
+    run = load_rl("reflect_rl_both", more=BOTH)
     learner, online, reflector = learner_of(run)
-    _, episodes = rl.rollouts(run, learner.players, 0, 0)
+    episodes, seen = played(learner, run)
     rows = online._rows(episodes)
-    advantage = torch.linspace(-1, 1, len(rows))
-
-    def weighed():
-        with torch.no_grad():
-            _, chosen, row = online._log_probs(rows)
-        return float((torch.zeros(len(rows)).index_add(0, row, chosen) * advantage).mean())
-
-    before, policy = weighed(), {k: v.clone() for k, v in models.weights(learner.policy.model, "policy").items()}
-    assert online.update(episodes, advantage, 0.0) == pytest.approx(0, abs=1e-6)
-    after = weighed()
-    assert after > before
-    assert online.update(episodes, advantage, 0.0) > 1e-5  # measured before this step, after the first
-    assert all(torch.equal(policy[k], v) for k, v in models.weights(learner.policy.model, "policy").items())
+    assert len(rows) == sum(map(len, episodes)) == len(seen)
+    found = [(reflector.tokenizer.decode(start), reflector.text_of(ids)) for start, ids in rows]
+    assert sorted(found) == sorted(seen)
+    assert any(" " + text != reflector.tokenizer.decode(ids) for (_, ids), (_, text) in zip(rows, found, strict=True))
+    firsts = [rows[i] for i in np.cumsum([0, *map(len, episodes)])[:-1]]
+    assert all("Last: none" in reflector.tokenizer.decode(start) for start, _ in firsts)
 
 
-def test_gradient_is_that_of_each_text_alone(homes):
-    """In one step without clipping, from the texts one by one."""
+def weighed(reflector, rows, advantage):
+    """Mean over texts of advantage times log-probability, by the whole model, a text at a time."""
+    total = 0.0
+    for (start, ids), worth in zip(rows, advantage, strict=True):
+        logits = reflector.model(torch.tensor([start + ids])).logits[0, len(start) - 1 : -1].log_softmax(-1)
+        total = total + worth * sum(logits[i, token] for i, token in enumerate(ids))
+    return total / len(rows)
+
+
+def test_a_step_is_the_gradient_of_what_was_written_and_of_the_divergence(homes, monkeypatch):
     run = load_rl("reflect_rl_both", more=f"{BOTH} rl.reflector_kl=0.5 rl.max_grad_norm=1000")
     learner, online, reflector = learner_of(run)
+    own = models.weights(reflector.model, "reflector")
     with torch.no_grad():
-        for weight in models.weights(reflector.model, "reflector").values():
+        for weight in own.values():
             weight.add_(0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
-    _, episodes = rl.rollouts(run, learner.players, 0, 0)
-    episodes = episodes[:3]
+    episodes = played(learner, run)[0][:4]
     rows = online._rows(episodes)
     advantage = torch.linspace(-1, 2, len(rows))
-    own, tokens = models.weights(reflector.model, "reflector"), sum(len(end) for _, end in rows)
-    reference = [online._of_reference([[row]])[0] for row in rows]
+    monkeypatch.setattr(online, "_advantage", lambda *_: advantage)
+
+    def log_probs_of():
+        for start, ids in rows:
+            yield reflector.model(torch.tensor([start + ids])).logits[0, len(start) - 1 : -1].log_softmax(-1)
+
+    now = {name: weight.detach().clone() for name, weight in own.items()}
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(online.reference[name])
+        former = [*log_probs_of()]
+        for name, weight in own.items():
+            weight.copy_(now[name])
     reflector.model.zero_grad()
-    for row, worth, former in zip(rows, advantage, reference, strict=True):
-        log_probs, chosen, _ = online._log_probs([row])
-        kl = (log_probs.exp() * (log_probs - former)).sum() / tokens
-        (-worth * chosen.sum() / len(rows) + 0.5 * kl).backward()
+    each = [(found.exp() * (found - then)).sum() for found, then in zip(log_probs_of(), former, strict=True)]
+    kl = sum(each) / sum(len(ids) for _, ids in rows)
+    (0.5 * kl - weighed(reflector, rows, advantage)).backward()
     expected = {name: weight.grad.clone() for name, weight in own.items()}
-    online.optimizer.step = lambda: None
-    online.update(episodes, advantage, 0.0)
+    monkeypatch.setattr(online.optimizer, "step", lambda: None)
+    assert online.update(episodes, 0.0) == pytest.approx(kl.item(), rel=1e-3)
     for name, weight in own.items():
         torch.testing.assert_close(weight.grad, expected[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeypatch):
+def test_an_update_makes_what_paid_likelier_and_leaves_the_policy_alone(homes, monkeypatch):
+    run = load_rl("reflect_rl_both", more=f"{BOTH} rl.reflector_kl=0")
+    learner, online, reflector = learner_of(run)
+    episodes, _ = played(learner, run)
+    rows = online._rows(episodes)
+    advantage = torch.linspace(-1, 1, len(rows))
+    monkeypatch.setattr(online, "_advantage", lambda *_: advantage)
+    policy = {k: v.clone() for k, v in models.weights(learner.policy.model, "policy").items()}
+    reflector.memory["kept"] = "from before the update"
+    before = weighed(reflector, rows, advantage).item()
+    assert online.update(episodes, 0.0) == pytest.approx(0, abs=1e-6)
+    assert weighed(reflector, rows, advantage).item() > before and not reflector.memory
+    assert online.update(episodes, 0.0) > 1e-5  # measured before this step, after the first
+    assert all(torch.equal(policy[k], v) for k, v in models.weights(learner.policy.model, "policy").items())
+
+
+def test_a_good_reflection_is_worth_more_than_a_bad_one_in_the_same_state(homes):
+    """By a critic that reads the state alone, however well it is fitted."""
+    run = load_rl("reflect_rl_both", more=f"{BOTH} rl.critic_steps=300 rl.discount=1")
+    learner, online, _ = learner_of(run)
+    step = Transition("one state", ("go", "stay"), Decision(0, "", 0.0, "good"), 1.0)
+    other = replace(step, decision=replace(step.decision, reflection="bad"), reward=0.0)
+    episodes = [Episode("t", [each]) for each in (step, other) * 20]
+    rows = [([5, 6, 7], [8])] * 40
+    for _ in range(3):
+        found = online._advantage(episodes, rows, [[*range(40)]])
+    assert found[0] > 0.5 and found[1] < -0.5
+
+
+def test_a_gradient_that_is_not_finite_is_not_taken(homes, monkeypatch):
     run = load_rl("reflect_rl_both", more=BOTH)
+    learner, online, reflector = learner_of(run)
+    episodes, _ = played(learner, run)
+    monkeypatch.setattr(online, "_advantage", lambda episodes, rows, parts: torch.full((len(rows),), torch.nan))
+    before = weights(reflector)
+    assert math.isnan(learner.update(episodes, 0.0, "full")["loss"])
+    assert all(torch.equal(before[k], v) for k, v in weights(reflector).items())
+
+
+def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeypatch):
+    run, names = load_rl("reflect_rl_both", more=BOTH), ("metrics.csv", "reflector.safetensors", "policy.safetensors")
     homes("uninterrupted")
     players = rl.train(run)
-    whole = {k: v for k, v in contents(stage_dir(run, "rl")).items() if k in ("metrics.csv", "reflector.safetensors")}
+    whole = {name: (stage_dir(run, "rl") / name).read_bytes() for name in names}
     warmed = weights(warm_up(run).reflector)
     assert any(not torch.equal(warmed[k], v) for k, v in weights(players.reflector).items())
     homes("killed")
@@ -106,10 +179,17 @@ def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeyp
         with pytest.raises(Killed):
             rl.train(run)
     again = rl.train(run)
-    found = contents(stage_dir(run, "rl"))
-    assert {k: found[k] for k in whole} == whole and len(whole) == 2
+    assert {name: (stage_dir(run, "rl") / name).read_bytes() for name in names} == whole
     assert all(torch.equal(weights(again.reflector)[k], v) for k, v in weights(players.reflector).items())
     assert not again.reflector.memory  # what the warm-up wrote is not what this one would
+    released = release(run) / "reflector.safetensors"
+    assert released.read_bytes() == whole["reflector.safetensors"]
+
+
+def test_settings_of_the_reflectors_rl_decide_nothing_without_it(homes):
+    for name, changes in (("reflect_rl", False), ("sft_rl", False), ("reflect_rl_both", True)):
+        keys = [stage_key(load_rl(name, more=more), "rl") for more in ("", "rl.reflector_kl=0.7")]
+        assert (keys[0] != keys[1]) == changes, name
 
 
 def test_several_processes_are_refused(homes, monkeypatch):
@@ -145,7 +225,7 @@ def test_a_reflector_learns_from_rewards_what_to_say(homes, monkeypatch, tmp_pat
     obedient(run, players, tmp_path)
     learner, found = Learner(run, players), []
     for update in range(60):
-        setting, episodes = rl.rollouts(run, players, update, 0)
+        setting, episodes = rl.rollouts(run, learner.playing(update), update, 0)
         found.append(sum(e.success for e in episodes) / len(episodes))
         learner.update(episodes, 0.0, setting)
     assert found[0] < 0.5 and sum(found[-5:]) / 5 > 0.75, found
