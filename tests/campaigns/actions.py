@@ -62,38 +62,44 @@ def attack(name: str, actions: int, rng: np.random.Generator, audit: Audit) -> d
     """Play at random, wildly; raises AssertionError where a promise is broken."""
     spec = envs.get(name)
     env, panel = spec.make(), spec.panel(spec.training_setting, "train", 50)
-    _, info = env.reset(options={"task": str(panel[0])})
-    wild = ended = refused = 0
+    observation, info = env.reset(options={"task": str(panel[0])})
+    counts = dict.fromkeys(("legal", "not_legal", "refused", "episodes"), 0)
     for _ in tqdm(range(actions), name, unit="action"):
         legal = info["actions"]
         hostile = rng.random() < 0.3
         action = NO_ACTIONS[rng.integers(len(NO_ACTIONS))] if hostile else int(rng.integers(len(legal)))
+        is_number = isinstance(action, int)
+        kind = "refused" if not is_number else "legal" if 0 <= action < len(legal) else "not_legal"
+        counts[kind] += 1
         audit.watching = True
         try:
             after, reward, terminated, truncated, info = env.step(action)
         except TypeError:
-            refused += 1
-            assert hostile, f"{name} refuses {action!r}, which is legal"
+            assert not is_number, f"{name} refuses {action!r}"
             continue
         finally:
             audit.watching = False
-        assert math.isfinite(reward) and isinstance(after, str) and info["actions"], (name, action)
-        if hostile and "invalid_action" in info:
-            wild += 1
-            assert not terminated and info["actions"] == legal, f"{action!r} changed {name}"
+        assert is_number, f"{name} takes {action!r} for an action"
+        assert math.isfinite(reward) and info["actions"], (name, action)
+        assert info.get("invalid_action") == (action if kind == "not_legal" else None), (name, action)
+        if kind == "not_legal":
+            assert not terminated and (after, info["actions"]) == (observation, legal), f"{action!r} changed {name}"
+        observation = after
         if terminated or truncated:
-            ended += 1
-            _, info = env.reset(options={"task": str(panel[rng.integers(len(panel))])})
+            counts["episodes"] += 1
+            observation, info = env.reset(options={"task": str(panel[rng.integers(len(panel))])})
     for task in NO_TASKS:
+        audit.watching = True
         try:
             env.reset(options={"task": task})
         except ReflectRLError as error:
             assert "\n" not in str(error), f"{name}: an answer of several lines to {task[:20]!r}"
         else:
             raise AssertionError(f"{name} takes {task!r} for a task")
+        finally:
+            audit.watching = False
     assert not audit.seen, f"{name} reached outside: {audit.seen[:3]}"
-    return {"environment": name, "actions": actions, "not_legal": wild, "refused": refused, "episodes": ended,
-            "tasks_refused": len(NO_TASKS)}  # fmt: skip
+    return {"environment": name, "actions": actions} | counts | {"tasks_refused": len(NO_TASKS)}
 
 
 def main() -> None:

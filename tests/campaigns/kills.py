@@ -1,10 +1,10 @@
 """Kill a whole run at random moments, let it go on, and compare what it ends with: no part of `make test`.
 
-    python tests/campaigns/kills.py [--kills 100] [--seed 0]
+    python tests/campaigns/kills.py [--kills 100] [--variant reflect_rl] [--seed 0]
 
-A run makes data, both warm-ups, online RL and the evaluation of Reflect-RL on the taxi, small. It is killed (SIGKILL) at a
-random moment, started again, and so on until it is through; then another begins, until there were enough kills. What counts are
-the files that results are made of, to the last byte. Writes kills.csv and kills.md beside this file.
+A run makes data, both warm-ups, online RL and the evaluation of a variant on the taxi, small. It is killed (SIGKILL) at a random
+moment of the time that is left to it, started again, and so on until it is through; then another begins, until there were enough
+kills. What counts are the files that results are made of, to the last byte: where one differs the campaign fails. Writes kills.csv and kills.md beside this file.
 """
 
 import argparse
@@ -25,15 +25,17 @@ from reflect_rl.core.runtime import provenance
 
 HERE = Path(__file__).parent
 RUN = """
+import sys
 from reflect_rl import envs
 from reflect_rl.evaluate.panels import evaluate
-evaluate(envs.load("smoke", "taxi", "reflect_rl", 0, "data.trajectories=400 data.sft_examples=800 reflector.steps=120 "
+evaluate(envs.load("smoke", "taxi", sys.argv[1], 0, "data.trajectories=400 data.sft_examples=800 reflector.steps=120 "
     "reflector.evaluate_every=40 policy.steps=120 rl.env_steps=3000 rl.checkpoint_every=2 evaluation.tasks=20"))
 """
 NUMBERS = (
     "examples",
     "weights.safetensors",
     "policy.safetensors",
+    "reflector.safetensors",
     "metrics.csv",
     "log.csv",
     "episodes.csv.gz",
@@ -42,10 +44,10 @@ NUMBERS = (
 STAGES = ("data", "reflector", "policy", "rl", "evaluation")
 
 
-def start(home: Path) -> subprocess.Popen:
+def start(home: Path, variant: str) -> subprocess.Popen:
     env = os.environ | {"REFLECT_RL_HOME": str(home), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", RUN], env=env, start_new_session=True, **quiet)
+    return subprocess.Popen([sys.executable, "-c", RUN, variant], env=env, start_new_session=True, **quiet)
 
 
 def numbers(home: Path) -> dict[str, str]:
@@ -63,20 +65,23 @@ def stage(home: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--variant", default="reflect_rl")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     given = parser.parse_args()
     rng, rows, runs = random.Random(given.seed), [], 0
     with tempfile.TemporaryDirectory() as folder, tqdm(total=given.kills, unit="kill") as bar:
         whole = Path(folder) / "whole"
         began = time.monotonic()
-        if start(whole).wait():
+        if start(whole, given.variant).wait():
             raise SystemExit("the run fails without being killed")
         seconds, wanted = time.monotonic() - began, numbers(whole)
         while len(rows) < given.kills:
             runs += 1
             home, of_run, done = Path(folder) / f"run {runs}", [], False
             while not done:
-                process, patience = start(home), rng.uniform(0, seconds)
+                reached = ["before the first", *STAGES].index(stage(home))  # stages take about as long as each other
+                left = seconds * (1 - max(reached - 1, 0) / len(STAGES))
+                process, patience = start(home, given.variant), rng.uniform(0.1 * left, left)
                 try:
                     if process.wait(patience if len(rows) + len(of_run) < given.kills else None):
                         raise SystemExit(f"a resumed run fails:\n{process.stderr.read().decode()}")
@@ -88,6 +93,8 @@ def main() -> None:
                     bar.update()
             same = numbers(home) == wanted
             rows += [row | {"same_numbers": same} for row in of_run]
+    if not all(row["same_numbers"] for row in rows):
+        raise SystemExit(f"other numbers after a kill: {[row for row in rows if not row['same_numbers']]}")
     table = pd.DataFrame(rows, columns=["run", "after_seconds", "stage", "same_numbers"])
     write_csv(HERE / "kills.csv", table)
     told = table.groupby("stage")["same_numbers"].agg(kills="size", ended_with_the_same_numbers="sum").reset_index()
