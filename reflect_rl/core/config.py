@@ -139,9 +139,8 @@ class ModelConfig(Settings, section="model"):
     init_std: real(0, 1, above=True) = 0.02  #: standard deviation of fresh weights (0.02: GPT-2's, for a large model)
     start: Literal["random", "lookup"] = "random"  #: `lookup`: an LFM2's attention begins by finding what is alike
     vocab_size: whole(258, 10_000_000) = 1024  #: at most; 256 bytes and two special tokens at least
-    #: how the policy names an action: by one label token, from a prompt that lists all legal actions; or by the action's text,
-    #: each scored after a prompt of its own (`lm.scoring`): the `sum` of its log-probabilities, their mean over tokens or words
-    choice: Literal["label", "sum", "token", "word"] = "label"
+    #: of an action's score where its text is scored (`lm.scoring`): the sum of its log-probabilities, or mean over tokens, words
+    normalisation: Literal["sum", "token", "word"] = "token"
     micro_batch: Natural = 0  #: prompts that go through a base at a time in RL; 0: by device and memory
     reflection_rows: Natural = 0  #: prompts that a reflector answers at a time; 0: by device and size
 

@@ -15,6 +15,7 @@ class Variant:
     rl: bool = False  #: whether the policy is trained online
     milestones: bool = True  #: whether RL rewards the environment's milestones
     stages: bool = False  #: whether RL begins with the environment's easier stages
+    scores_texts: bool = False  #: whether the policy scores the text of each action, and names no label
     trains_reflector: bool = False  #: whether RL trains the reflector, too
     prompted: bool = False  #: whether it is a language model that is prompted and not trained
     few_shot: bool = False  #: the same with worked examples
@@ -55,6 +56,9 @@ VARIANTS = {
                                         warmup="reflect_rl", reflection=True, rl=True, milestones=False),
     "reflect_rl_stages": Variant("with stages", "Reflect-RL that begins with the environment's easier stages.",
                                  warmup="reflect_rl", reflection=True, rl=True, stages=True),
+    "reflect_rl_texts": Variant("texts for labels", "Reflect-RL that scores the text of every action after a prompt of its own "
+                                "(action-prompt normalisation).", warmup="reflect_rl", reflection=True, rl=True,
+                                scores_texts=True),
     "reflect_rl_both": Variant("both online", "Reflect-RL whose reflector goes on learning from the rewards, too.",
                                warmup="reflect_rl", reflection=True, rl=True,
                                trains_reflector=True),

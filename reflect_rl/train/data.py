@@ -312,7 +312,7 @@ def drawn(config: Config, name: str) -> list[Example]:
 def read(config: Config, name: str) -> list[dict]:
     """The lines of one of `SETS`: prompt, completion, kind."""
     labels = get(config.env).labels
-    if config.model.choice != "label":
+    if config.arm.scores_texts:
         labels = Texts()
     elif config.model.base:
         labels = labels_for(load_tokenizer(config.model), labels)

@@ -88,7 +88,7 @@ class Learner:
         self.critic, self.fitted, self.spread = None, False, 0.0
         models.activate(self.policy.model, "policy")
         self.rows = config.model.micro_batch  # that go forward and backward at a time; 0: all of them
-        if not self.rows and config.model.choice != "label":
+        if not self.rows and config.arm.scores_texts:
             self.rows = SCORED
         if not self.rows and isinstance(self.policy.model, PeftModel):
             self.rows = models.rows_that_fit(self.policy.model, config.model.context, 64, backward=True)

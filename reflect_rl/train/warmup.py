@@ -52,10 +52,10 @@ def players_with(config: Config, tokenizer_file: Path) -> PlayerPair:
     tokenizer = load_tokenizer(config.model, tokenizer_file)
     built = models.build(config.model, tokenizer, config.seed)
     model = config.model
-    if model.choice == "label":
-        policy = Policy(built["policy"], tokenizer, model.context, labels_for(tokenizer, get(config.env).labels))
+    if config.arm.scores_texts:
+        policy = ScoringPolicy(built["policy"], tokenizer, model.context, model.max_new_tokens, model.normalisation)
     else:
-        policy = ScoringPolicy(built["policy"], tokenizer, model.context, model.max_new_tokens, model.choice)
+        policy = Policy(built["policy"], tokenizer, model.context, labels_for(tokenizer, get(config.env).labels))
     if not config.arm.reflection:
         return PlayerPair(policy, None)
     limits = model.context, model.max_new_tokens, model.reflection_rows
@@ -164,7 +164,7 @@ def _ensure(config: Config, name: str, player: Policy | Reflector, set_name: str
         if not target.exists():
             models.activate(player.model, name)
             tokenizer = player.encode.tokenizer
-            writes = name == "reflector" or config.model.choice != "label"  # text that ends, and no label
+            writes = name == "reflector" or config.arm.scores_texts  # text that ends, and no label
             end, limit = [tokenizer.eos_token_id] * writes, player.encode.limit
             room = config.model.context - limit
             lines, settings = data.read(config, set_name), getattr(config, name)
