@@ -238,7 +238,11 @@ def test_claims_in_one_picture():
     assert [label.get_text() for label in axis.get_yticklabels()] == [
         "taxi: full, regime paper",
         "taxi: pickup",
-        "taxi: full, regime paper\n(Reflect-RL - w/o milestones)",
+        "taxi: full, regime paper",
+    ]
+    both = [label.get_text() for label in forest(table.fillna(0.0), rule).axes[0].get_yticklabels()]
+    assert both[2:] == [
+        f"taxi: full, regime paper\n({of})" for of in ("Reflect-RL - w/o milestones", "with stages - Reflect-RL")
     ]
     assert axis.get_yticks().tolist() == [float(dot.get_ydata()[0]) for dot in dots]
     written = [text.get_text() for text in axis.texts]
