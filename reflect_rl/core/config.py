@@ -133,9 +133,7 @@ class ModelConfig(Settings, section="model"):
     n_head: whole(1, 1000) = 4  #: their heads
     d_model: whole(1, 100_000) = 64  #: their width
     context: whole(2, 10_000_000) = 96  #: longest prompt with its answer, in tokens
-    max_new_tokens: Count = (
-        24  #: longest reflection in tokens (paper: at most 100), and longest text of an action where it is scored
-    )
+    max_new_tokens: Count = 24  #: longest reflection, or action that is scored, in tokens (paper: at most 100)
     init_std: real(0, 1, above=True) = 0.02  #: standard deviation of fresh weights (0.02: GPT-2's, for a large model)
     start: Literal["random", "lookup"] = "random"  #: `lookup`: an LFM2's attention begins by finding what is alike
     vocab_size: whole(258, 10_000_000) = 1024  #: at most; 256 bytes and two special tokens at least

@@ -25,7 +25,7 @@ from reflect_rl.train.warmup import PlayerPair, keep_reflections, validation_tas
 
 METRICS = [
     "update", "env_steps", "stage", "episodes", "success", "return", "episode_length",
-    "entropy", "kl", "loss", "value_loss", "grad_norm", "clip_fraction", "reflector_kl", "val_success",
+    "entropy", "kl", "loss", "value_loss", "grad_norm", "clip_fraction", "val_success",
 ]  # fmt: skip
 COLLAPSED_ENTROPY = 1e-4  # nats
 COLLAPSED_LENGTH = 1.5  # steps
@@ -152,6 +152,8 @@ def _train(config: Config, players: PlayerPair, folder: Path) -> None:
         "peak_memory_mb": round(peak_memory_mb()),
         "peak_gpu_memory_mb": round(peak_gpu_memory_mb()),
     }
+    if config.arm.trains_reflector:
+        status["reflector_kl"] = state["metrics"][-1].get("reflector_kl")  # nats a token from its warm-up
     write_json(folder / "status.json", status)
     if not config.arm.trains_reflector:
         keep_reflections(config, players)
