@@ -15,6 +15,7 @@ from tabulate import tabulate
 from reflect_rl.cli import graph, notebooks
 from reflect_rl.cli.jobs import JobsFailed
 from reflect_rl.core import identity, paths, profiles
+from reflect_rl.core.config import meanings
 from reflect_rl.core.errors import ReflectRLError, unknown
 from reflect_rl.envs import registry, settings
 from reflect_rl.envs.check import check
@@ -124,7 +125,7 @@ def _release(profile: str, env: str, regime: str, variant: str, seed: int) -> No
 
 def _settings(profile: str, env: str, regime: str, variant: str, seed: int, overrides: str) -> None:
     """what is in force for one variant and seed, what it means, and where each value comes from"""
-    means = profiles.meanings()
+    means = meanings()
     rows = [
         (*row, means[row[0]])
         for row in profiles.describe(settings.load(profile, env, variant, seed, overrides, regime))
