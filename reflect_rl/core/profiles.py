@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
