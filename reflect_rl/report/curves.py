@@ -68,6 +68,13 @@ def on_common_steps(rows: pd.DataFrame, column: str, num: int = 120) -> tuple[np
     return steps, np.stack([np.interp(steps, curve["env_steps"], curve[column]) for curve in curves])
 
 
+def measurements(rows: pd.DataFrame, column: str) -> np.ndarray:
+    """`(2, M)` environment steps and mean over seeds of a column, at each measurement that all seeds have and at their last."""
+    runs = rows.sort_values(["seed", "env_steps"]).groupby("seed")
+    measured = [runs.nth(i) for i in range(runs.size().min() - 1)] + [runs.last()]
+    return np.transpose([at[["env_steps", column]].mean() for at in measured])
+
+
 def seed_band(axis: Axes, rows: pd.DataFrame, column: str, **look) -> None:
     """Mean over seeds (line, as `look` has it) and its 95% `t_interval` (band), on the steps that all seeds reached.
 
@@ -79,11 +86,9 @@ def seed_band(axis: Axes, rows: pd.DataFrame, column: str, **look) -> None:
         bounds = np.clip([t_interval(at)[1:] for at in values.T], 0, 1 if column == "val_success" else None)
         axis.fill_between(steps, *bounds.T, color=look["color"], alpha=0.16, linewidth=0)
     axis.plot(steps, values.mean(0), **look)
-    runs = rows.dropna(subset=[column]).sort_values("env_steps").groupby("seed")
-    if runs.size().max() <= FEW:
-        measured = [runs.nth(i) for i in range(runs.size().min())]
-        dots = np.transpose([at[["env_steps", column]].mean() for at in measured])
-        axis.plot(*dots, "o", color=look["color"], markersize=4)
+    rows = rows.dropna(subset=[column])
+    if rows.groupby("seed").size().max() <= FEW:
+        axis.plot(*measurements(rows, column), "o", color=look["color"], markersize=4)
 
 
 def _mark_stages(axes: Sequence[Axes], training: pd.DataFrame) -> None:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.evaluate.stats import t_interval
 from reflect_rl.report import style
+from reflect_rl.report.curves import measurements
 from reflect_rl.report.regimes import FACTS, facts
 from reflect_rl.report.style import COLOURS, FAINT, INK, SHARE, STYLE, entry
 from reflect_rl.report.tables import HEADLINE, at_headline, in_order, matching
@@ -206,12 +207,10 @@ def costs(training: pd.DataFrame, main: pd.DataFrame) -> Figure | None:
 def _curve(axis: Axes, rows: pd.DataFrame, place: int, **look) -> None:
     """Mean validation success over seeds at each measurement that all have and at their last one, and behind that, at a
     `place` of its own, its 95% `t_interval`: as bands, several curves could not be told apart."""
-    runs, columns = rows.sort_values(["seed", "env_steps"]).groupby("seed"), ["env_steps", "val_success"]
-    measured = [runs.nth(i) for i in range(runs.size().min() - 1)] + [runs.last()]
-    steps, success = np.transpose([at[columns].mean() for at in measured])
+    steps, success = measurements(rows, "val_success")
     axis.plot(steps, success, marker="o", markersize=2.2, clip_on=False, **look)
-    if len(runs) > 1:
-        mean, *bounds = t_interval(runs["val_success"].last().to_numpy())
+    if rows["seed"].nunique() > 1:
+        mean, *bounds = t_interval(rows.sort_values("env_steps").groupby("seed")["val_success"].last().to_numpy())
         bar = np.abs(np.clip(bounds, 0, 1) - mean)[:, None]
         axis.errorbar(steps[-1] * (1.03 + 0.02 * place), mean, bar, color=look["color"], elinewidth=0.8)
 

@@ -58,7 +58,7 @@ def write_page(profile_name: str) -> Path:
     text = page.render(
         profile=profile_name,
         claims=claims,
-        forest=_pictures(profile_name, "", {"claims": OF_CLAIMS}),
+        forest=_pictures(profile_name, {"claims": OF_CLAIMS}),
         places=[place for place in places if any(row["place"] == place for claim in claims for row in claim["rows"])],
         envs=[_env(profile, env, {key: episodes for key, episodes in kept.items() if key[0] == env}) for env in envs],
         made=[f"{_label(get(env))}: {hardware(profile_name, env)}" for env in envs],
@@ -113,7 +113,7 @@ def _env(profile: Profile, env: str, kept: dict[tuple[str, str], list[dict]]) ->
         "name": env,
         "label": _label(spec),
         "goal": spec.goal,
-        "maps": _pictures(profile.name, env, OF_MAPS),
+        "maps": _pictures(profile.name, OF_MAPS, f"{env}_"),
         "regimes": [_regime(profile, spec, regime, episodes) for (_, regime), episodes in kept.items()],
     }
 
@@ -131,16 +131,14 @@ def _regime(profile: Profile, spec: EnvSpec, regime: str, episodes: list[dict]) 
         "episodes": bool(episodes),
         "choices": any(frame.get("choices") for episode in episodes for frame in episode["frames"]),
         "tables": [{"title": title, "html": _table(path)} for title, path in tables.items() if path],
-        "figures": _pictures(profile.name, stem, CAPTIONS),
+        "figures": _pictures(profile.name, CAPTIONS, f"{stem}_"),
         "protocol": protocol(profile.name, spec.name, regime),
     }
 
 
-def _pictures(profile_name: str, stem: str, captions: dict[str, str]) -> list[dict[str, str]]:
-    """The figures of an environment or regime that there are, as drawn here or else as committed."""
-    files = {
-        caption: paths.figure_file(profile_name, f"{stem}_{name}.png".lstrip("_")) for name, caption in captions.items()
-    }
+def _pictures(profile_name: str, captions: dict[str, str], prefix: str = "") -> list[dict[str, str]]:
+    """The figures of a profile, or with a prefix of an environment or regime, as drawn here or else as committed."""
+    files = {caption: paths.figure_file(profile_name, f"{prefix}{name}.png") for name, caption in captions.items()}
     return [{"src": _embedded(Image.open(file)), "caption": caption} for caption, file in files.items() if file]
 
 

@@ -225,15 +225,16 @@ def prompt_table(prompts: pd.DataFrame) -> pd.DataFrame:
     return ordered(table.reset_index(), keys)
 
 
-def write_table(frame: pd.DataFrame, path_stem: Path, title: str, protocol: str) -> None:
-    """Write `path_stem`.csv (rates 0 to 1, 4 digits) and .md (rates in per cent, with title and protocol)."""
+def write_table(frame: pd.DataFrame, path_stem: Path, title: str, protocol: str, made_by: str = "") -> None:
+    """Write `path_stem`.csv (rates 0 to 1, 4 digits) and .md (rates in per cent, with title, protocol and the command)."""
     path_stem = Path(path_stem)
     files.write_csv(path_stem.with_name(path_stem.name + ".csv"), frame.round(4))
     shown = pd.DataFrame({name: [_cell(name, value) for value in frame[name]] for name in frame})
     sides = ["right" if pd.api.types.is_numeric_dtype(frame[name]) else "left" for name in frame]
     body = shown.to_markdown(index=False, disable_numparse=True, colalign=sides)
     units = "Rates in per cent. " if RATES & set(frame) else ""
-    text = f"# {title}\n\n{body}\n\n{units}Empty where unknown. {protocol}\n"
+    command = f"\n\nMade by `{made_by}`." if made_by else ""
+    text = f"# {title}\n\n{body}\n\n{units}Empty where unknown. {protocol}{command}\n"
     files.write_text(path_stem.with_name(path_stem.name + ".md"), text)
 
 

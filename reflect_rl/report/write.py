@@ -63,7 +63,7 @@ def products(profile: str, env: str, found: Results | None = None, regime: str =
 
 def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
     """The tables of `TITLES_OF_ALL`."""
-    grid = settings.profile(profile)
+    grid, claims = settings.profile(profile), claims_table(found.episodes, found.ceilings)
     trained = found.training[["env", "regime"]].drop_duplicates().itertuples(index=False, name=None)
     horizons = {(env, regime): settings.load(profile, env, regime=regime).rl.horizon for env, regime in trained}
     return {
@@ -73,7 +73,7 @@ def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
         "runs": tables.ordered(found.runs, ["env", "regime", "variant", "seed"]),
         "budgets": tables.given(found.budgets),
         "prompts": tables.prompt_table(found.prompts),
-        "claims": (claims := claims_table(found.episodes, found.ceilings)),
+        "claims": claims,
         "overview": overview(claims, {env: grid.regime(env, "")[0] for env in grid.envs}),
     }
 
@@ -132,17 +132,14 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     for name, table in of_all.items():
         folder = paths.results(profile) if name == "claims" else paths.tables(profile)
         said = f"{read_rule().sentences} {words}" if name == "claims" else words
-        table, said = table[COLUMNS] if name == "claims" else table, f"{said}\n\nMade by `{of_profile}`."
-        tables.write_table(table, folder / name, TITLES_OF_ALL[name], said)
+        table = table[COLUMNS] if name == "claims" else table
+        tables.write_table(table, folder / name, TITLES_OF_ALL[name], said, of_profile)
     made = {each: _of_regime(profile, env, each, found, of_all) for each in shown_alone(grid, env)}
     for each, of in made.items():
-        stem, here = (
-            grid.stem(env, each),
-            f"{protocol(profile, env, each)} {hardware(profile, env)}\n\nMade by `{made_by}`.",
-        )
+        stem, here = grid.stem(env, each), f"{protocol(profile, env, each)} {hardware(profile, env)}"
         for name in of.tables.keys() - TITLES_OF_ALL:
             title = TITLES.get(name, f"Success on {env}, {get(env).headline if name == 'headline' else name}")
-            tables.write_table(of.tables[name], paths.tables(profile) / f"{stem}_{name}", title, here)
+            tables.write_table(of.tables[name], paths.tables(profile) / f"{stem}_{name}", title, here, made_by)
         for name, figure in of.figures.items():
             save(figure, paths.figures(profile) / f"{stem}_{name}", made_by)
     drawn = _maps(profile, env, found, of_all)
