@@ -22,6 +22,7 @@ NAMES = [
     "06_baseline_comparison",
     "07_prompted_models",
     "08_your_own_environment",
+    "09_autoexplore",
     "10_play",
 ]
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))

@@ -76,12 +76,11 @@ def test_the_projects_rule_compares_what_is_played():
     assert set(rule.claims) == {*"1234567", "RL"}
     assert {*"1234567", "RL"} == {entry.claim for entries in rule.comparisons.values() for entry in entries}
     assert {name for named in rule.seeds_of_regime.values() for name in named} == {"paper", "limited-200-hint"}
-    study = profile("study")
     for env, entries in rule.comparisons.items():
-        spec = get(env)
+        spec, played = get(env), profile("laptop" if env == "autoexplore" else "study")
         for entry in entries:
             assert entry.setting in spec.settings and entry.horizon in spec.defaults["evaluation.horizons"]
             assert "reflect_rl" in entry.comparison
-            assert set(entry.comparison) <= set(study.variants_of(env, entry.regime))
+            assert set(entry.comparison) <= set(played.variants_of(env, entry.regime))
             seeds = rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds)
-            assert len(study.seeds_of("reflect_rl", env, entry.regime)) >= seeds
+            assert len(played.seeds_of("reflect_rl", env, entry.regime)) >= seeds
