@@ -1,6 +1,6 @@
 """How a policy finds the advised action among dozens: ways to label actions, side by side on AutoExplore's companies.
 
-    python benchmarks/lookup.py [--profile autoexplore] [--seed 100] [--steps 1000]
+    python benchmarks/lookup.py [--profile laptop] [--seed 100] [--steps 2000]
 
 Each way trains the same policy from scratch on the same situations with the teacher's reflections; `accuracy` is how often its
 most likely answer is the expert's action, in situations of companies that it has not seen, `gradient_seconds` the processor time of
@@ -25,7 +25,7 @@ from reflect_rl.core.files import write_csv, write_text
 from reflect_rl.core.runtime import provenance
 from reflect_rl.envs.labels import IN_ORDER, Labels, by_name
 from reflect_rl.envs.registry import get
-from reflect_rl.envs.settings import load
+from reflect_rl.envs.settings import load, profile
 from reflect_rl.lm import models
 from reflect_rl.lm.models import pad
 from reflect_rl.lm.players import Encoder
@@ -102,14 +102,13 @@ def measure(config: Config, train: Sequence[Example], test: Sequence[Example], l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", default="autoexplore")
+    parser.add_argument("--profile", default="laptop")
     parser.add_argument("--seed", type=int, default=100, help="one that the results do not use")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--overrides", default="", help="settings, such as data.trajectories=100")
     given = parser.parse_args()
-    config = load(
-        given.profile, ENV, "reflect_rl", given.seed, f"policy.steps={given.steps} {given.overrides}".rstrip()
-    )
+    overrides = f"policy.steps={given.steps} {given.overrides}".rstrip()
+    config = load(given.profile, ENV, "reflect_rl", given.seed, overrides, profile(given.profile).regimes_of(ENV)[0])
     data.make(config)
     examples, rng = data.read_examples(config), np.random.default_rng(0)
     companies = sorted({company(example) for example in examples})

@@ -1,13 +1,13 @@
 """Does AutoExplore's reflector know an answer when it reads it? Measured before anything is said of success.
 
-    python benchmarks/matching.py [--profile autoexplore] [--seeds 0 1 2 3 4]
+    python benchmarks/matching.py [--profile laptop] [--seeds 0 1 2 3 4]
 
 The reflector of each seed, trained below $REFLECT_RL_HOME where that was not done before, goes on from situations along the
 expert's way through questions of a panel, one action in seven being random. A row a panel: after a file was read, the share
 of the files that answer that it calls so (`recall`), and of the others (`false_positives`); the share of the comparisons
 word by word that are as the teacher has them (`evidence`); in all situations, the share of advice that is as good as the
-expert's (`advice`). Validation panels, and with `--split test` those of the results, where nothing is chosen any more.
-Writes matching.csv and matching.md beside this file.
+expert's (`advice`). `--splits validation` where something is still to be chosen by it. Writes matching.csv and matching.md
+beside this file.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from reflect_rl.core.runtime import provenance
 from reflect_rl.envs.base import EnvSpec, Situation
 from reflect_rl.envs.play import advised_action
 from reflect_rl.envs.registry import get
-from reflect_rl.envs.settings import load
+from reflect_rl.envs.settings import load, profile
 from reflect_rl.lm.players import Reflector
 from reflect_rl.lm.prompts import reflection_prompt
 from reflect_rl.train.data import trajectory
@@ -59,18 +59,20 @@ def measured(spec: EnvSpec, reflector: Reflector, probed: Sequence[tuple[Situati
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", default="autoexplore")
+    parser.add_argument("--profile", default="laptop")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--split", default="validation", choices=("validation", "test"))
+    parser.add_argument("--splits", nargs="+", default=["validation", "test"], choices=("validation", "test"))
     parser.add_argument("--overrides", default="", help="settings, such as reflector.steps=1200")
     given = parser.parse_args()
     spec, rows = get(ENV), []
-    settings = [setting for setting in spec.settings if spec.tasks(setting, given.split)]
-    probed = {setting: situations(spec, setting, given.split) for setting in settings}
+    panels = [(setting, split) for setting in spec.settings for split in given.splits if spec.tasks(setting, split)]
+    probed = {panel: situations(spec, *panel) for panel in panels}
+    regime = profile(given.profile).regimes_of(ENV)[0]
     for seed in given.seeds:
-        reflector = warm_up(load(given.profile, ENV, "reflect_rl", seed, given.overrides), policy=False).reflector
-        for setting, of_panel in probed.items():
-            rows.append({"panel": f"{setting}, {given.split}", "seed": seed} | measured(spec, reflector, of_panel))
+        settings = load(given.profile, ENV, "reflect_rl", seed, given.overrides, regime)
+        reflector = warm_up(settings, policy=False).reflector
+        for panel, of_panel in probed.items():
+            rows.append({"panel": ", ".join(panel), "seed": seed} | measured(spec, reflector, of_panel))
             print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     write_csv(HERE / "matching.csv", table)
