@@ -113,12 +113,13 @@ SIGNS = {  # of a step of a walk
 }
 
 
-def walk(axis: Axes, question: Question, frames: Sequence[Mapping], rows: int = 45) -> None:
+def walk(axis: Axes, question: Question, frames: Sequence[Mapping], rows: int = 60) -> None:
     """A whole episode: across its steps, downwards the repository's tree, of which the file that answers is green.
 
     Args:
         frames: as of `evaluate.panels.frames`.
-        rows: of the tree at most; of a larger one only the folders that were entered are shown with what is in them.
+        rows: of the tree at most; of a larger one only the folders that were entered, and those of the file that answers,
+            are shown with what is in them.
     """
     steps = []
     for frame in frames[:-1]:
@@ -128,6 +129,10 @@ def walk(axis: Axes, question: Question, frames: Sequence[Mapping], rows: int = 
         named = "names it: the one that answers" if path == question.target else "names it: another"
         steps.append((path, {"cd": "goes into the folder", "cat": "reads the file"}.get(verb, named)))
     entered = {"", *(path for path, sign in steps if sign == "goes into the folder")}
+    folder = question.target
+    while folder:
+        folder = parent(folder)
+        entered.add(folder)
     tree = _tree(question, "", None)
     tree = tree if len(tree) <= rows else _tree(question, "", entered)
     place, span = {path: row for row, (path, _) in enumerate(tree)}, max(len(steps), 6)
@@ -137,13 +142,13 @@ def walk(axis: Axes, question: Question, frames: Sequence[Mapping], rows: int = 
         style = {"weight": "bold"} if is_folder or path == question.target else {}
         x = span * (0.04 * (path.count("/") + 1 if path else 0) - 0.74)
         name = name if path else "top"
-        axis.text(x, row, name, va="center", fontsize=6, color=color, parse_math=False, **style)
+        axis.text(x, row, name, va="center", fontsize=7, color=color, parse_math=False, **style)
     taken = [(step, place[path], sign) for step, (path, sign) in enumerate(steps, start=1) if path in place]
     axis.plot([0, *(x for x, _, _ in taken)], [0, *(y for _, y, _ in taken)], color=FAINT, linewidth=1, zorder=1)
     for step, row, sign in taken:
         axis.plot(step, row, linestyle="", markeredgecolor=INK, markeredgewidth=0.5, **SIGNS[sign])
     axis.set(xlim=(-0.77 * span, 1.03 * span + 0.5), ylim=(len(tree) - 0.3, -0.9), yticks=[], xlabel="step")
-    axis.set_xticks(range(1, len(steps) + 1, 1 + len(steps) // 16))
+    axis.set_xticks(range(1, len(steps) + 1, 1 + len(steps) // 8))
     axis.spines["left"].set_visible(False)
     axis.grid(axis="x", color="#eeeeee")
 
