@@ -49,7 +49,9 @@ def forest(claims: pd.DataFrame, rule: Rule | None = None) -> Figure | None:
             bar = 100 * np.clip([[row.effect - row.ci_low], [row.ci_high - row.effect]], 0, None)
             dot = {"markersize": 4, "elinewidth": 1.2, "markerfacecolor": colour if filled else "white"}
             axis.errorbar(100 * row.effect, y, xerr=bar, fmt="o", color=colour, **dot)
-            axis.text(1.01, y, row.verdict, color=colour, va="center", transform=axis.get_yaxis_transform(), size=7)
+            why = row.note.partition(";")[0]  # of few seeds, which the interval does not show
+            said = f"{row.verdict}: only {why}" if why.endswith(" seeds") else row.verdict
+            axis.text(1.01, y, said, color=colour, va="center", transform=axis.get_yaxis_transform(), size=7)
         y += 0.6
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.axvspan(-100 * rule.margin, 100 * rule.margin, color=FAINT, alpha=0.3, linewidth=0)

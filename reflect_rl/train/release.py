@@ -67,7 +67,10 @@ def released(config: Config) -> PlayerPair:
     folder, named = release_dir(config), ("profile", "env", *["regime"] * bool(config.regime), "variant", "seed")
     again = "python -m reflect_rl release " + " ".join(f"--{name} {getattr(config, name)}" for name in named)
     if not (folder / CARD).is_file():
-        raise ReflectRLError(f"no released weights in {folder}; `{again}` trains and releases them")
+        there = ", ".join(sorted(path.name for path in folder.parent.glob("seed*"))) or "none"
+        raise ReflectRLError(
+            f"no released weights in {folder} (there are: {there}); `{again}` trains and releases them"
+        )
     try:
         card = read_json(folder / CARD)
         if _with_defaults(card["settings"]) != _settings(config):

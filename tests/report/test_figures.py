@@ -222,12 +222,13 @@ def test_settings_stand_in_the_environments_order_with_its_headline_first():
 
 def test_claims_in_one_picture():
     """A dot with its interval for each comparison that has one, below its claim, with its verdict."""
-    columns = ["claim", "env", "setting", "regime", "comparison", "effect", "ci_low", "ci_high", "verdict"]
+    columns = ["claim", "env", "setting", "regime", "comparison", "effect", "ci_low", "ci_high", "verdict", "note"]
+    few = "5 seeds; a decision needs 10 seeds"
     rows = [
-        ("1", "taxi", "full", "paper", "reflect_rl vs sft_only", 0.5, 0.3, 0.7, "reproduced"),
-        ("1", "taxi", "pickup", "", "reflect_rl vs sft_only", -0.1, -0.2, 0.0, "undecided"),
-        ("5", "taxi", "full", "paper", "reflect_rl vs reflect_rl_no_milestones", 0.01, -0.01, 0.03, "equivalent"),
-        ("5", "taxi", "full", "paper", "reflect_rl_stages vs reflect_rl", np.nan, np.nan, np.nan, "undecided"),
+        ("1", "taxi", "full", "paper", "reflect_rl vs sft_only", 0.5, 0.3, 0.7, "reproduced", ""),
+        ("1", "taxi", "pickup", "", "reflect_rl vs sft_only", -0.1, -0.2, 0.0, "undecided", few),
+        ("5", "taxi", "full", "paper", "reflect_rl vs reflect_rl_no_milestones", 0.01, -0.01, 0.03, "equivalent", ""),
+        ("5", "taxi", "full", "paper", "reflect_rl_stages vs reflect_rl", np.nan, np.nan, np.nan, "undecided", ""),
     ]
     table, rule = pd.DataFrame(rows, columns=columns), Rule(claims={"1": "It is better.", "5": "Stages help."})
     (axis,) = forest(table, rule).axes
@@ -246,6 +247,6 @@ def test_claims_in_one_picture():
     ]
     assert axis.get_yticks().tolist() == [float(dot.get_ydata()[0]) for dot in dots]
     written = [text.get_text() for text in axis.texts]
-    assert written == ["1. It is better.", "reproduced", "undecided", "5. Stages help.", "equivalent"]
+    assert written == ["1. It is better.", "reproduced", "undecided: only 5 seeds", "5. Stages help.", "equivalent"]
     assert to_hex(dots[1].get_markerfacecolor()) == "#ffffff" != to_hex(dots[0].get_markerfacecolor())
     assert forest(table[3:], rule) is None
