@@ -128,11 +128,9 @@ def walk(axis: Axes, question: Question, frames: Sequence[Mapping], rows: int = 
         path = parent(at) if name == ".." else joined(at, name)
         named = "names it: the one that answers" if path == question.target else "names it: another"
         steps.append((path, {"cd": "goes into the folder", "cat": "reads the file"}.get(verb, named)))
-    entered = {"", *(path for path, sign in steps if sign == "goes into the folder")}
-    folder = question.target
-    while folder:
-        folder = parent(folder)
-        entered.add(folder)
+    names = question.target.split("/")
+    entered = {"/".join(names[:i]) for i in range(len(names))}
+    entered |= {path for path, sign in steps if sign == "goes into the folder"}
     tree = _tree(question, "", None)
     tree = tree if len(tree) <= rows else _tree(question, "", entered)
     place, span = {path: row for row, (path, _) in enumerate(tree)}, max(len(steps), 6)
