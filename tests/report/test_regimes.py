@@ -70,8 +70,10 @@ def test_regimes_on_a_map_may_differ_in_more_from_those_of_the_other_target(writ
 
 @pytest.mark.parametrize("profile", ["laptop", "study"])
 def test_the_projects_own_environments_are_on_maps(profile):
-    for env in settings.profile(profile).envs:
-        assert {"paper", "plentiful"} <= {*regimes.comparable(profile, env)}
+    found = settings.profile(profile)
+    assert {"paper", "plentiful"} <= {*found.regimes_of("taxi")} & {*found.regimes_of("alfworld")}
+    for env in found.envs:
+        assert {"paper", "plentiful"} & {*found.regimes_of(env)} <= {*regimes.comparable(profile, env)}
 
 
 def test_regimes_that_differ_from_the_first_in_one_setting_lie_along_it(write):

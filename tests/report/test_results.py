@@ -41,7 +41,7 @@ def test_results_of_one_environment_leave_those_of_another(home):
 
 def test_committed_results_are_read_until_others_were_collected_here(home):
     committed = results.results("laptop", "taxi")
-    assert set(committed.episodes.env) == {"taxi", "alfworld"} and not list(home.iterdir())
+    assert set(committed.episodes.env) == {"taxi", "alfworld", "autoexplore"} and not list(home.iterdir())
     results._merge(settings.profile("laptop"), "taxi", part("taxi", 1), {})
     assert results.results("laptop", "taxi").runs.value.tolist() == [1]
     assert len(results.results("laptop", "alfworld").episodes) == len(committed.episodes)
