@@ -92,7 +92,8 @@ class ModelConfig(Settings, section="model"):
     init_std: real(0, 1, above=True) = 0.02  #: standard deviation of fresh weights (0.02: GPT-2's, for a large model)
     start: Literal["random", "lookup"] = "random"  #: `lookup`: an LFM2's attention begins by finding what is alike
     vocab_size: whole(258, 10_000_000) = 1024  #: at most; 256 bytes and two special tokens at least
-    normalisation: Literal["sum", "token", "word"] = "token"  #: of an action's likelihood where its text is scored
+    #: of an action's likelihood where its text is scored: `sum` is the distribution that SFT trains, others flatten it
+    normalisation: Literal["sum", "token", "word"] = "sum"
     micro_batch: Natural = 0  #: prompts that go through a base at a time in RL; 0: by device and memory
     reflection_rows: Natural = 0  #: prompts that a reflector answers at a time; 0: by device and size
 
@@ -156,7 +157,8 @@ class RLConfig(Settings, section="rl"):
     kl: real(0, 1000) = 0.0  #: coefficient of the KL divergence to the warmed-up policy
     #: last successes that are imitated in each update as far as they beat the critic (the authors' code: 50, as they are)
     replay: whole(0, 1_000_000) = 0
-    reflector_learning_rate: LearningRate = 1e-4  #: where the reflector learns online, too (`train.online_reflector`)
+    #: where the reflector learns online, too (`train.online_reflector`); with 0 it samples and learns nothing
+    reflector_learning_rate: Fraction = 1e-4
     reflector_kl: real(0, 1000) = 0.1  #: and the coefficient of its KL divergence a token to the warmed-up reflector
     max_grad_norm: real(0, 1000, above=True) = 0.3  #: gradient clipping (paper: 0.3)
     milestone: Flag = True  #: whether the environment's milestone is rewarded in training (evaluation always counts it)

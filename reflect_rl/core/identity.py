@@ -262,7 +262,7 @@ def _without_use(arm: Variant, stage: str) -> dict[str, tuple[str, ...]]:
     before = stage in ("data", "reflector", "reflections")  # the policy
     return {
         "data": OF_POLICY if before else (),
-        "model": () if arm.scores_texts and not before else ("normalisation",),
+        "model": () if arm.scores_texts and stage in ("rl", "evaluation") else ("normalisation",),
         "rl": () if arm.trains_reflector else OF_REFLECTOR,
     }
 

@@ -56,6 +56,8 @@ VARIANTS = {
                                         warmup="reflect_rl", reflection=True, rl=True, milestones=False),
     "reflect_rl_stages": Variant("with stages", "Reflect-RL that begins with the environment's easier stages.",
                                  warmup="reflect_rl", reflection=True, rl=True, stages=True),
+    "reflect_sft_texts": Variant("texts before RL", "Frozen reflector; policy after its supervised warm-up on the "
+                                 "texts of actions, no RL.", warmup="reflect_rl", reflection=True, scores_texts=True),
     "reflect_rl_texts": Variant("texts for labels", "Reflect-RL that scores the text of every action after a prompt of its own "
                                 "(action-prompt normalisation).", warmup="reflect_rl", reflection=True, rl=True,
                                 scores_texts=True),

@@ -71,7 +71,7 @@ ODD = {
         "steps_per_update": (-1,),
         "objective": ("trpo", 1, None),
         "advantage": ("median", ["gae"]),
-        "reflector_learning_rate": (0, -1, NAN),
+        "reflector_learning_rate": (-1, 2, NAN),
         "reflector_kl": (-1, INF),
         "epochs": (-1, True, 0.5),
         "minibatches": (-1, 0.5),

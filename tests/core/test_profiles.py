@@ -382,7 +382,10 @@ def test_laptop_has_at_least_five_seeds_and_every_variant():
     found = profiles.profile("laptop")
     assert len(set(found.seeds)) >= 5
     listed = set(found.variants).union(*map(found.variants_of, found.envs))
-    of_study, extra = {"reflect_rl_texts", "reflect_rl_both"}, {"embeddings"}  # whose weights are an extra
+    of_study, extra = (
+        {"reflect_sft_texts", "reflect_rl_texts", "reflect_rl_both"},
+        {"embeddings"},
+    )  # whose weights are an extra
     assert listed == set(VARIANTS) - of_study - extra
 
 

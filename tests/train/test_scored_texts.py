@@ -55,7 +55,10 @@ def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole(homes, more):
 
 
 def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeypatch):
-    run, names = load_rl("reflect_rl_texts", more=f"{PPO} {SMALL}"), ("metrics.csv", "policy.safetensors")
+    run, names = (
+        load_rl("reflect_rl_texts", more=f"{PPO} {SMALL} rl.env_steps=150"),
+        ("metrics.csv", "policy.safetensors"),
+    )
     homes("uninterrupted")
     rl.train(run)
     whole, played = {name: (stage_dir(run, "rl") / name).read_bytes() for name in names}, evaluate(run)
@@ -70,14 +73,24 @@ def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeyp
 
 
 def test_it_shares_data_and_reflector_but_not_the_policy(homes):
-    of = {name: load_rl(name, more=SMALL) for name in ("reflect_rl", "reflect_rl_texts")}
+    of = {name: load_rl(name, more=SMALL) for name in ("reflect_rl", "reflect_rl_texts", "reflect_sft_texts")}
     for stage in ("data", "reflector", "reflections", "policy"):
-        keys = {name: stage_key(run, stage) for name, run in of.items()}
-        assert (keys["reflect_rl"] == keys["reflect_rl_texts"]) == (stage != "policy"), stage
+        labels, texts, before = (stage_key(run, stage) for run in of.values())
+        assert (labels == texts) == (stage != "policy") and texts == before, stage
 
 
-def test_how_scores_are_normalised_decides_where_texts_are_scored(homes):
-    for name, changes in (("reflect_rl", ()), ("reflect_rl_texts", ("policy", "rl", "evaluation"))):
+def test_before_rl_its_policy_is_the_one_that_rl_begins_with(homes):
+    before, trained = (load_rl(name, more=SMALL) for name in ("reflect_sft_texts", "reflect_rl_texts"))
+    played, warmed = evaluate(before), stage_dir(trained, "policy") / "weights.safetensors"
+    assert set(played["decoding"]) == {"sampled", "greedy"} and set(played["variant"]) == {"reflect_sft_texts"}
+    made = warmed.stat().st_mtime_ns
+    rl.train(trained)
+    assert warmed.stat().st_mtime_ns == made and stage_dir(before, "policy") == warmed.parent
+
+
+def test_how_scores_are_normalised_decides_where_texts_are_scored_and_no_warm_up(homes):
+    texts = {"reflect_rl_texts": ("rl", "evaluation"), "reflect_sft_texts": ("rl", "evaluation")}
+    for name, changes in ({"reflect_rl": (), "reflect_sft": ()} | texts).items():
         ways = [load_rl(name, more=f"{SMALL} model.normalisation={way}") for way in ("sum", "word")]
         for stage in ("data", "reflector", "reflections", "policy", "rl", "evaluation"):
             assert (stage_key(ways[0], stage) != stage_key(ways[1], stage)) == (stage in changes), (name, stage)
