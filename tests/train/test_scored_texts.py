@@ -11,7 +11,8 @@ from reflect_rl.lm.prompts import Texts
 from reflect_rl.lm.scoring import ScoringPolicy
 from reflect_rl.train import data, rl
 from reflect_rl.train.learner import Batch, Learner
-from reflect_rl.train.warmup import warm_up
+from reflect_rl.train.rollout import ActiveEpisode, Decision, Episode, PlayersAgent, Transition
+from reflect_rl.train.warmup import new_players, warm_up
 
 SMALL = "reflector.steps=2 reflector.evaluate_every=2 evaluation.tasks=3 evaluation.repeats=1"
 
@@ -52,6 +53,27 @@ def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole(homes, more):
         gradients.append([p.grad.clone() for p in learner.policy.model.parameters() if p.grad is not None])
     for whole, of_parts in zip(*gradients, strict=True):
         torch.testing.assert_close(of_parts, whole, rtol=1e-3, atol=1e-5)
+
+
+LEGAL = [ACTIONS, ACTIONS[:3], ACTIONS[2:0:-1], ACTIONS]  # of four states with one prompt, which lists none of them
+
+
+def test_a_batch_keeps_equal_prompts_with_other_legal_actions_apart():
+    steps = [Transition("here", actions, Decision(0, "a prompt"), 0.0) for actions in LEGAL]
+    batch = Batch.of([Episode("a task", steps)], Texts())
+    assert batch.prompts == ["a prompt"] * 3 and batch.legal == LEGAL[:3] and batch.row.tolist() == [0, 1, 2, 0]
+
+
+def test_an_agent_keeps_equal_prompts_with_other_legal_actions_apart(homes):
+    policy = new_players(load_rl("reflect_rl_texts", more=SMALL)).policy
+    agent = PlayersAgent(policy, None, greedy=True)
+    decisions = agent.decide([ActiveEpisode(None, None, "here", actions) for actions in LEGAL])
+    (prompt,) = {decision.prompt for decision in decisions}
+    for actions, decision in zip(LEGAL, decisions, strict=True):
+        with torch.no_grad():
+            expected = policy.log_probs([prompt], [actions])[0].tolist()
+        assert agent.log_probs(prompt, actions).tolist() == pytest.approx(expected, abs=1e-5)
+        assert decision.log_prob == pytest.approx(max(expected), abs=1e-5)
 
 
 def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeypatch):
