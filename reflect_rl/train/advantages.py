@@ -91,15 +91,16 @@ def grpo(totals: np.ndarray, starts: np.ndarray) -> np.ndarray:
 def gigpo(
     rewards: np.ndarray, returns: np.ndarray, steps: np.ndarray, starts: np.ndarray, states: np.ndarray
 ) -> np.ndarray:
-    """`grpo` of the whole episodes, undiscounted, and of the steps at which episodes from the same start were in the same
-    state, `(N,)` (Feng et al. 2025, equation 8, with omega = 1).
+    """`grpo` of whole episodes plus `grpo` of their steps among all that one start led to one state, `(N,)`.
+
+    Feng et al. 2025, equation 8, with omega = 1 and F_norm the standard deviation (the paper has F_norm = 1, too).
+    Episodes are compared by their undiscounted returns.
 
     Args:
         returns: `(N,)` discounted returns-to-go, which the steps are compared by.
         states: `(N,)` numbers from 0 of the states; one that is met once adds nothing.
     """
-    of_step = starts[np.cumsum(steps == 0) - 1]
-    meetings = np.unique(np.stack([of_step, states]), axis=1, return_inverse=True)[1]
+    meetings = np.unique(np.stack([_of_steps(starts, steps), states]), axis=1, return_inverse=True)[1]
     totals = return_to_go(rewards, steps, 1.0)[_first_steps(steps)]
     return _of_steps(grpo(totals, starts), steps) + grpo(returns, meetings)
 
@@ -141,7 +142,8 @@ def advantage(
         rewards: `(N,)`.
         starts: `(E,)`, as for `rloo`.
         values: `(N,)` the critic's, for `gae`.
-        discount, decay: gamma and lambda; groups compare discounted returns of whole episodes.
+        discount, decay: gamma and lambda; `rloo` and `grpo` compare discounted returns of whole episodes, `gigpo`
+            undiscounted ones, and discounted returns-to-go of steps.
         states: `(N,)`, for `gigpo`.
     """
     if estimator == "gae":

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -84,12 +86,60 @@ def test_small_differences_after_large_ones_are_not_blown_up():
     assert advantages.normalised(RETURNS, now).std() == pytest.approx(1 / 99)
 
 
+MEETINGS = [  # the start of an episode, and the state and reward of each step; the first episode comes back to state 1
+    (0, [(0, 0.0), (1, 2.0), (2, 0.0), (1, -1.0)]),
+    (0, [(0, 1.0), (1, 0.0), (3, 8.0)]),
+    (0, [(1, 1.0), (3, 0.0)]),
+    (1, [(1, -3.0), (0, 5.0)]),
+    (1, [(0, 0.5), (1, 2.0)]),
+    (1, [(0, 4.0)]),
+]
+
+
+def rewards_of(steps):
+    return [reward for _, reward in steps]
+
+
+def discounted(rewards):
+    return sum(reward * 0.5**i for i, reward in enumerate(rewards))
+
+
+def standardised(value, group):
+    mean = sum(group) / len(group)
+    deviation = math.sqrt(sum((each - mean) ** 2 for each in group) / len(group))
+    return (value - mean) / deviation if deviation else 0.0
+
+
+def compared(worth_of_episode, worth_of_step):
+    """Of each step its episode among those of its start, and itself among the steps there in the same state.
+
+    Arguments say what the rewards of an episode, or those from a step to its end, are worth.
+    """
+    found = []
+    for start, steps in MEETINGS:
+        group = [other for begun, other in MEETINGS if begun == start]
+        whole = standardised(worth_of_episode(rewards_of(steps)), [worth_of_episode(rewards_of(of)) for of in group])
+        for i, (state, _) in enumerate(steps):
+            there = [of[j:] for of in group for j, (met, _) in enumerate(of) if met == state]
+            part = standardised(worth_of_step(rewards_of(steps[i:])), [worth_of_step(rewards_of(of)) for of in there])
+            found.append(whole + part)
+    return found
+
+
 def test_gigpo_by_hand():
-    """Two episodes from one start meet in state 1, with returns 2 and 4, and one from another start is there too."""
-    rewards, steps = np.array([-1.0, 2.0, 0.0, 4.0, 9.0]), np.array([0, 1, 0, 1, 0])
-    starts, states = np.array([0, 0, 1]), np.array([0, 1, 2, 1, 1])
-    found = advantages.advantage("gigpo", rewards, steps, starts, states=states)
-    np.testing.assert_allclose(found, [-1, -1 - 1, 1, 1 + 1, 0])  # returns of the episodes are 1 and 4
+    """Totals of whole episodes are not discounted, returns-to-go of steps are, and a state is one of its start."""
+    steps = np.concatenate([np.arange(len(of)) for _, of in MEETINGS])
+    states, rewards = np.array([step for _, of in MEETINGS for step in of]).T
+    starts = np.array([start for start, _ in MEETINGS])
+    found = advantages.advantage("gigpo", rewards, steps, starts, discount=0.5, states=states.astype(int))
+    np.testing.assert_allclose(found, compared(sum, discounted))
+    for other in ((sum, lambda rewards: rewards[0]), (sum, sum), (discounted, discounted)):
+        assert not np.allclose(found, compared(*other))
+    meeting = np.flatnonzero(
+        states[:9] == 1
+    )  # of the first start, at whose steps rewards and returns order differently
+    returns = advantages.return_to_go(rewards, steps, 0.5)
+    assert rewards[meeting].argsort().tolist() != returns[meeting].argsort().tolist()
 
 
 def test_gigpo_is_grpo_where_no_two_episodes_meet():
