@@ -1,4 +1,4 @@
-"""Stage 2: the online loop. Roll out, compute returns, update the policy; the reflector stays frozen, but for one variant."""
+"""Stage 2: the online loop. Roll out, compute returns, update the policy (and of one variant the reflector)."""
 
 import math
 import time
@@ -83,8 +83,9 @@ def train(config: Config) -> PlayerPair:
     """Train, or load where that was done before, the policy of a variant with online RL.
 
     Files in the run folder of the stage `rl`: `metrics.csv` (one row an update, row 0 before the first), `status.json`
-    (`ok` or `collapsed` and why, environment steps, seconds, memory), `policy.safetensors` (and `reflector.safetensors` where
-    RL trains it), `checkpoints/`. A run that was killed continues from its newest checkpoint and ends with the same numbers.
+    (`ok` or `collapsed` and why, environment steps, seconds, memory), `policy.safetensors`, `checkpoints/`. A run that
+    was killed continues from its newest checkpoint and ends with the same numbers. Where RL trains the reflector, too,
+    there is `reflector.safetensors`, and `reflector_kl` in the metrics: nats a token from its warm-up, before the step.
 
     Of several processes (`lm.distributed`) each plays a part of the episodes and computes a part of the gradient.
 
@@ -119,7 +120,7 @@ def _learning(config: Config, players: PlayerPair) -> dict[str, PreTrainedModel]
 
 
 def _train(config: Config, players: PlayerPair, folder: Path) -> None:
-    learner = Learner(config, players)
+    learner, columns = Learner(config, players), METRICS + ["reflector_kl"] * config.arm.trains_reflector
     checkpoints = Checkpoints(folder / "checkpoints")
     state = _resume(learner, checkpoints)
     if state is None:
@@ -137,11 +138,11 @@ def _train(config: Config, players: PlayerPair, folder: Path) -> None:
         if state["update"] % config.rl.checkpoint_every == 0 and distributed.is_main():
             state["seconds"] = time.monotonic() - started
             _save(learner, checkpoints, state)
-            write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=METRICS))
+            write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=columns))
     bar.close()
     if not distributed.is_main():
         return
-    write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=METRICS))
+    write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=columns))
     for name, model in _learning(config, players).items():
         models.save_weights(model, name, folder / f"{name}.safetensors")
     status = {
@@ -152,8 +153,6 @@ def _train(config: Config, players: PlayerPair, folder: Path) -> None:
         "peak_memory_mb": round(peak_memory_mb()),
         "peak_gpu_memory_mb": round(peak_gpu_memory_mb()),
     }
-    if config.arm.trains_reflector:
-        status["reflector_kl"] = state["metrics"][-1].get("reflector_kl")  # nats a token from its warm-up
     write_json(folder / "status.json", status)
     if not config.arm.trains_reflector:
         keep_reflections(config, players)
