@@ -4,7 +4,8 @@ Equal settings and seeds give equal digits on one kind of CPU with one number of
 its kernels add up in no fixed order, and deterministic ones are not asked for.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -64,10 +65,19 @@ def hidden_states(
     return body(input_ids=ids, **options).last_hidden_state[torch.arange(len(ids))[:, None], positions]
 
 
+def last_states(
+    model: PreTrainedModel | PeftModel, rows: Sequence[Sequence[int]], pad_id: int, **options
+) -> torch.Tensor:
+    """`(B, D)` last hidden states at the end of each row of token ids, in one forward pass."""
+    ids = pad(rows, pad_id).to(model.device)
+    last = torch.tensor([[len(row) - 1] for row in rows], device=ids.device)
+    return hidden_states(model, ids, last, **options)[:, 0]
+
+
 def logits(
     model: PreTrainedModel | PeftModel, hidden: torch.Tensor, rows: torch.Tensor | slice = slice(None)
 ) -> torch.Tensor:
-    """`(..., D)` hidden states -> `(..., V)` logits of those rows of the head; in bfloat16 they would be rounded to 1/16 or so."""
+    """`(..., D)` hidden states -> `(..., V)` logits of those rows of the head, in float32: bfloat16 rounds to 1/16 or so."""
     head = causal_lm(model).get_output_embeddings()
     found = hidden.float() @ head.weight[rows].float().T
     return found if getattr(head, "bias", None) is None else found + head.bias[rows].float()
@@ -79,8 +89,8 @@ def completions(
     """What a model says of R texts after their prompts, both as token ids, in one forward pass.
 
     Returns:
-        `(R, D)` hidden states at the end of each prompt; then of all K tokens of the texts, one text after the other, `(K, V)`
-        log-probabilities of what might stand there, `(K,)` those of the tokens themselves, and `(K,)` their rows.
+        `(R, D)` hidden states at the end of each prompt; then of all K tokens of the texts, one text after the other,
+        `(K, V)` log-probabilities of what might stand there, `(K,)` those of the tokens themselves, `(K,)` their rows.
     """
     ids = pad([[*start, *end] for start, end in zip(starts, ends, strict=True)], pad_id).to(model.device)
     targets = pad(ends, -1).to(ids.device)
@@ -123,7 +133,6 @@ def weights(model: PreTrainedModel | PeftModel, player: str) -> dict[str, torch.
     return {k: p for k, p in named.items() if f".{player}." in k} if isinstance(model, PeftModel) else named
 
 
-@torch.no_grad()
 def set_weights(
     model: PreTrainedModel | PeftModel, player: str, tensors: dict[str, torch.Tensor], source: Path
 ) -> None:
@@ -135,8 +144,29 @@ def set_weights(
     own = weights(model, player)
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in tensors.items()}:
         raise ReflectRLError(f"{source} holds the weights of another model; delete it to train anew")
-    for name, parameter in own.items():
+    _copy(tensors, own)
+
+
+@torch.no_grad()
+def _copy(tensors: dict[str, torch.Tensor], parameters: dict[str, torch.nn.Parameter]) -> None:
+    for name, parameter in parameters.items():
         parameter.copy_(tensors[name])
+
+
+def copies(model: PreTrainedModel | PeftModel, player: str) -> dict[str, torch.Tensor]:
+    """Copies of a player's own parameters, by name."""
+    return {name: parameter.detach().clone() for name, parameter in weights(model, player).items()}
+
+
+@contextlib.contextmanager
+def holding(model: PreTrainedModel | PeftModel, player: str, tensors: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Let a player have other weights, as `copies` has them, until the end of the block or an error in it."""
+    own, now = weights(model, player), copies(model, player)
+    try:
+        _copy(tensors, own)
+        yield
+    finally:
+        _copy(now, own)
 
 
 def _checksum(tensors: dict[str, torch.Tensor]) -> str:

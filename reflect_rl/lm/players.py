@@ -1,4 +1,4 @@
-"""The two players: a reflector that writes, and a policy that answers with one label token."""
+"""The two players: a reflector that writes, and a policy that answers with a label token or (`lm.scoring`) a text."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -10,7 +10,7 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.labels import IN_ORDER, Labels
 from reflect_rl.lm.arithmetic import seeded
-from reflect_rl.lm.models import activate, hidden_states, logits, pad, rows_that_fit
+from reflect_rl.lm.models import activate, last_states, logits, pad, rows_that_fit
 
 SAMPLED = 128  # prompts that a reflector samples on at a time, at most
 
@@ -127,11 +127,9 @@ class Policy:
         if self.prefix is not None and self.prefix.begins(rows):
             options = {"use_cache": True, "past_key_values": self.prefix.cache(len(rows))}
             rows = [row[len(self.prefix.ids) :] for row in rows]
-        ids = pad(rows, self.pad_id).to(self.model.device)
-        last = torch.tensor([[len(row) - 1] for row in rows], device=ids.device)
-        return hidden_states(self.model, ids, last, **options)[:, 0]
+        return last_states(self.model, rows, self.pad_id, **options)
 
-    def label_log_probs(self, hidden: torch.Tensor, legal: Sequence[Sequence[int]]) -> torch.Tensor:
+    def _label_log_probs(self, hidden: torch.Tensor, legal: Sequence[Sequence[int]]) -> torch.Tensor:
         """`(B, A)` log-probabilities; `legal` holds the labels of each row's legal actions, -inf behind them."""
         found = logits(self.model, hidden, self.label_ids[: 1 + max(map(max, legal))])
         numbers = pad(legal, -1).to(found.device)
@@ -143,7 +141,7 @@ class Policy:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`hidden` of the prompts and `log_probs` of their legal actions."""
         hidden = self.hidden(prompts)
-        return hidden, self.label_log_probs(hidden, legal)
+        return hidden, self._label_log_probs(hidden, legal)
 
     def log_probs(self, prompts: Sequence[str], legal: Sequence[Sequence[int]]) -> torch.Tensor:
         """`(B, A)` exact log-probabilities of the legal actions, -inf behind the last legal one."""
@@ -203,8 +201,10 @@ class Reflector:
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[str], seed: int) -> list[tuple[list[int], list[int]]]:
-        """Token ids of each prompt and of a text after it, sampled at temperature 1, with the end of the text where that was
-        drawn. Equal prompts get texts of their own; `seed` decides all of them, and nothing is remembered."""
+        """Token ids of each prompt and of a text after it, sampled at temperature 1, with its end where that was drawn.
+
+        Equal prompts get texts of their own; `seed` decides all of them, and nothing is remembered.
+        """
         self.model.eval()
         activate(self.model, "reflector")
         encoded, found = self.encode(prompts), []

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ class Batch:
     """
 
     prompts: list[str]  # (U,)
-    legal: list[tuple[int, ...]]  # (U,) labels of the legal actions
+    legal: list[Sequence]  # (U,) labels of the legal actions, or their texts where these are scored
     row: torch.Tensor  # (N,) index into prompts
     action: torch.Tensor  # (N,)
     log_prob: torch.Tensor  # (N,) of the action when it was taken
@@ -76,6 +76,8 @@ MEASURED = ("loss", "entropy", "kl", "clip_fraction", "value_loss")  # means ove
 class Learner:
     """The policy with its optimizer, the successes that it replays, and its critic where advantages need one.
 
+    Where the reflector is trained, too, its learner is beside them, and updates it after the policy.
+
     Attributes:
         fitted: whether the critic has been fitted to a first batch.
         spread: of the advantages so far (`advantages.spread`).
@@ -88,13 +90,13 @@ class Learner:
         self.critic, self.fitted, self.spread = None, False, 0.0
         models.activate(self.policy.model, "policy")
         self.rows = config.model.micro_batch  # that go forward and backward at a time; 0: all of them
-        if not self.rows and config.arm.scores_texts:
-            self.rows = SCORED
         if not self.rows and isinstance(self.policy.model, PeftModel):
             self.rows = models.rows_that_fit(self.policy.model, config.model.context, 64, backward=True)
+        elif not self.rows and config.arm.scores_texts:
+            self.rows = SCORED
+        self.reference = models.copies(self.policy.model, "policy") if self.config.kl else {}
         own = models.weights(self.policy.model, "policy")
-        self.reference = {k: p.detach().clone() for k, p in own.items()} if self.config.kl else {}
-        rates, parameters = [self.config.learning_rate], [list(own.values())]
+        rates, parameters = [self.config.learning_rate], [[*own.values()]]
         if self.config.advantage == "gae":
             self.critic = Critic(self.policy.model.config.hidden_size, self.seed).to(self.device)
             rates, parameters = [*rates, self.config.critic_learning_rate], [*parameters, [*self.critic.parameters()]]
@@ -118,8 +120,9 @@ class Learner:
 
         Returns:
             The means over the passes of loss, gradient norm, entropy, clip fraction and, NaN where there is none, KL
-            divergence to the warmed-up policy, the critic's loss and the reflector's divergence. Where the loss or the gradient is not finite, no step
-            is taken on it, the passes end there and `loss` says so.
+            divergence to the warmed-up policy and the critic's loss; and the divergence of a reflector that learns, NaN
+            of another. Where the loss or the gradient is not finite, no step is taken on it, the passes end there and
+            `loss` says so.
         """
         config = self.config
         for group in self.optimizer.param_groups:
@@ -155,7 +158,7 @@ class Learner:
         return means | {"reflector_kl": diverged}
 
     def _judged(self, batch: Batch) -> Batch:
-        """The batch with what all its passes share: advantages, the critic's targets, the warmed-up policy's choices."""
+        """The batch with what all its passes share: advantages, the critic's targets, the warmed-up policy's view."""
         config, values, row = self.config, None, batch.row.cpu().numpy()
         if self.critic is not None:
             states = self._each(batch, lambda rows: self.policy.hidden([batch.prompts[i] for i in rows]))
@@ -176,7 +179,7 @@ class Learner:
 
     @torch.no_grad()
     def _each(self, batch: Batch, ask: Callable[[list[int]], torch.Tensor]) -> torch.Tensor:
-        """`(U, ...)` what the policy says of the distinct prompts, by their numbers, each process asking for its part."""
+        """`(U, ...)` what the policy says of the distinct prompts, by their numbers; each process asks for its part."""
         found: list[np.ndarray] = []  # rows of arrays: of tensors each would take its storage and its device along
         for part in self._parts(batch, distributed.shard(torch.arange(len(batch.prompts)))):
             found += [*ask(part.tolist()).float().cpu().numpy()]
@@ -193,21 +196,14 @@ class Learner:
 
     def _of_reference(self, batch: Batch) -> torch.Tensor:
         """`(U, A)` log-probabilities of the policy as it was warmed up."""
-        own = models.weights(self.policy.model, "policy")
-        now = {k: p.detach().clone() for k, p in own.items()}
         width = max(map(len, batch.legal))
 
         def ask(rows: list[int]) -> torch.Tensor:
             found = self.policy.log_probs([batch.prompts[i] for i in rows], [batch.legal[i] for i in rows])
             return torch.nn.functional.pad(found, (0, width - found.shape[1]), value=-torch.inf)
 
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(self.reference[name])
-            found = self._each(batch, ask)
-            for name, parameter in own.items():
-                parameter.copy_(now[name])
-        return found
+        with models.holding(self.policy.model, "policy", self.reference):
+            return self._each(batch, ask)
 
     @torch.no_grad()
     def _past(self, successes: list[Success]) -> Batch | None:
@@ -284,7 +280,7 @@ class Learner:
         return weight * loss, [weight * each.to(self.device) for each in measured]
 
     def _replay_loss(self, past: Batch, part: torch.Tensor) -> torch.Tensor:
-        """Share of the replayed loss of the steps whose prompt is in `part`, as in `_loss` (Oh et al. 2018, equation 2).
+        """Share of the replayed loss of steps whose prompt is in `part`, as in `_loss` (Oh et al. 2018, equation 2).
 
         Without an importance ratio: it would be next to 0 for what the policy has come to avoid, which is to come back.
         """

@@ -21,20 +21,20 @@ Tokens = tuple[list[int], list[int]]  # of a prompt, and of what was written aft
 
 
 class ReflectorLearner:
-    """A reflector that samples while it learns, its optimizer, its critic, and its weights after the warm-up, to which it is held.
+    """A reflector that samples while it learns, its optimizer, its critic, and its weights after the warm-up.
 
-    A reflection is one action of many tokens: its log-probability is that of the tokens that were drawn. Its advantage is the
-    step's, by a critic of its own that reads the state before the reflection: the policy's critic reads the reflection, too, so
-    that by it a good and a bad one would be worth the same. In evaluation the reflector decodes greedily, as a frozen one.
+    A reflection is one action of many tokens: its log-probability is that of the tokens that were drawn. Its advantage
+    is the step's, by a critic of its own that reads the state before the reflection: the policy's critic reads the
+    reflection, too, so that by it a good and a bad one would be worth the same. A KL divergence a token holds it to the
+    warmed-up reflector. In evaluation it decodes greedily, as a frozen one.
     """
 
     def __init__(self, config: Config, reflector: Reflector):
         if distributed.is_distributed():
             raise ReflectRLError("a reflector is trained online in one process; start it without others")
         self.config, self.seed, self.reflector, model = config.rl, config.seed, reflector, reflector.model
-        own = models.weights(model, "reflector")
-        self.reference = {name: weight.detach().clone() for name, weight in own.items()}
-        rate = self.config.reflector_learning_rate
+        self.reference = models.copies(model, "reflector")
+        own, rate = models.weights(model, "reflector"), self.config.reflector_learning_rate
         self.optimizer = torch.optim.AdamW([{"params": [*own.values()], "lr": rate, "peak": rate}], weight_decay=0.0)
         self.critic, self.fitted, self.spread = Critic(model.config.hidden_size, self.seed).to(model.device), False, 0.0
         self.rows = config.model.micro_batch or ROWS
@@ -64,16 +64,16 @@ class ReflectorLearner:
             progress: part of the budget (0 to 1) that is used up.
 
         Returns:
-            The mean KL divergence a token from the warmed-up reflector before the step; NaN where the gradient is not finite,
-            and then no step is taken.
+            The mean KL divergence a token from the warmed-up reflector before the step; NaN where the gradient is not
+            finite, and then no step is taken.
         """
         (group,) = self.optimizer.param_groups
         group["lr"] = group["peak"] * (1 + progress * (self.config.learning_rate_end - 1))
         models.activate(self.reflector.model, "reflector")
         rows = self._rows(episodes)
+        advantage = self._advantage(episodes, rows)
         order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i])))
         parts = [order[i : i + self.rows] for i in range(0, len(order), self.rows)]
-        advantage = self._advantage(episodes, rows, parts)
         tokens, divergence = sum(len(end) for _, end in rows), 0.0
         self.optimizer.zero_grad()
         for part in parts:
@@ -102,20 +102,18 @@ class ReflectorLearner:
                 last = t.actions[t.decision.action]
         return rows
 
-    def _advantage(self, episodes: Sequence[Episode], rows: list[Tokens], parts: list[list[int]]) -> torch.Tensor:
+    def _advantage(self, episodes: Sequence[Episode], rows: list[Tokens]) -> torch.Tensor:
         """`(N,)` generalised advantages by the critic, which learns from them afterwards."""
         config, device = self.config, self.reflector.model.device
         reward = np.array([t.reward for episode in episodes for t in episode.transitions])
         step = np.concatenate([np.arange(len(episode)) for episode in episodes])
-        with torch.no_grad():
-            states = torch.cat([self._completions([rows[i] for i in part])[0] for part in parts])
-        states, row = states[torch.tensor([i for part in parts for i in part]).argsort()], torch.arange(len(rows))
+        states, row = self._states([start for start, _ in rows])
         returns = torch.tensor(advantages.return_to_go(reward, step, config.discount), dtype=torch.float32)
         if not self.fitted:
             self.critic.fit(states, row, returns.to(device), config.critic_learning_rate, config.critic_steps)
             self.fitted = True
         with torch.no_grad():
-            values = self.critic(states).cpu().numpy().astype(float)
+            values = self.critic(states).cpu().numpy().astype(float)[row.numpy()]
         found = advantages.gae(reward, values, step, config.discount, config.gae_lambda)
         targets = torch.tensor(found + values, dtype=torch.float32, device=device)
         self.critic.fit(states, row, targets, config.critic_learning_rate, config.epochs * config.minibatches)
@@ -123,17 +121,20 @@ class ReflectorLearner:
         found = advantages.normalised(found, self.spread) if config.normalise else found
         return torch.tensor(found, dtype=torch.float32, device=device)
 
+    @torch.no_grad()
+    def _states(self, starts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(U, D)` last hidden states of the distinct prompts, and `(N,)` which of them each prompt is."""
+        distinct = sorted({tuple(start) for start in starts}, key=lambda start: (len(start), start))
+        parts = [distinct[i : i + self.rows] for i in range(0, len(distinct), self.rows)]
+        pad_id, place = self.reflector.tokenizer.pad_token_id, {start: i for i, start in enumerate(distinct)}
+        states = torch.cat([models.last_states(self.reflector.model, part, pad_id, use_cache=False) for part in parts])
+        return states, torch.tensor([place[tuple(start)] for start in starts])
+
     def _completions(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, ...]:
         return models.completions(self.reflector.model, *zip(*rows, strict=True), self.reflector.tokenizer.pad_token_id)
 
     @torch.no_grad()
     def _of_reference(self, rows: Sequence[Tokens]) -> torch.Tensor:
         """`(K, V)` log-probabilities by the reflector as it was warmed up."""
-        own = models.weights(self.reflector.model, "reflector")
-        now = {name: weight.detach().clone() for name, weight in own.items()}
-        for name, weight in own.items():
-            weight.copy_(self.reference[name])
-        found = self._completions(rows)[1]
-        for name, weight in own.items():
-            weight.copy_(now[name])
-        return found
+        with models.holding(self.reflector.model, "reflector", self.reference):
+            return self._completions(rows)[1]

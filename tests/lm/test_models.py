@@ -1,5 +1,6 @@
 """The models behind the players: their outputs, weights, and two adapters on one base."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -56,6 +57,17 @@ def test_weights_of_another_model_are_refused(model, tokenizer, tmp_path):
     other = from_scratch(dataclasses.replace(SIZE, n_layer=1), tokenizer, 0)
     with pytest.raises(ReflectRLError, match="weights of another model; delete it"):
         models.load_weights(other, "policy", path)
+
+
+def test_other_weights_are_held_and_own_ones_come_back_after_an_error_too(model):
+    own = models.copies(model, "policy")
+    other = {name: weight + 1 for name, weight in own.items()}
+    for error in (None, ZeroDivisionError):
+        with contextlib.suppress(ZeroDivisionError), models.holding(model, "policy", other):
+            assert all(torch.equal(other[name], p) for name, p in models.weights(model, "policy").items())
+            if error:
+                raise error
+        assert all(torch.equal(own[name], p) for name, p in models.weights(model, "policy").items())
 
 
 def test_in_main_memory_eight_prompts_go_through_a_model_at_a_time(model):

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_rl_solves import BANDIT, COLOURS, SMALL
@@ -15,7 +16,7 @@ from reflect_rl.core.identity import stage_dir, stage_key
 from reflect_rl.envs import registry
 from reflect_rl.envs.settings import load
 from reflect_rl.lm import distributed, models
-from reflect_rl.lm.prompts import policy_prompt
+from reflect_rl.lm.prompts import policy_prompt, reflection_prompt
 from reflect_rl.train import rl
 from reflect_rl.train.learner import Learner
 from reflect_rl.train.release import release
@@ -32,11 +33,11 @@ def learner_of(run):
 
 
 def weights(reflector):
-    return {name: weight.detach().clone() for name, weight in models.weights(reflector.model, "reflector").items()}
+    return models.copies(reflector.model, "reflector")
 
 
 def test_samples_are_drawn_from_the_model(homes):
-    """Shares of the first tokens among many samples are their probabilities; a seed gives its own texts, and no memory."""
+    """Shares of first tokens among many samples are their probabilities; a seed gives its own texts, and no memory."""
     _, _, reflector = learner_of(load_rl("reflect_rl_both", more=BOTH))
     prompt = "taxi at row 1\nLast: none\nReflection:"
     found = reflector.sample([prompt] * 1000, 1)
@@ -79,7 +80,6 @@ def test_what_is_learnt_from_is_what_was_written_where_it_was_written(homes):
     assert len(rows) == sum(map(len, episodes)) == len(seen)
     found = [(reflector.tokenizer.decode(start), reflector.text_of(ids)) for start, ids in rows]
     assert sorted(found) == sorted(seen)
-    assert any(" " + text != reflector.tokenizer.decode(ids) for (_, ids), (_, text) in zip(rows, found, strict=True))
     firsts = [rows[i] for i in np.cumsum([0, *map(len, episodes)])[:-1]]
     assert all("Last: none" in reflector.tokenizer.decode(start) for start, _ in firsts)
 
@@ -109,13 +109,8 @@ def test_a_step_is_the_gradient_of_what_was_written_and_of_the_divergence(homes,
         for start, ids in rows:
             yield reflector.model(torch.tensor([start + ids])).logits[0, len(start) - 1 : -1].log_softmax(-1)
 
-    now = {name: weight.detach().clone() for name, weight in own.items()}
-    with torch.no_grad():
-        for name, weight in own.items():
-            weight.copy_(online.reference[name])
+    with torch.no_grad(), models.holding(reflector.model, "reflector", online.reference):
         former = [*log_probs_of()]
-        for name, weight in own.items():
-            weight.copy_(now[name])
     reflector.model.zero_grad()
     each = [(found.exp() * (found - then)).sum() for found, then in zip(log_probs_of(), former, strict=True)]
     kl = sum(each) / sum(len(ids) for _, ids in rows)
@@ -150,17 +145,40 @@ def test_a_good_reflection_is_worth_more_than_a_bad_one_in_the_same_state(homes)
     step = Transition("one state", ("go", "stay"), Decision(0, "", 0.0, "good"), 1.0)
     other = replace(step, decision=replace(step.decision, reflection="bad"), reward=0.0)
     episodes = [Episode("t", [each]) for each in (step, other) * 20]
-    rows = [([5, 6, 7], [8])] * 40
+    rows = [([5, 6, 7], [8]), ([5, 6, 7], [9])] * 20
     for _ in range(3):
-        found = online._advantage(episodes, rows, [[*range(40)]])
+        found = online._advantage(episodes, rows)
     assert found[0] > 0.5 and found[1] < -0.5
+
+
+def test_the_critic_reads_each_distinct_prompt_at_its_end(homes):
+    _, online, reflector = learner_of(load_rl("reflect_rl_both", more=f"{BOTH} model.micro_batch=2"))
+    prompts = [reflection_prompt(f"taxi at row {i % 3}", "move north" * (i % 2)) for i in range(9)]
+    starts = reflector.encode(prompts)
+    states, row = online._states(starts)
+    assert len(states) == len(set(prompts)) == 6 and row.shape == (9,)
+    for start, number in zip(starts, row, strict=True):
+        with torch.no_grad():
+            whole = reflector.model.base_model(torch.tensor([start]), use_cache=False).last_hidden_state[0, -1]
+        torch.testing.assert_close(states[number], whole, rtol=0, atol=1e-5)
+
+
+def test_with_a_learning_rate_of_0_the_reflector_samples_and_stays(homes):
+    run = load_rl("reflect_rl_both", more=BOTH + " rl.reflector_learning_rate=0")
+    players, warmed = rl.train(run), warm_up(run)
+    before = weights(warmed.reflector)
+    assert all(torch.equal(before[k], v) for k, v in weights(players.reflector).items())
+    policy = models.copies(warmed.policy.model, "policy")
+    assert any(not torch.equal(policy[k], v) for k, v in models.weights(players.policy.model, "policy").items())
+    diverged = pd.read_csv(stage_dir(run, "rl") / "metrics.csv").reflector_kl[1:]
+    assert len(diverged) > 2 and diverged.to_numpy() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_gradient_that_is_not_finite_is_not_taken(homes, monkeypatch):
     run = load_rl("reflect_rl_both", more=BOTH)
     learner, online, reflector = learner_of(run)
     episodes, _ = played(learner, run)
-    monkeypatch.setattr(online, "_advantage", lambda episodes, rows, parts: torch.full((len(rows),), torch.nan))
+    monkeypatch.setattr(online, "_advantage", lambda episodes, rows: torch.full((len(rows),), torch.nan))
     before = weights(reflector)
     assert math.isnan(learner.update(episodes, 0.0, "full")["loss"])
     assert all(torch.equal(before[k], v) for k, v in weights(reflector).items())
@@ -171,6 +189,7 @@ def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeyp
     homes("uninterrupted")
     players = rl.train(run)
     whole = {name: (stage_dir(run, "rl") / name).read_bytes() for name in names}
+    assert whole["metrics.csv"].splitlines()[0].decode() == ",".join([*rl.METRICS, "reflector_kl"])
     warmed = weights(warm_up(run).reflector)
     assert any(not torch.equal(warmed[k], v) for k, v in weights(players.reflector).items())
     homes("killed")
