@@ -1,4 +1,4 @@
-"""The text that the two players read: single-prompt action enumeration, one label token an action."""
+"""The text that the two players read: each legal action listed with a label, or none, where texts are scored."""
 
 import itertools
 from collections.abc import Callable, Sequence

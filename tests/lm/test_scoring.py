@@ -79,6 +79,19 @@ def test_an_action_and_a_longer_one_share_the_probability_of_what_they_begin_wit
     assert (sum(sums) < begun).all() and (begun > 0).all()
 
 
+@torch.no_grad()
+def test_an_action_without_words_counts_as_one(model, tokenizer):
+    found = [
+        ScoringPolicy(model, tokenizer, 96, 12, by).log_probs(ASKED[:1], [("  ", "east")]) for by in ("sum", "word")
+    ]
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_an_unknown_normalisation_is_named(model, tokenizer):
+    with pytest.raises(ReflectRLError, match="unknown normalisation of scores 'mean'; choose one of: sum, token, word"):
+        ScoringPolicy(model, tokenizer, 96, 12, "mean")
+
+
 def test_an_action_that_is_too_long_is_named(model, tokenizer):
     policy = ScoringPolicy(model, tokenizer, 96, 4, "sum")
     with pytest.raises(ReflectRLError, match=r"'go .*' has \d+ tokens; raise model.max_new_tokens=4"):
