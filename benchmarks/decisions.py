@@ -3,8 +3,9 @@
     python benchmarks/decisions.py [--profile smoke] [--env taxi] [--episodes 24]
 
 The same recorded situations are decided on in every row, each row in a process of its own so that memory is its
-own. Rows build on each other, but for the last: action-prompt normalisation scores the text of every legal action
-after the prompt (GLAM, TWOSOME), where single-prompt enumeration reads one label (claim 7 of the paper).
+own. Rows build on each other, but for the last two, a rough comparison at the taxi's six actions: logits of the text of
+every legal action after the prompt, as action-prompt normalisation needs them (GLAM, TWOSOME), and one label of the
+actions that the prompt lists. `enumeration.py` measures the library's own policies of both (claim 7 of the paper).
 Writes decisions.csv and decisions.md beside this file.
 """
 

@@ -2,11 +2,12 @@
 
     python benchmarks/enumeration.py [--models gpt2-scratch smollm2-135m] [--threads 1]
 
-The same states and the same legal actions, two to two hundred of them, are decided on by one label of a prompt that lists
-them all, by the text of each after a prompt of its own (GLAM, TWOSOME: `lm.scoring`), and by such texts after one prompt whose
-keys and values are computed once. Seconds are the median of repeats; FLOPs those that torch counts; memory is what a process
-of its own needs more than with its model loaded. The paper's orders, (s + sum a)^2 and |A| (s + a)^2 tokens, are drawn beside
-them, from the measured first point. Writes enumeration.csv, .md and .png beside this file.
+The same states and the same legal actions, two to two hundred of them, are decided on by one label of a prompt that
+lists them all, by the text of each after a prompt of its own (GLAM, TWOSOME: `lm.scoring`), and by such texts after one
+prompt whose keys and values are computed once. Seconds are the median of repeats, of texts that are tokenized already;
+FLOPs those that torch counts; memory is the peak during the first decision of a process of its own, less what was
+resident before it (on Linux alone). The paper's orders, (s + sum a)^2 and |A| (s + a)^2 tokens, are drawn beside the
+first two, from the measured first point. Writes enumeration.csv, .md and .png beside this file.
 """
 
 import argparse
@@ -16,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import time
-from copy import deepcopy
 from pathlib import Path
 
 import matplotlib
@@ -27,10 +27,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reflect_rl.core.config import ModelConfig
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.runtime import peak_memory_mb, provenance
+from reflect_rl.core.runtime import provenance
 from reflect_rl.envs.labels import bracketed, in_order
 from reflect_rl.lm.bases import load_base
-from reflect_rl.lm.models import pad
+from reflect_rl.lm.models import logits, pad
 from reflect_rl.lm.players import Policy
 from reflect_rl.lm.prompts import Texts, format_of, policy_prompt
 from reflect_rl.lm.scoring import ScoringPolicy
@@ -69,31 +69,31 @@ def load(name: str):
     return from_scratch(SMALL, tokenizer, 0).eval(), tokenizer
 
 
-def shared(model, tokenizer, prompt: str, actions: tuple[str, ...]) -> torch.Tensor:
-    """`(A,)` log-probabilities of the actions' texts after a prompt that is encoded once."""
-    start = tokenizer(prompt)["input_ids"]
-    ends = tokenizer([f" {action}" for action in actions], add_special_tokens=False)["input_ids"]
-    ends = [[*end, tokenizer.eos_token_id] for end in ends]
+def shared(model, start: list[int], ends: list[list[int]]) -> torch.Tensor:
+    """`(A,)` log-probabilities of texts after a prompt that is encoded once, all as token ids."""
     begun = model(input_ids=torch.tensor([start]), use_cache=True, logits_to_keep=1)
-    cache, first = deepcopy(begun.past_key_values), begun.logits[0, -1].log_softmax(-1)
+    cache, first = begun.past_key_values, begun.logits[0, -1].log_softmax(-1)
     cache.batch_repeat_interleave(len(ends))
     targets = pad(ends, -1)
-    logits = model(input_ids=targets.clamp(min=0), past_key_values=cache, use_cache=True).logits.log_softmax(-1)
-    rest = logits[:, :-1].gather(2, targets[:, 1:, None].clamp(min=0))[..., 0]
-    return first[targets[:, 0]] + rest.masked_fill(targets[:, 1:] < 0, 0).sum(1)
+    given, following = targets[:, :-1].clamp(min=0), targets[:, 1:]
+    states = model.base_model(input_ids=given, past_key_values=cache, use_cache=True).last_hidden_state
+    real = following >= 0
+    log_probs = logits(model, states[real]).log_softmax(-1).gather(1, following[real][:, None])[:, 0]
+    return first[targets[:, 0]].index_add(0, real.nonzero()[:, 0], log_probs)
 
 
 def decision(way: str, model, tokenizer, state: str, actions: tuple[str, ...]):
     """A function that decides once."""
     if way == "single":
-        labels = bracketed(len(actions)) if tokenizer(" [2]")["input_ids"].__len__() == 1 else letters(tokenizer)
+        labels = bracketed(len(actions)) if len(tokenizer(" [2]")["input_ids"]) == 1 else letters(tokenizer)
         policy = Policy(model, tokenizer, 8192, in_order(labels))
         prompt = policy_prompt(state, "", actions, None, labels[: len(actions)])
         return lambda: policy.log_probs([prompt], [tuple(range(len(actions)))])
     prompt = format_of(Texts()).policy(state, "", actions, None, actions)
-    if way == "shared":
-        return lambda: shared(model, tokenizer, prompt, actions).log_softmax(0)
     policy = ScoringPolicy(model, tokenizer, 8192, 32, "sum")
+    if way == "shared":
+        (start,), ends = policy.encode([prompt]), policy._encode(actions)
+        return lambda: shared(model, start, ends).log_softmax(0)
     return lambda: policy.log_probs([prompt], [actions])
 
 
@@ -104,18 +104,26 @@ def letters(tokenizer) -> tuple[str, ...]:
     return tuple(found[:200])
 
 
+def resident_mb(which: str) -> float:
+    """Resident memory of this process: now (`VmRSS`), or its peak since it was reset (`VmHWM`)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 2**10
+
+
 @torch.inference_mode()
 def measure(name: str, way: str, words: int, count: int, threads: int) -> dict:
     torch.set_num_threads(threads)
     model, tokenizer = load(name)
     state, actions = state_of(words), actions_of(count)
     decide = decision(way, model, tokenizer, state, actions)
-    loaded, seconds = peak_memory_mb(), []
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    loaded, seconds = resident_mb("VmRSS"), []
+    decide()
+    needed = resident_mb("VmHWM") - loaded
     while not seconds or (sum(seconds) < 2 and len(seconds) < 20):
         before = time.perf_counter()
         decide()
         seconds.append(time.perf_counter() - before)
-    needed = peak_memory_mb() - loaded
     with FlopCounterMode(display=False) as counter:
         decide()
     own = [len(ids) for ids in tokenizer([f" {a}" for a in actions], add_special_tokens=False)["input_ids"]]
@@ -127,15 +135,18 @@ def measure(name: str, way: str, words: int, count: int, threads: int) -> dict:
         "action_tokens": round(statistics.mean(own), 1),
         "seconds": statistics.median(seconds),
         "gflops": counter.get_total_flops() / 1e9,
-        "memory_mb": round(needed),
+        "memory_mb": round(needed, 1),
     }
 
 
 def orders(table: pd.DataFrame) -> pd.DataFrame:
-    """The paper's orders beside the measured ones, each with the unit that it has at the first point of its curve."""
+    """The paper's orders beside the measured ones, each with the unit that it has at the first point of its curve.
+
+    It has none for one prompt and many texts.
+    """
     one = table.state_tokens + table.actions * table.action_tokens
     own = table.actions * (table.state_tokens + table.action_tokens) ** 2
-    table = table.assign(order=(one**2).where(table.way == "single", own))
+    table = table.assign(order=(one**2).where(table.way == "single", own.where(table.way == "each")))
     by = table.groupby(["model", "way", "state_tokens"])
     return table.assign(**{f"{name}_order": table.order * by[name].transform("first") / by.order.transform("first")
                            for name in ("seconds", "gflops")}).drop(columns="order")  # fmt: skip
@@ -143,7 +154,7 @@ def orders(table: pd.DataFrame) -> pd.DataFrame:
 
 @matplotlib.rc_context(STYLE)
 def draw(table: pd.DataFrame) -> Figure:
-    """Seconds, FLOPs and memory of a decision against the number of actions; a row a model, at its middle length of a state."""
+    """Seconds, FLOPs and memory of a decision by the number of actions; a row a model, at its middle state."""
     names = {"seconds": "Seconds a decision", "gflops": "GFLOPs a decision", "memory_mb": "Memory a decision (MB)"}
     colours = dict(zip(WAYS, (COLOURS["reflect_rl"], COLOURS["sft_only"], COLOURS["sft_rl"]), strict=True))
     found = list(dict.fromkeys(table.model))
@@ -155,7 +166,7 @@ def draw(table: pd.DataFrame) -> Figure:
         for axis, measured in zip(axes, names, strict=True):
             for way, rows in of_model[of_model.state_tokens == length].groupby("way", sort=False):
                 axis.plot(rows.actions, rows[measured], "o-", ms=3, color=colours[way], label=WAYS[way])
-                if way != "shared" and measured != "memory_mb":
+                if measured != "memory_mb":
                     axis.plot(rows.actions, rows[f"{measured}_order"], ":", lw=1, color=colours[way])
             axis.set(xscale="log", yscale="log", xlabel="Legal actions", ylabel=names[measured])
             axis.set_xticks(ACTIONS, [str(count) for count in ACTIONS])
