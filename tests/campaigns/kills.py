@@ -2,9 +2,10 @@
 
     python tests/campaigns/kills.py [--kills 100] [--variant reflect_rl] [--seed 0]
 
-A run makes data, both warm-ups, online RL and the evaluation of a variant on the taxi, small. It is killed (SIGKILL) at a random
-moment of the time that is left to it, started again, and so on until it is through; then another begins, until there were enough
-kills. What counts are the files that results are made of, to the last byte: where one differs the campaign fails. Writes kills.csv and kills.md beside this file.
+A run makes data, both warm-ups, online RL and the evaluation of a variant on the taxi, small. It is killed (SIGKILL) at
+a random moment of the time that is left to it, started again, and so on until it is through; then another begins, until
+there were enough kills. What counts are the files that results are made of, to the last byte: where one differs the
+campaign fails. Writes kills.csv and kills.md beside this file.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from reflect_rl.core.files import digest, write_csv, write_text
 from reflect_rl.core.runtime import provenance
+from reflect_rl.core.variants import VARIANTS
 
 HERE = Path(__file__).parent
 RUN = """
@@ -44,10 +46,16 @@ NUMBERS = (
 STAGES = ("data", "reflector", "policy", "rl", "evaluation")
 
 
+def said(home: Path) -> Path:
+    """The file of what a run wrote to standard error since it was last started."""
+    return home.with_suffix(".err")
+
+
 def start(home: Path, variant: str) -> subprocess.Popen:
     env = os.environ | {"REFLECT_RL_HOME": str(home), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", RUN, variant], env=env, start_new_session=True, **quiet)
+    with said(home).open("wb") as errors:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": errors}
+        return subprocess.Popen([sys.executable, "-c", RUN, variant], env=env, start_new_session=True, **quiet)
 
 
 def numbers(home: Path) -> dict[str, str]:
@@ -56,10 +64,16 @@ def numbers(home: Path) -> dict[str, str]:
     return {str(path.relative_to(home)): digest(path) for path in sorted(found) if "checkpoints" not in path.parts}
 
 
-def stage(home: Path) -> str:
-    """The stage that a run has come to: that of its newest folder."""
-    found = [(path.stat().st_mtime, path.name.rpartition("-")[0]) for path in home.rglob("*-*") if path.is_dir()]
-    return max((place for place in found if place[1] in STAGES), default=(0, "before the first"))[1]
+def stage(home: Path, variant: str) -> str:
+    """The stage that a run has come to: the furthest that has a folder.
+
+    The evaluation's is made before all others, and counts once the training is through.
+    """
+    found = {path.name.rpartition("-")[0] for path in home.rglob("*-*") if path.is_dir()}
+    last = "rl-*/status.json" if VARIANTS[variant].rl else "policy-*/weights.safetensors"
+    if not any(home.rglob(last)):
+        found.discard("evaluation")
+    return ["before the first", *(name for name in STAGES if name in found)][-1]
 
 
 def main() -> None:
@@ -73,23 +87,27 @@ def main() -> None:
         whole = Path(folder) / "whole"
         began = time.monotonic()
         if start(whole, given.variant).wait():
-            raise SystemExit("the run fails without being killed")
+            raise SystemExit(f"the run fails without being killed:\n{said(whole).read_text()}")
         seconds, wanted = time.monotonic() - began, numbers(whole)
         while len(rows) < given.kills:
             runs += 1
             home, of_run, done = Path(folder) / f"run {runs}", [], False
             while not done:
-                reached = ["before the first", *STAGES].index(stage(home))  # stages take about as long as each other
+                reached = ["before the first", *STAGES].index(
+                    stage(home, given.variant)
+                )  # stages take about as long as each other
                 left = seconds * (1 - max(reached - 1, 0) / len(STAGES))
                 process, patience = start(home, given.variant), rng.uniform(0.1 * left, left)
                 try:
                     if process.wait(patience if len(rows) + len(of_run) < given.kills else None):
-                        raise SystemExit(f"a resumed run fails:\n{process.stderr.read().decode()}")
+                        raise SystemExit(f"a resumed run fails:\n{said(home).read_text()}")
                     done = True
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-                    of_run.append({"run": runs, "after_seconds": round(patience, 2), "stage": stage(home)})
+                    of_run.append(
+                        {"run": runs, "after_seconds": round(patience, 2), "stage": stage(home, given.variant)}
+                    )
                     bar.update()
             same = numbers(home) == wanted
             rows += [row | {"same_numbers": same} for row in of_run]
