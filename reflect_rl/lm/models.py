@@ -77,7 +77,7 @@ def last_states(
 def logits(
     model: PreTrainedModel | PeftModel, hidden: torch.Tensor, rows: torch.Tensor | slice = slice(None)
 ) -> torch.Tensor:
-    """`(..., D)` hidden states -> `(..., V)` logits of those rows of the head, in float32: bfloat16 rounds to 1/16 or so."""
+    """`(..., D)` hidden states -> `(..., V)` logits of those rows of the head, in float32: bfloat16 rounds to 1/16."""
     head = causal_lm(model).get_output_embeddings()
     found = hidden.float() @ head.weight[rows].float().T
     return found if getattr(head, "bias", None) is None else found + head.bias[rows].float()

@@ -1,5 +1,7 @@
 """Training two players that are adapters of one pretrained base."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -47,6 +49,12 @@ def test_reflector_is_unchanged_by_updates_of_the_policy(run):
     assert all(torch.equal(v, base_before[k]) for k, v in model.named_parameters() if "lora" not in k)
     players.reflector.memory.clear()
     assert players.reflector.reflect(QUESTIONS[:6]) == texts
+
+
+def test_texts_on_a_base_go_through_it_in_as_many_rows_as_fit(run, monkeypatch):
+    monkeypatch.setattr(models, "rows_that_fit", lambda *_, **__: 5)
+    texts = replace(run, variant="reflect_rl_texts")
+    assert Learner(texts, warmup.new_players(texts)).rows == 5
 
 
 def test_warm_up_and_rl_run_end_to_end_on_a_pretrained_base(run, monkeypatch):
