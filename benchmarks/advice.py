@@ -19,41 +19,22 @@ import pandas as pd
 from reflect_rl.core.files import write_csv, write_text
 from reflect_rl.core.runtime import provenance
 from reflect_rl.core.variants import VARIANTS
-from reflect_rl.envs.play import advised_action
+from reflect_rl.envs.autoexplore.marks import ADVISED, RESPONSES, UNREAD, response
 from reflect_rl.envs.registry import get
 from reflect_rl.envs.settings import load, profile
 from reflect_rl.evaluate.panels import agents
-from reflect_rl.train.rollout import Episode, Transition, play
+from reflect_rl.train.rollout import Episode, play
 
 HERE = Path(__file__).parent
 ENV, TASKS = "autoexplore", 160
-ADVISED, UNREAD, ANOTHER, OTHER, NONE = (
-    "as advised",
-    "names it unread",
-    "another of its kind",
-    "another kind",
-    "no legal advice",
-)
-KINDS = (ADVISED, UNREAD, ANOTHER, OTHER, NONE)
-
-
-def kind(step: Transition) -> str:
-    """What a step did with its advice."""
-    advised = advised_action(step.decision.reflection, step.actions)
-    if advised is None:
-        return NONE
-    if advised == step.decision.action:
-        return ADVISED
-    told, taken = step.actions[advised], step.actions[step.decision.action]
-    verb, _, name = told.partition(" ")
-    if verb == "cat" and taken == f"id {name}":
-        return UNREAD
-    return ANOTHER if taken.startswith(f"{verb} ") else OTHER
 
 
 def measured(episodes: Sequence[Episode]) -> dict[str, float]:
     """Shares of steps, and of success by the first step that was not as advised; NaN where there is none."""
-    did = [[kind(step) for step in episode.transitions] for episode in episodes]
+    did = [
+        [response(step.decision.reflection, step.actions, step.decision.action) for step in episode.transitions]
+        for episode in episodes
+    ]
     steps = pd.Series([what for episode in did for what in episode])
     first = pd.Series([next((what for what in episode if what != ADVISED), ADVISED) for episode in did])
     success = pd.Series([episode.success for episode in episodes])
@@ -62,7 +43,7 @@ def measured(episodes: Sequence[Episode]) -> dict[str, float]:
         UNREAD: first == UNREAD,
         "strays otherwise": ~first.isin([ADVISED, UNREAD]),
     }
-    row = {f"steps: {what}": float((steps == what).mean()) for what in KINDS}
+    row = {f"steps: {what}": float((steps == what).mean()) for what in RESPONSES}
     for group, among in groups.items():
         row |= {f"episodes: {group}": float(among.mean()), f"success: {group}": float(success[among].mean())}
     return row

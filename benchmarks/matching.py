@@ -19,6 +19,7 @@ import pandas as pd
 
 from reflect_rl.core.files import write_csv, write_text
 from reflect_rl.core.runtime import provenance
+from reflect_rl.envs.autoexplore.marks import recognition
 from reflect_rl.envs.base import EnvSpec, Situation
 from reflect_rl.envs.play import advised_action
 from reflect_rl.envs.registry import get
@@ -49,10 +50,8 @@ def measured(spec: EnvSpec, reflector: Reflector, probed: Sequence[tuple[Situati
     for (now, good), text in zip(probed, texts, strict=True):
         told, said = spec.facts_of(spec.teacher(now)), spec.facts_of(text)
         marks["advice"].append(advised_action(text, now.actions) in good)
-        if "match" in told:
-            mark = marks["recall" if told["match"] == "the file" else "false_positives"]
-            mark.append(said.get("match") == "the file")
-            marks["evidence"].append(said.get("evidence") == told["evidence"])
+        for name, mark in recognition(told, said).items():
+            marks[name].append(mark)
     counts = {"answers": len(marks["recall"]), "others": len(marks["false_positives"]), "situations": len(probed)}
     return counts | {name: float(np.mean(of)) for name, of in marks.items()}
 
