@@ -43,7 +43,7 @@ def test_tables_are_those_of_the_pipeline(page):
 
 def test_the_readme_has_one_table_of_results_and_is_short():
     text = PAGES[0].read_text()
-    assert [source for source, _ in TABLE.findall(text)] == ["results/study/tables/overview.md"]
+    assert [source for source, _ in TABLE.findall(text)] == ["results/study/tables/contributions.md"]
     words = [word for word in re.sub(r"\]\([^)]*\)", "]", text).split() if re.search(r"\w", word)]
     assert len(text.splitlines()) <= 150 and len(words) <= 1500
 

@@ -15,8 +15,6 @@ The verdict on a comparison is that of the first of these that applies:
 6. `undecided`: more seeds or tasks are needed.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 
@@ -35,9 +33,9 @@ COLUMNS = [
 def verdict(row: dict, rule: Rule) -> tuple[str, str] | None:
     """(verdict, why) on a row of `_compared` by the first point that applies; None where it is to be tested first."""
     if row["n_seeds"] < row["seeds"]:
-        return "undecided", f"{row['n_seeds']} seed{'s' * (row['n_seeds'] != 1)}"
+        return "undecided", f"only {row['n_seeds']} seed{'s' * (row['n_seeds'] != 1)}"
     if max(row["better"], row["worse"]) < rule.floor:
-        return "undecided", f"both succeed in less than {rule.floor:.0%}"
+        return "undecided", f"both below {rule.floor:.0%}"
     if min(row["better"], row["worse"]) >= rule.ceiling * row["best"]:
         return "at the ceiling", ""
     if np.isnan(row["p_holm"]):
@@ -47,8 +45,8 @@ def verdict(row: dict, rule: Rule) -> tuple[str, str] | None:
     if _within_margin(row, rule):
         return "equivalent", ""
     if row["ci_low"] > 0 or row["ci_high"] < 0:
-        return "undecided", f"among this many comparisons p is {row['p_holm']:.2f}"
-    return "undecided", f"the interval holds 0 and more than {100 * rule.margin:.0f} points"
+        return "undecided", f"p = {row['p_holm']:.3f} after Holm"
+    return "undecided", "interval holds 0"
 
 
 def _within_margin(row: dict, rule: Rule) -> bool:
@@ -102,27 +100,15 @@ def verdicts(claims: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
 
     Beside each stands the difference under greedy decoding, which the rule does not judge.
     """
-    greedy = ("; greedy " + claims["greedy"]).where(claims["greedy"] != "", "")
-    return _at_a_glance(claims.assign(column=claims["panel"]), greedy, rule or read_rule())
-
-
-def overview(claims: pd.DataFrame, regimes: Mapping[str, str], rule: Rule | None = None) -> pd.DataFrame:
-    """Rows of `claims_table` at a glance, those of one regime of each environment (`regimes`): a row a claim and comparison, a
-    column an environment and panel; effects in percentage points."""
-    own = claims[claims["regime"] == claims["env"].map(regimes)]
-    columns = own["env"] + ": " + own["panel"]
-    return _at_a_glance(own.assign(column=columns), pd.Series("", own.index), rule or read_rule())
-
-
-def _at_a_glance(claims: pd.DataFrame, more: pd.Series, rule: Rule) -> pd.DataFrame:
-    """A row a claim and comparison, its verdicts in the columns that `column` names, with what `more` says of each."""
-    told = {}
-    for row, also in zip(claims.to_dict("records"), more, strict=True):
+    told, sentences = {}, (rule or read_rule()).claims
+    for row in claims.to_dict("records"):
         text, numbers = row["verdict"], [row.get(name, np.nan) for name in ("effect", "ci_low", "ci_high")]
         if np.isfinite(numbers[0]):
             text += f": {in_points(*numbers)}"
-        key = f"{row['claim']}. {rule.claims[row['claim']]}", versus(row["comparison"])
-        told.setdefault(key, {})[row["column"]] = text + also
+        if row["greedy"]:
+            text += f"; greedy {row['greedy']}"
+        key = f"{row['claim']}. {sentences[row['claim']]}", versus(row["comparison"])
+        told.setdefault(key, {})[row["panel"]] = text
     rows = [{"claim": claim, "comparison": compared} | of for (claim, compared), of in told.items()]
     return pd.DataFrame(rows, columns=None if rows else ["claim", "comparison"]).fillna("")
 

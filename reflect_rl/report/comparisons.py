@@ -125,20 +125,24 @@ def _draw_seeds(axis: Axes, episodes: pd.DataFrame, variants: list[str]) -> floa
 def reflector_effect(reflector: pd.DataFrame) -> Figure:
     """What negative examples change in the reflector (`tables.reflector_table`): accuracy by situation, 95% intervals.
 
-    On the left its advice, or where it gives none its share of right facts.
+    On the left its advice, or where it gives none its share of right facts; on the right, where some action loses the
+    game at once, how often it advises one.
     """
     titles = {"names_best": "Names a best action next", "judges_right": "Judges the last action rightly"}
     if reflector["names_best"].isna().all():
         titles = {"facts_right": "States the teacher's facts", "judges_right": titles["judges_right"]}
+    if reflector["names_fatal"].gt(0).any():
+        titles["names_fatal"] = "Its advice would lose the game"
     situations = {"start": "at the\nstart", "right": "after a\nright action", "wrong": "after a\nwrong action"}
     env, variants = style.one_env(reflector), in_order(reflector["variant"])
-    figure = Figure(figsize=(5.2, 2.5), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(2.5 * len(titles) + 0.2, 2.5), layout="constrained")
+    axes = figure.subplots(1, len(titles), sharey=True)
     for axis, (mark, title) in zip(axes, titles.items(), strict=True):
         for i, variant in enumerate(variants):
             rows = reflector[reflector["variant"] == variant].set_index("situation").reindex(list(situations))
             x = np.arange(len(situations)) + 0.22 * (i - (len(variants) - 1) / 2)
-            bar = [rows[mark] - rows[f"{mark}_low"], rows[f"{mark}_high"] - rows[mark]]
+            known = f"{mark}_low" in rows
+            bar = [rows[mark] - rows[f"{mark}_low"], rows[f"{mark}_high"] - rows[mark]] if known else None
             dot = {"fmt": "os^D"[i % 4], "color": COLOURS[variant], "markersize": 4, "elinewidth": 1.3}
             axis.errorbar(x, rows[mark], bar, clip_on=False, **dot)
         axis.set(ylim=(0, 1.02), xlim=(-0.5, 2.5), title=title)

@@ -28,7 +28,7 @@ def training_curves(training: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
     """Validation success, policy entropy and episode length over environment steps, with the ceiling where it is known.
 
     Lines are means over seeds, bands their 95% intervals. Vertical lines mark the stages of the curriculum that all seeds
-    of a variant begin together.
+    of a variant begin together, in its colour where it alone has them.
     """
     env, variants = one_env(training), in_order(training["variant"])
     figure = Figure(figsize=(7.2, 2.7), layout="constrained")
@@ -78,17 +78,18 @@ def measurements(rows: pd.DataFrame, column: str) -> np.ndarray:
 def seed_band(axis: Axes, rows: pd.DataFrame, column: str, **look) -> None:
     """Mean over seeds (line, as `look` has it) and its 95% `t_interval` (band), on the steps that all seeds reached.
 
-    Where there are few measurements dots say when they were made, on the mean over seeds."""
+    Where there are few measurements dots, on the mean over seeds, say when they were made, and the line is dotted."""
     if rows[column].isna().all():
         return
     steps, values = on_common_steps(rows, column)
     if len(values) > 1:
         bounds = np.clip([t_interval(at)[1:] for at in values.T], 0, 1 if column == "val_success" else None)
         axis.fill_between(steps, *bounds.T, color=look["color"], alpha=0.16, linewidth=0)
-    axis.plot(steps, values.mean(0), **look)
     rows = rows.dropna(subset=[column])
     if rows.groupby("seed").size().max() <= FEW:
         axis.plot(*measurements(rows, column), "o", color=look["color"], markersize=4)
+        look |= {"linestyle": ":"}
+    axis.plot(steps, values.mean(0), **look)
 
 
 def _mark_stages(axes: Sequence[Axes], training: pd.DataFrame) -> None:
@@ -96,19 +97,22 @@ def _mark_stages(axes: Sequence[Axes], training: pd.DataFrame) -> None:
     rows = training.sort_values(["variant", "seed", "env_steps"])
     curves = rows.groupby(["variant", "seed"])
     rows = rows.assign(before=curves["env_steps"].shift(fill_value=0), changes=rows["stage"] != curves["stage"].shift())
-    marks = {}
-    for _, of_variant in rows.groupby("variant"):
+    marks, begun_by = {}, {}
+    for variant, of_variant in rows.groupby("variant"):
         largest_update = (of_variant["env_steps"] - of_variant["before"]).max()
         begins = of_variant[of_variant["changes"] & (of_variant["before"] > 0)]
         for stage, steps in begins.groupby("stage", sort=False)["before"]:
             if len(steps) == of_variant["seed"].nunique() and np.ptp(steps) <= largest_update:
                 # all pass the same share of the budget; the earliest is the nearest to it
                 marks[stage] = min(marks.get(stage, np.inf), *steps)
+                begun_by.setdefault(stage, []).append(variant)
     for stage, steps in marks.items():
+        one = len(begun_by[stage]) == 1 < training["variant"].nunique()  # has stages, and is named by its colour
+        colour = COLOURS[begun_by[stage][0]] if one else "#777777"
         for axis in axes:
-            axis.axvline(steps, color=FAINT, linewidth=0.8, zorder=0)
+            axis.axvline(steps, color=colour if one else FAINT, linewidth=0.8, zorder=0)
         place = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom", "rotation": 90}
-        axes[0].annotate(f" {stage}", (steps, 1), fontsize=6.5, color="#777777", **place)
+        axes[0].annotate(f" {stage}", (steps, 1), fontsize=6.5, color=colour, **place)
 
 
 @matplotlib.rc_context(STYLE)
@@ -120,7 +124,8 @@ def warm_up(logs: dict[str, pd.DataFrame]) -> Figure:
     """
     figure = Figure(figsize=(6.4, 2.3), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for (name, log), colour in zip(logs.items(), (COLOURS["reflect_rl"], COLOURS["sft_only"]), strict=False):
+    for name, log in logs.items():
+        colour = COLOURS["follow" if name == "reflector" else "reflect_rl"]
         losses, followed = log.dropna(subset="loss"), log.dropna(subset="eval_score")
         left.plot(losses["step"], losses["loss"], color=colour, label=name)
         right.plot(followed["step"], followed["eval_score"], "o-", color=colour, markersize=3.5)

@@ -15,10 +15,10 @@ GAP, LINE = 0.22, 0.115  # inches: the space between two scenes, a line of a cap
 
 
 def draw_text(axis: Axes, observation: str) -> None:
-    """A card with the text of an observation, each of its lines wrapped; the longest is cut, which dots tell."""
+    """A card with the text of an observation, each of its lines wrapped; of a long one its end, which dots tell."""
     lines = [part for text in observation.splitlines() for part in textwrap.wrap(text, 38, subsequent_indent="  ")]
     if len(lines) > CARD_LINES:
-        lines = [*lines[: CARD_LINES - 1], "..."]
+        lines = ["...", *lines[1 - CARD_LINES :]]
     axis.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
     axis.spines[:].set(visible=True, color=FAINT)
     for i, line in enumerate(lines):  # each for itself, or lines with descenders stand farther apart

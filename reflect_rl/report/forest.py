@@ -11,7 +11,10 @@ from reflect_rl.report.rule import Rule, read_rule
 from reflect_rl.report.style import COLOURS, FAINT, INK, STYLE, entry
 from reflect_rl.report.tables import versus
 
-CAPTION = "The differences in success that the claims are judged by, with 95% intervals over seeds and tasks."
+CAPTION = (
+    "The differences in success that the claims are judged by, with 95% intervals over seeds and tasks; these are of each "
+    "comparison alone, while verdicts adjust p for all comparisons of the profile."
+)
 VERDICTS = {  # colour, and whether the dot is filled
     "reproduced": (COLOURS["reflect_rl"], True),
     "not reproduced": (COLOURS["reflect_rl_no_negatives"], True),
@@ -49,8 +52,7 @@ def forest(claims: pd.DataFrame, rule: Rule | None = None) -> Figure | None:
             bar = 100 * np.clip([[row.effect - row.ci_low], [row.ci_high - row.effect]], 0, None)
             dot = {"markersize": 4, "elinewidth": 1.2, "markerfacecolor": colour if filled else "white"}
             axis.errorbar(100 * row.effect, y, xerr=bar, fmt="o", color=colour, **dot)
-            why = row.note.partition(";")[0]  # of few seeds, which the interval does not show
-            said = f"{row.verdict}: only {why}" if why.endswith(" seeds") else row.verdict
+            said = f"undecided: {row.note.partition(';')[0]}" if row.verdict == "undecided" else row.verdict
             axis.text(1.01, y, said, color=colour, va="center", transform=axis.get_yaxis_transform(), size=7)
         y += 0.6
     axis.axvline(0, color=INK, linewidth=0.8)

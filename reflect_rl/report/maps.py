@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.evaluate.stats import t_interval
 from reflect_rl.report import style
-from reflect_rl.report.curves import measurements
+from reflect_rl.report.curves import FEW, measurements
 from reflect_rl.report.regimes import FACTS, facts
 from reflect_rl.report.style import COLOURS, FAINT, INK, SHARE, STYLE, entry
 from reflect_rl.report.tables import HEADLINE, at_headline, in_order, matching
@@ -27,9 +27,9 @@ ARMS = {  # label: colour, side of the number's tick, variant before and after R
     "SFT + RL: same situations, no reflections": (COLOURS["sft_rl"], -1, ("sft_only", "sft_rl")),
     "Reflect-RL": (COLOURS["reflect_rl"], 1, ("reflect_sft", "reflect_rl")),
 }
-CURVES = {  # part: label, the colour of the variant that is without it, marker, side
-    "RL, with reflections": ("RL's own part", COLOURS["reflect_sft"], "o", -1),
-    "reflection, after RL": ("reflection's own part", COLOURS["sft_rl"], "s", 1),
+CURVES = {  # part: label, colour, marker, side
+    "RL, with reflections": ("RL: Reflect-RL after minus before it", INK, "o", -1),
+    "reflection, after RL": ("reflections: Reflect-RL minus SFT + RL", "#a50f15", "s", 1),
 }
 CAPTIONS = {  # also what a reader is told who does not see the figure
     "map": "Test success by the number of distinct reflections that the teacher wrote, before and after RL (arrows), sampled, with "
@@ -42,12 +42,12 @@ CAPTIONS = {  # also what a reader is told who does not see the figure
     "costs": "Validation success of Reflect-RL over environment steps, from before RL at step 0, by the number of "
     "reflections; dots are means over seeds where it was measured, bars at the end 95% intervals over seeds; dashed is SFT + RL "
     "with the most examples, which hold what was executed and so need no teacher, or else the expert's actions.",
-    "warmup": "Test success by the length of the policy's warm-up, the same for all arms, sampled; bars are 95% intervals "
-    "over tasks and the seeds of each regime.",
-    "random": "Test success by the share of random actions in the data, which the policy imitates, sampled; bars are 95% "
-    "intervals over tasks and the seeds of each regime.",
-    "steps": "Test success by the environment steps of RL, sampled; bars are 95% intervals over tasks and the seeds of each "
-    "regime.",
+    "warmup": "Test success by the length of the policy's warm-up, the same for all arms, sampled, on the seeds "
+    "that all regimes have; bars are 95% intervals over these and tasks.",
+    "random": "Test success by the share of random actions in the data, which the policy imitates, sampled, on the seeds "
+    "that all regimes have; bars are 95% intervals over these and tasks.",
+    "steps": "Test success by the environment steps of RL, sampled, on the seeds that all regimes have; bars are "
+    "95% intervals over these and tasks.",
 }
 ALONG = {  # dotted setting: name of the figure, the axis
     "policy.steps": ("warmup", "Warm-up of the policy (gradient steps)"),
@@ -144,13 +144,14 @@ def _arrow(axis: Axes, rows: pd.DataFrame, ends: tuple[str, str], x: float, unit
 def own_parts(parts: pd.DataFrame) -> Figure | None:
     """RL's and reflection's own part where claims are judged (`regimes.parts_table`); None without rows.
 
-    Lines join numbers of reflections; no limit, at the right end, is no number.
+    Lines join neighbouring numbers of reflections; no limit, at the right end, is no number.
     """
     rows = _numbered(at_headline(parts), facts(parts))
     rows = rows[rows["part"].isin(CURVES)]
     if rows.empty:
         return None
-    figure, panels = _panels(rows, "Difference in test success (share)")
+    rows = rows.assign(**{column: 100 * rows[column] for column in ("effect", "ci_low", "ci_high")})
+    figure, panels = _panels(rows, "Difference in test success\n(percentage points)")
     places = _places(rows["number"])
     for key, axis in panels.items():
         unit = _number_axis(axis, places)
@@ -160,8 +161,8 @@ def own_parts(parts: pd.DataFrame) -> Figure | None:
             x = own["number"].map(places) * unit**side
             bar = np.clip([own["effect"] - own["ci_low"], own["ci_high"] - own["effect"]], 0, None)
             axis.errorbar(x, own["effect"], bar, fmt=marker, color=colour, markersize=4, elinewidth=0.8)
-            limited = np.isfinite(own["number"])
-            axis.plot(x[limited], own.loc[limited, "effect"], color=colour, linewidth=1.2)
+            line = own.set_index("number")["effect"].reindex([number for number in places if np.isfinite(number)])
+            axis.plot([places[number] * unit**side for number in line.index], line, color=colour, linewidth=1.2)
     looks = CURVES.values()
     entries = [entry(label, color=colour, marker=marker, markersize=4) for label, colour, marker, _ in looks]
     style.legend_below(figure, [*entries, entry("95% interval", color=INK, linewidth=0.8, marker="|")])
@@ -208,7 +209,8 @@ def _curve(axis: Axes, rows: pd.DataFrame, place: int, **look) -> None:
     """Mean validation success over seeds at each measurement that all have and at their last one, and behind that, at a
     `place` of its own, its 95% `t_interval`: as bands, several curves could not be told apart."""
     steps, success = measurements(rows, "val_success")
-    axis.plot(steps, success, marker="o", markersize=2.2, clip_on=False, **look)
+    line = ":" if len(steps) <= FEW else "-"
+    axis.plot(steps, success, marker="o", markersize=2.2, clip_on=False, **{"linestyle": line} | look)
     if rows["seed"].nunique() > 1:
         mean, *bounds = t_interval(rows.sort_values("env_steps").groupby("seed")["val_success"].last().to_numpy())
         bar = np.abs(np.clip(bounds, 0, 1) - mean)[:, None]

@@ -34,9 +34,10 @@ from reflect_rl.report.tables import versus
 PAGE = Path(__file__).with_suffix(".html")
 CAPTIONS = {
     "main_results": "Success by variant, with 95% intervals over seeds and tasks.",
-    "training_curves": "Validation success, the policy's entropy and the length of episodes over environment steps of RL, mean and "
-    "single seeds.",
-    "reflector": "How often the reflector judges the last action as the teacher does, and names a best next one, by situation.",
+    "training_curves": "Validation success, the policy's entropy and the length of episodes over environment steps of RL: "
+    "means over seeds and their 95% intervals.",
+    "reflector": "How often the reflector judges the last action as the teacher does, and names a best next one, by situation; "
+    "where some action loses the game at once, also how often it advises one.",
     "ablations": "What the success of Reflect-RL loses or gains without one of its parts.",
 }
 FIRST = ("sft_rl", "reflect_sft", "reflect_rl")  # the variants whose episodes are side by side when the page opens

@@ -19,12 +19,13 @@ def protocol(profile_name: str, env: str, regime: str = "") -> str:
     panels = f"fixed {split} tasks ({', '.join(f'{size} {setting}' for setting, size in sizes.items())})"
     if len(set(sizes.values())) == 1:
         panels = f"{sizes[spec.headline]} fixed {split} tasks a setting"
-    checkpoints = "the reflector's checkpoint and " * (run.reflector.evaluate_every < run.reflector.steps)
+    chosen = ["the reflector's checkpoint"] * (run.reflector.evaluate_every < run.reflector.steps)
+    chosen += ["what was tuned"] * (env in profile.tuning)
     sentences = [
-        f"Protocol: profile `{profile_name}`{named}, {len(seeds)} seeds, each with its own data, reflector and policy; "
-        f"{panels}; sampled decoding at temperature 1 with {run.evaluation.repeats} episodes a task, greedy "
-        f"decoding with one; the policy is the one after {run.rl.env_steps} environment steps (no early stopping); "
-        f"decided on validation tasks only: {checkpoints}what was tuned.",
+        f"Protocol: profile `{profile_name}`{named}, {_counted(len(seeds), 'seed')}, each with its own data, reflector and "
+        f"policy; {panels}; sampled decoding at temperature 1 with {_counted(run.evaluation.repeats, 'episode')} a task, greedy "
+        f"decoding with one; the policy is the one after {run.rl.env_steps} environment steps (no early stopping)"
+        f"{'; decided on validation tasks only: ' * bool(chosen)}{' and '.join(chosen)}.",
         _prompted(profile, env, regime),
         "Claims are judged on what configs/claims.yaml lists for them.",
         "Intervals: 95%, over seeds and tasks, both as samples (for claims of the paired differences); where there is one "
@@ -46,10 +47,14 @@ def _prompted(profile: Profile, env: str, regime: str) -> str:
         return ""
     played = "; ".join(
         f"{run.arm.label}: {run.evaluation.tasks or 'all'} tasks of each setting, "
-        f"{run.evaluation.repeats} sampled episode{'s' * (run.evaluation.repeats > 1)} each"
+        f"{_counted(run.evaluation.repeats, 'sampled episode')} each"
         for run in runs
     )
     return f"Prompted models ({runs[0].model_name}) are not trained and have one seed ({played})."
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def hardware(profile_name: str, env: str) -> str:
@@ -65,7 +70,7 @@ def regimes(profile_name: str, env: str) -> str:
     for name, regime in profile.section(env).regimes.items():
         given = ", ".join(f"{key}={value}" for key, value in regime.settings.items()) or "none"
         number = len(profile.seeds_of("reflect_rl", env, name))
-        told.append(f"`{name}` ({number} seed{'s' * (number > 1)}): {given}")
+        told.append(f"`{name}` ({_counted(number, 'seed')}): {given}")
     return f"Settings of the regimes: {'; '.join(told)}." if len(told) > 1 else ""
 
 

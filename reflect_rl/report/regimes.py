@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 
 from reflect_rl.core.config import DECIDING, Config
+from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.evaluate.stats import paired_difference
+from reflect_rl.report.claims import in_points
 from reflect_rl.report.curves import on_common_steps
+from reflect_rl.report.rule import Rule, read_rule
 from reflect_rl.report.tables import HEADLINE, matching, ordered, seeds_by_tasks
 
 #: What tells regimes on one map apart, by section of the settings: the columns of `FACTS`, in their order.
@@ -24,6 +27,12 @@ PARTS = {  # each the success of one variant minus that of another, with a decod
     "reflection, before RL, greedy": ("reflect_sft", "sft_only", "greedy"),
     "reflection, after RL, greedy": ("reflect_rl", "sft_rl", "greedy"),
     "beyond the advice": ("reflect_rl", "follow", "greedy"),
+}
+IMITATED = {"executed": "what was executed", "oracle": "the expert"}
+ADDED = {
+    "RL, with reflections": "RL adds",
+    "RL, with reflections, greedy": "RL adds, greedy",
+    "reflection, after RL": "reflections add",
 }
 COLUMNS = [*PANEL, "part", "comparison", "decoding", *FACTS, "n_seeds", "n_tasks", "effect", "ci_low", "ci_high"]
 
@@ -53,6 +62,15 @@ def along(profile: str, env: str, name: str) -> dict[tuple[str, str], float]:
             if others == first.setdefault(variant, others) and len(values) == 1:
                 found.setdefault((variant, values[0]), regime)
     return {(regime, variant): value for (variant, value), regime in found.items()}
+
+
+def on_common_seeds(episodes: pd.DataFrame, values: dict[tuple[str, str], float]) -> pd.DataFrame:
+    """The episodes of an environment's variants that have several `values` (`along`), of the seeds that all of these have."""
+    several = {variant for _, variant in values if len({v for (_, of), v in values.items() if of == variant}) > 1}
+    keys = pd.MultiIndex.from_frame(episodes[["regime", "variant"]])
+    rows = episodes[keys.isin([key for key in values if key[1] in several])]
+    seeds = [set(of) for _, of in rows.groupby(["regime", "variant"])["seed"]]
+    return rows[rows["seed"].isin(set.intersection(*seeds))] if seeds else rows
 
 
 def _point(run: Config, axes: dict[str, tuple[str, ...]] = AXES) -> tuple[tuple, dict]:
@@ -96,6 +114,30 @@ def _difference(a: pd.DataFrame, b: pd.DataFrame) -> dict | None:
     of_both = (frame.loc[seeds, tasks].to_numpy() for frame in (a, b))
     effect = dict(zip(("effect", "ci_low", "ci_high"), paired_difference(*of_both), strict=True))
     return {"n_seeds": len(seeds), "n_tasks": len(tasks)} | effect
+
+
+def contributions(main: pd.DataFrame, parts: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
+    """What RL and reflections add at a glance, a row for each panel and regime in which the rule asks for RL's own part:
+    success on test tasks, sampled, with that of the reflector's advice alone, and the differences in points, in words.
+
+    `main` is `tables.main_table`, `parts` is `parts_table`.
+    """
+    rows = []
+    for env, entries in (rule or read_rule()).comparisons.items():
+        for entry in (entry for entry in entries if entry.comparison == PARTS["RL, with reflections"][:2]):
+            place = {"env": env, "regime": entry.regime, "setting": entry.setting, "horizon": entry.horizon}
+            own, added = matching(main, **place, split=HEADLINE["split"]), matching(parts, **place).set_index("part")
+            success = own.set_index(["variant", "decoding"])["success"]
+            row = {"panel": f"{env}: {entry.setting}, {entry.horizon} steps", "regime": entry.regime}
+            row["policy imitates"] = IMITATED[own["target"].dropna().iloc[0]] if own["target"].any() else ""
+            for name in ("sft_rl", "reflect_sft", "reflect_rl"):
+                row[VARIANTS[name].label] = success.get((name, HEADLINE["decoding"]), np.nan)
+            row["advice alone"] = success.get(("follow", "greedy"), np.nan)
+            for part, name in ADDED.items():
+                known = part in added.index
+                row[name] = in_points(*added.loc[part, ["effect", "ci_low", "ci_high"]]) if known else ""
+            rows += [row] * bool(len(own))
+    return pd.DataFrame(rows)
 
 
 def budget_table(training: pd.DataFrame, known: pd.DataFrame, variant: str = "reflect_rl") -> pd.DataFrame:

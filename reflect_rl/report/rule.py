@@ -50,8 +50,21 @@ class Rule(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_st
         return self
 
     @property
-    def sentences(self) -> str:
-        return "Claims: " + " ".join(f"({claim}) {sentence}" for claim, sentence in self.claims.items())
+    def in_words(self) -> str:
+        """The claims, and what a verdict means, as lists in Markdown; `claims.py` has the order in which verdicts apply."""
+        points, others = f"{100 * self.margin:.0f} points", f"{self.seeds} seeds"
+        meanings = {
+            "reproduced": f"better, with p below {self.alpha:g} after Holm's adjustment for all comparisons of the profile",
+            "not reproduced": "worse, by the same measure",
+            "equivalent": f"the 95% interval lies within {points} of 0",
+            "at the ceiling": f"both reach {self.ceiling:.0%} of the best possible success, so that nothing is left to show",
+            "undecided": f"fewer than {others} (or what configs/claims.yaml asks of the regime), both below {self.floor:.0%}, or "
+            "neither of the above",
+        }
+        claims = [f"- {claim}. {sentence}" for claim, sentence in self.claims.items()]
+        return "\n".join(
+            ["Claims:", "", *claims, "", "Verdicts:", "", *(f"- *{v}*: {why}" for v, why in meanings.items())]
+        )
 
 
 def read_rule() -> Rule:

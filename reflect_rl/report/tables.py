@@ -26,7 +26,8 @@ MARKS = ("names_best", "judges_right", "facts_right")  #: of a reflector, with i
 #: Columns that Markdown shows in per cent (`effect` and the bounds beside it: percentage points).
 RATES = {
     *("success", "ci_low", "ci_high", "validation", "ceiling", "paper", "effect", "names_fatal"),
-    *("seed_min", "seed_max", "seed_sd"),
+    *("seed_min", "seed_max", "seed_sd", "advice alone"),
+    *(VARIANTS[name].label for name in ("sft_rl", "reflect_sft", "reflect_rl")),
     *(f"{mark}{bound}" for mark in MARKS for bound in ("", "_low", "_high")),
     *(f"{when} RL {statistic}" for when in ("before", "after") for statistic in ("mean", "min", "max")),
 }
@@ -226,13 +227,18 @@ def prompt_table(prompts: pd.DataFrame) -> pd.DataFrame:
     return ordered(table.reset_index(), keys)
 
 
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table in words: rates in per cent, differences in points, variants as figures name them, nothing where unknown."""
+    return readable(pd.DataFrame({name: [_cell(name, value) for value in frame[name]] for name in frame}))
+
+
 def write_table(frame: pd.DataFrame, path_stem: Path, title: str, protocol: str, made_by: str = "") -> None:
-    """Write `path_stem`.csv (rates 0 to 1, 4 digits) and .md (rates in per cent, with title, protocol and the command)."""
+    """Write `path_stem`.csv (rates 0 to 1, 4 digits) and .md (rates in per cent, variants as figures name them, with title,
+    protocol and the command)."""
     path_stem = Path(path_stem)
     files.write_csv(path_stem.with_name(path_stem.name + ".csv"), frame.round(4))
-    shown = pd.DataFrame({name: [_cell(name, value) for value in frame[name]] for name in frame})
     sides = ["right" if pd.api.types.is_numeric_dtype(frame[name]) else "left" for name in frame]
-    body = shown.to_markdown(index=False, disable_numparse=True, colalign=sides)
+    body = shown(frame).to_markdown(index=False, disable_numparse=True, colalign=sides)
     units = "Rates in per cent. " if RATES & set(frame) else ""
     command = f"\n\nMade by `{made_by}`." if made_by else ""
     text = f"# {title}\n\n{body}\n\n{units}Empty where unknown. {protocol}{command}\n"

@@ -11,7 +11,7 @@ from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.report import comparisons, curves, film, maps, regimes, tables, watch
-from reflect_rl.report.claims import COLUMNS, claims_table, overview, verdicts
+from reflect_rl.report.claims import COLUMNS, claims_table, verdicts
 from reflect_rl.report.forest import CAPTION, forest
 from reflect_rl.report.protocol import hardware, protocol, protocols
 from reflect_rl.report.raw import Results
@@ -29,7 +29,8 @@ TITLES_OF_ALL = {  # tables that hold all environments of a profile
     "warm-up with repetitions, trained parameters, updates and steps of RL",
     "prompts": "Prompts of the policies in evaluation, in tokens",
     "claims": "The paper's claims, tested",
-    "overview": "The paper's claims in the first regime of each environment: verdict, and difference in success in percentage points",
+    "contributions": "What RL and reflections add: success on test tasks, sampled, and differences in percentage points with "
+    "their 95% intervals",
 }
 TITLES = {  # tables of one environment, beside those of success in each of its settings
     "online_rl": "Validation success before and after online RL",
@@ -63,18 +64,20 @@ def products(profile: str, env: str, found: Results | None = None, regime: str =
 
 def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
     """The tables of `TITLES_OF_ALL`."""
-    grid, claims = settings.profile(profile), claims_table(found.episodes, found.ceilings)
     trained = found.training[["env", "regime"]].drop_duplicates().itertuples(index=False, name=None)
     horizons = {(env, regime): settings.load(profile, env, regime=regime).rl.horizon for env, regime in trained}
+    main = tables.main_table(found.episodes, found.ceilings, tables.validation(found.training, horizons))
+    parts = regimes.parts_table(found.episodes)
+    added = regimes.contributions(main, parts)
     return {
-        "main": tables.main_table(found.episodes, found.ceilings, tables.validation(found.training, horizons)),
+        "main": main,
         "seeds": tables.seed_table(found.episodes),
-        "parts": regimes.parts_table(found.episodes),
+        "parts": parts,
         "runs": tables.ordered(found.runs, ["env", "regime", "variant", "seed"]),
         "budgets": tables.given(found.budgets),
         "prompts": tables.prompt_table(found.prompts),
-        "claims": claims,
-        "overview": overview(claims, {env: grid.regime(env, "")[0] for env in grid.envs}),
+        "claims": claims_table(found.episodes, found.ceilings),
+        **({"contributions": added} if len(added) else {}),
     }
 
 
@@ -85,7 +88,8 @@ def _maps(profile: str, env: str, found: Results, of_all: dict[str, pd.DataFrame
     made = maps.figures(*rows) if len(names) > 1 else {}
     for setting, (name, xlabel) in maps.ALONG.items():
         values = regimes.along(profile, env, setting)
-        if figure := maps.success_along(tables.matching(of_all["main"], env=env), values, xlabel):
+        own = regimes.on_common_seeds(tables.matching(found.episodes, env=env), values)
+        if len(own) and (figure := maps.success_along(tables.main_table(own, found.ceilings), values, xlabel)):
             made[name] = figure
     return made
 
@@ -117,7 +121,7 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
     if own.episodes["variant"].isin(comparisons.ABLATIONS[1:]).any():
         figures["ablations"] = comparisons.ablations(own.episodes)
     for episode in watch.kept(profile, grid.stem(env, regime))[:1]:
-        title = f"{VARIANTS[episode['variant']].label} on {episode['task']}: {len(episode['frames']) - 1} steps, "
+        title = f"{VARIANTS[episode['variant']].label}: {len(episode['frames']) - 1} steps, "
         figures["episode"] = film.film_strip(episode["frames"], title + episode["ended"], spec.load_draw())
     return Products(regime, made, figures)
 
@@ -131,7 +135,10 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     made_by = f"{of_profile} --env {env}"
     for name, table in of_all.items():
         folder = paths.results(profile) if name == "claims" else paths.tables(profile)
-        said = f"{read_rule().sentences} {words}" if name == "claims" else words
+        none = "Nothing that configs/claims.yaml lists was played here, so no claim is judged. " * (
+            not len(of_all["claims"])
+        )
+        said = f"{none}{read_rule().in_words}\n\n{words}" if name == "claims" else words
         table = table[COLUMNS] if name == "claims" else table
         tables.write_table(table, folder / name, TITLES_OF_ALL[name], said, of_profile)
     made = {each: _of_regime(profile, env, each, found, of_all) for each in shown_alone(grid, env)}

@@ -146,7 +146,7 @@ def test_all_tables_and_figures_are_made_from_the_raw_results(counted, monkeypat
     }
     written = {path.relative_to(paths.results("tiny")).as_posix() for path in paths.results("tiny").rglob("*.md")}
     own = {"headline", "online_rl", "ablations", "reflector", "verdicts"}
-    tables = {*"main seeds parts runs budgets prompts overview".split(), *(f"counting_{name}" for name in own)}
+    tables = {*"main seeds parts runs budgets prompts".split(), *(f"counting_{name}" for name in own)}
     assert written == {"claims.md"} | {f"tables/{name}.md" for name in tables}
     assert "ceiling is" not in protocol.protocol("tiny", "counting")
     budgets = made.tables["budgets"].set_index("variant")
@@ -320,7 +320,7 @@ def test_regimes_share_runs_and_have_rows_and_files_of_their_own(counted, monkey
     assert (paths.results("tiny") / "counting_two_episodes.json").exists()
     told = "Settings of the regimes: `one` (2 seeds): none; `two` (1 seed): none."
     assert told in (paths.tables("tiny") / "main.md").read_text()
-    assert "regime `two`, 1 seeds" in (paths.tables("tiny") / "counting_two_headline.md").read_text()
+    assert "regime `two`, 1 seed," in (paths.tables("tiny") / "counting_two_headline.md").read_text()
     assert set(replay.stale("tiny").env) == {"counting"} and made.maps == {}  # nothing to compare
     assert not (paths.figures("tiny") / "counting_map.png").exists()
 

@@ -116,6 +116,14 @@ def test_training_curves_draw_the_mean_of_seeds_the_validation_ceiling_and_a_com
     assert lines_at(length, 200, horizontal=False)
 
 
+def test_stages_have_the_colour_of_the_one_variant_that_has_them():
+    others = training().assign(variant="sft_rl", stage="full")
+    success = curves.training_curves(pd.concat([training(), others]), CEILINGS).axes[0]
+    (mark,) = [line for line in success.get_lines() if [*line.get_xdata()] == [200, 200]]
+    (said,) = success.texts
+    assert mark.get_color() == said.get_color() == style.COLOURS["reflect_rl"] and said.get_text() == " full"
+
+
 def test_training_curves_mark_no_stage_where_seeds_change_apart():
     success = curves.training_curves(training(change_steps=(100, 500)), CEILINGS).axes[0]
     assert not lines_at(success, 100, horizontal=False)
@@ -166,6 +174,13 @@ def test_reflector_effect_has_a_panel_for_each_mark():
     assert titles == ["Names a best action next", "Judges the last action rightly"]
 
 
+def test_reflector_effect_shows_fatal_advice_where_there_is_any():
+    fatal = comparisons.reflector_effect(reflector().assign(names_fatal=[0.0, 0.1, 0.2] * 2)).axes[2]
+    assert fatal.get_title() == "Its advice would lose the game"
+    drawn = [container.lines[0].get_ydata().tolist() for container in fatal.containers]
+    assert drawn == [[0.0, 0.1, 0.2]] * 2 and not any(container.has_yerr for container in fatal.containers)
+
+
 def test_film_strip_draws_every_frame_and_its_words():
     drawn = []
     drawing = Drawing(lambda axis, observation: drawn.append(observation), lambda axis: axis.text(0, 0, "symbols"))
@@ -184,7 +199,7 @@ def test_film_strip_sets_observations_as_text_where_nothing_draws_them():
     figure = film_strip([{**frames()[0], "observation": "\n".join(lines)}] * 6, "")
     assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [lines] * 6
     long = film_strip([{**frames()[0], "observation": "cabinet 1, " * 100}], "")
-    assert long.axes[0].texts[-1].get_text() == "..."
+    assert [long.axes[0].texts[i].get_text() for i in (0, -1)] == ["...", "  cabinet 1,"]
     edge = long.axes[0].get_ylim()[0]
     assert all(text.get_position()[1] > edge for text in long.axes[0].texts)
 
@@ -223,7 +238,7 @@ def test_settings_stand_in_the_environments_order_with_its_headline_first():
 def test_claims_in_one_picture():
     """A dot with its interval for each comparison that has one, below its claim, with its verdict."""
     columns = ["claim", "env", "setting", "regime", "comparison", "effect", "ci_low", "ci_high", "verdict", "note"]
-    few = "5 seeds; a decision needs 10 seeds"
+    few = "only 5 seeds; a decision needs 10 seeds"
     rows = [
         ("1", "taxi", "full", "paper", "reflect_rl vs sft_only", 0.5, 0.3, 0.7, "reproduced", ""),
         ("1", "taxi", "pickup", "", "reflect_rl vs sft_only", -0.1, -0.2, 0.0, "undecided", few),

@@ -79,12 +79,12 @@ def test_what_was_not_evaluated_is_not_drawn():
 
 def test_own_parts_are_two_curves_whose_line_ends_at_the_largest_number():
     figure = maps.own_parts(regimes.parts_table(played()))
-    assert [axis.get_ylabel() for axis in figure.axes] == ["Difference in test success (share)", ""]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["Difference in test success\n(percentage points)", ""]
     lines = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == "-" and len(line.get_xdata()) == 2]
-    curves = {to_hex(line.get_color()): line.get_ydata().tolist() for line in lines if line.get_color() != style.INK}
+    curves = {to_hex(line.get_color()): line.get_ydata().tolist() for line in lines if line.get_linewidth() > 1}
     assert curves == {
-        style.COLOURS["reflect_sft"]: pytest.approx([1 / 6] * 2),
-        style.COLOURS["sft_rl"]: pytest.approx([0, 0]),
+        style.INK: pytest.approx([100 / 6] * 2),
+        "#a50f15": pytest.approx([0, 0]),
     }
     assert [len(bar[0].get_xdata()) for bar in figure.axes[0].containers] == [3, 3]
 
@@ -92,7 +92,7 @@ def test_own_parts_are_two_curves_whose_line_ends_at_the_largest_number():
 def test_costs_draw_a_curve_for_each_number_from_before_rl_and_one_without_reflections():
     figure = maps.costs(training(), main(played()))
     action, hint = figure.axes
-    solid = [line for line in action.get_lines() if line.get_linestyle() == "-" and line.get_marker() == "o"]
+    solid = [line for line in action.get_lines() if line.get_linestyle() == ":" and line.get_marker() == "o"]
     assert [line.get_ydata()[0] for line in solid] == pytest.approx([0.255, 0.33, 0.35])
     assert all(line.get_xdata()[0] == 0 for line in solid)
     for axis, ends in (

@@ -8,7 +8,8 @@ from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.evaluate.panels import EPISODE_COLUMNS
 from reflect_rl.evaluate.stats import paired_difference
-from reflect_rl.report import regimes
+from reflect_rl.report import regimes, tables
+from reflect_rl.report.rule import Rule
 
 PROFILE = """
 envs: [taxi]
@@ -188,3 +189,42 @@ def test_the_budget_table_reads_learning_curves_at_shares_of_the_steps():
         [0.2, np.nan, 0.2 + 0.2 * 5 / 6, np.nan, 0.6], nan_ok=True
     )  # 25 and 75 are far from all
     assert regimes.budget_table(pd.DataFrame(rows), regimes.facts(episodes()), "rl_only").empty
+
+
+def test_what_rl_and_reflections_add_at_a_glance_is_what_the_rule_asks_for():
+    place = {"regime": "paper", "setting": "full", "horizon": 20, "split": "test", "decoding": "sampled"}
+    asked = [
+        {"claim": "RL", "comparison": ("reflect_rl", "reflect_sft"), **place},
+        {"claim": "RL", "comparison": ("reflect_rl", "reflect_sft"), **place, "regime": "unplayed"},
+        {"claim": "3", "comparison": ("reflect_rl", "sft_rl"), **place, "horizon": 15},
+    ]
+    rule = Rule(claims={"RL": "It adds.", "3": "So do they."}, comparisons={"taxi": asked})
+    advice = episodes({"follow": [(1, 0), (1, 1), (1, 1)]}, decoding="greedy")
+    found = pd.concat([episodes(), advice])
+    ceilings = found[["env", "regime", "setting", "split", "horizon"]].drop_duplicates().assign(ceiling=1.0)
+    table = regimes.contributions(tables.main_table(found, ceilings), regimes.parts_table(found), rule)
+    assert len(table) == 1
+    row = table.iloc[0]
+    assert (row["panel"], row["regime"], row["policy imitates"]) == (
+        "taxi: full, 20 steps",
+        "paper",
+        "what was executed",
+    )
+    shares = row[["SFT + RL", "Reflect-RL before RL", "Reflect-RL", "advice alone"]].tolist()
+    assert shares == pytest.approx([1 / 2, 1 / 3, 1 / 2, 5 / 6])
+    assert (
+        row["RL adds"].startswith("+17 (")
+        and row["reflections add"].startswith("+0 (")
+        and row["RL adds, greedy"] == ""
+    )
+    assert regimes.contributions(tables.main_table(found, ceilings), regimes.parts_table(found), Rule()).empty
+
+
+def test_regimes_along_a_setting_are_compared_on_the_seeds_that_all_have():
+    found = pd.concat([episodes(), episodes(regime="longer").query("seed < 2"), episodes(regime="apart")])
+    values = {("paper", "sft_rl"): 1, ("longer", "sft_rl"): 3, ("paper", "reflect_rl"): 1}
+    rows = regimes.on_common_seeds(found, values)
+    assert {*zip(rows.regime, rows.variant, rows.seed, strict=True)} == {
+        (regime, "sft_rl", seed) for regime in ("paper", "longer") for seed in (0, 1)
+    }
+    assert regimes.on_common_seeds(found, {("paper", "sft_rl"): 1}).empty

@@ -28,7 +28,8 @@ def test_a_rule_is_what_its_file_says(judge_by):
     first, second = rule.comparisons["game"]
     assert (first.claim, first.comparison, first.horizon) == ("1", ("reflect_rl", "sft_rl"), 5)
     assert second == first.model_copy(update={"claim": "RL"})
-    assert rule.sentences == "Claims: (1) It is better. (RL) So is RL."
+    assert rule.in_words.startswith("Claims:\n\n- 1. It is better.\n- RL. So is RL.\n\nVerdicts:\n\n- *reproduced*: ")
+    assert "below 0.05 after Holm" in rule.in_words and "fewer than 5 seeds" in rule.in_words
     assert rule.seeds_of_regime == {"taxi": {"paper": 10}}
 
 

@@ -1,7 +1,7 @@
 """Pictures of a walk through a repository.
 
-Scenes: the way to where the player stands, what is there, and in a box what was read last, or before that the question. A
-whole walk: the repository's tree, and at each step the folder or file that the player went to, read or named.
+Scenes: the way to where the player stands, what is there, and in a box what was read last, or before that the question.
+Whole walks: the repository's tree, and at each step the folder or file that the player went to, read or named.
 """
 
 import re
@@ -36,7 +36,7 @@ def draw(axis: Axes, observation: str) -> None:
     axis.set(xlim=(0, 1), ylim=(ROWS, 0), xticks=[], yticks=[])
     axis.spines[:].set(visible=True, color=FAINT)
     _line(axis, 0, " / ".join(["top", *filter(None, at.split("/"))]), weight="bold")
-    title, said = scene["read"].rpartition("/")[2], scene["shows"]
+    title, said = f"Last read: {scene['read'].rpartition('/')[2]}", scene["shows"]
     if said is None:  # nothing was read yet
         title, said = "What is asked", scene["question"]
     box = textwrap.wrap(said, LETTERS, max_lines=BOX, placeholder=" ...")
@@ -113,14 +113,38 @@ SIGNS = {  # of a step of a walk
 }
 
 
-def walk(axis: Axes, question: Question, frames: Sequence[Mapping], rows: int = 60) -> None:
-    """A whole episode: across its steps, downwards the repository's tree, of which the file that answers is green.
+def walks(axes: Sequence[Axes], question: Question, episodes: Sequence[Sequence[Mapping]], rows: int = 60) -> None:
+    """Whole episodes of one question, each on its axes: across its steps, downwards the repository's tree, which all share and
+    which is named on the first of them; the file that answers is green.
 
     Args:
-        frames: as of `evaluate.panels.frames`.
+        episodes: the frames of each, as of `evaluate.panels.frames`.
         rows: of the tree at most; of a larger one only the folders that were entered, and those of the file that answers,
             are shown with what is in them.
     """
+    taken, names = [_taken(question, frames) for frames in episodes], question.target.split("/")
+    entered = {"/".join(names[:i]) for i in range(len(names))}
+    entered |= {path for steps in taken for path, sign in steps if sign == "goes into the folder"}
+    tree = _tree(question, "", None)
+    tree = tree if len(tree) <= rows else _tree(question, "", entered)
+    place = {path: row for row, (path, _) in enumerate(tree)}
+    for number, (axis, steps) in enumerate(zip(axes, taken, strict=True)):
+        span, left = max(len(steps), 6), 0.04
+        if number == 0:
+            left = 0.77
+            _name_rows(axis, question, tree, span)
+        done = [(step, place[path], sign) for step, (path, sign) in enumerate(steps, start=1) if path in place]
+        axis.plot([0, *(x for x, _, _ in done)], [0, *(y for _, y, _ in done)], color=FAINT, linewidth=1, zorder=1)
+        for step, row, sign in done:
+            axis.plot(step, row, linestyle="", markeredgecolor=INK, markeredgewidth=0.5, **SIGNS[sign])
+        axis.set(xlim=(-left * span, 1.03 * span + 0.5), ylim=(len(tree) - 0.3, -0.9), yticks=[], xlabel="step")
+        axis.set_xticks(range(1, len(steps) + 1, 1 + len(steps) // 8))
+        axis.spines["left"].set_visible(False)
+        axis.grid(axis="x", color="#eeeeee")
+
+
+def _taken(question: Question, frames: Sequence[Mapping]) -> list[tuple[str, str]]:
+    """(path, one of `SIGNS`) of each step of an episode."""
     steps = []
     for frame in frames[:-1]:
         _, at = _scene(frame["observation"])
@@ -128,27 +152,16 @@ def walk(axis: Axes, question: Question, frames: Sequence[Mapping], rows: int = 
         path = parent(at) if name == ".." else joined(at, name)
         named = "names it: the one that answers" if path == question.target else "names it: another"
         steps.append((path, {"cd": "goes into the folder", "cat": "reads the file"}.get(verb, named)))
-    names = question.target.split("/")
-    entered = {"/".join(names[:i]) for i in range(len(names))}
-    entered |= {path for path, sign in steps if sign == "goes into the folder"}
-    tree = _tree(question, "", None)
-    tree = tree if len(tree) <= rows else _tree(question, "", entered)
-    place, span = {path: row for row, (path, _) in enumerate(tree)}, max(len(steps), 6)
+    return steps
+
+
+def _name_rows(axis: Axes, question: Question, tree: Sequence[tuple[str, bool]], span: float) -> None:
     for row, (path, is_folder) in enumerate(tree):
         name = f"{path.rpartition('/')[2]}/" if is_folder else path.rpartition("/")[2]
         color = RIGHT if path == question.target else INK if is_folder else "#777777"
         style = {"weight": "bold"} if is_folder or path == question.target else {}
         x = span * (0.04 * (path.count("/") + 1 if path else 0) - 0.74)
-        name = name if path else "top"
-        axis.text(x, row, name, va="center", fontsize=7, color=color, parse_math=False, **style)
-    taken = [(step, place[path], sign) for step, (path, sign) in enumerate(steps, start=1) if path in place]
-    axis.plot([0, *(x for x, _, _ in taken)], [0, *(y for _, y, _ in taken)], color=FAINT, linewidth=1, zorder=1)
-    for step, row, sign in taken:
-        axis.plot(step, row, linestyle="", markeredgecolor=INK, markeredgewidth=0.5, **SIGNS[sign])
-    axis.set(xlim=(-0.77 * span, 1.03 * span + 0.5), ylim=(len(tree) - 0.3, -0.9), yticks=[], xlabel="step")
-    axis.set_xticks(range(1, len(steps) + 1, 1 + len(steps) // 8))
-    axis.spines["left"].set_visible(False)
-    axis.grid(axis="x", color="#eeeeee")
+        axis.text(x, row, name if path else "top", va="center", fontsize=7, color=color, parse_math=False, **style)
 
 
 def _tree(question: Question, folder: str, entered: set[str] | None) -> list[tuple[str, bool]]:
@@ -163,7 +176,7 @@ def _tree(question: Question, folder: str, entered: set[str] | None) -> list[tup
 
 
 def walk_legend() -> list[Line2D]:
-    """What the signs of a walk mean, for a figure's legend."""
+    """What the signs of walks mean, for a figure's legend."""
     edge = {"linestyle": "", "markeredgecolor": INK, "markeredgewidth": 0.5}
     return [Line2D([], [], label=name, **edge, **style) for name, style in SIGNS.items()]
 
@@ -172,7 +185,7 @@ def walk_legend() -> list[Line2D]:
 class TreeDrawing(Drawing):
     """How whole episodes are drawn, beside their scenes."""
 
-    walk: Callable[[Axes, Question, Sequence[Mapping]], None] = walk
+    walks: Callable[[Sequence[Axes], Question, Sequence[Sequence[Mapping]]], None] = walks
     walk_legend: Callable[[], list[Line2D]] = walk_legend
 
 

@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.autoexplore import reading
-from reflect_rl.envs.autoexplore.draw import SIGNS, walk, walk_legend
+from reflect_rl.envs.autoexplore.draw import SIGNS, walk_legend, walks
 from reflect_rl.envs.autoexplore.env import AutoExplore, Question
 from reflect_rl.envs.autoexplore.repository import Repository
 from reflect_rl.envs.autoexplore.spec import SPEC
@@ -27,7 +27,7 @@ def test_a_scene_has_the_way_the_lists_with_their_marks_and_what_was_read():
     assert "... and 12 more" in said
     for action in ("cd docs", "cd deep", "cat c.txt", "cd .."):
         observation, *_, info = env.step(info["actions"].index(action))
-    assert texts(observation) == ["top / docs", "deep (done)", "$x$.md", "c.txt", "two words"]
+    assert texts(observation) == ["top / docs", "deep (done)", "$x$.md", "Last read: c.txt", "two words"]
 
 
 def test_long_lines_are_cut_and_what_is_no_scene_is_refused():
@@ -52,7 +52,7 @@ def test_a_walk_shows_the_tree_and_at_each_step_where_the_player_was(named):
         observation, *_, info = env.step(info["actions"].index(action))
     frames = [*taken, {"observation": observation, "action": ""}]
     axis = Figure().subplots()
-    SPEC.load_draw().walk(axis, question, frames)
+    SPEC.load_draw().walks([axis], question, [frames])
     tree = ["top", "docs/", "deep/", "c.txt", "src/", "d.py", "a b.txt", *(f"z{i}.txt" for i in range(5))]
     assert [text.get_text() for text in axis.texts] == tree
     way, *signs = axis.lines
@@ -61,5 +61,5 @@ def test_a_walk_shows_the_tree_and_at_each_step_where_the_player_was(named):
     last = "names it: the one that answers" if named == question.target else "names it: another"
     assert signs[-1].get_marker() == SIGNS[last]["marker"] and len(walk_legend()) == len(SIGNS)
     axis = Figure().subplots()
-    walk(axis, question, frames, rows=5)
+    walks([axis], question, [frames], rows=5)
     assert "d.py" not in [text.get_text() for text in axis.texts], "a folder that was never entered is shut"
