@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from reflect_rl.core.config import DECIDING, Config
-from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.evaluate.stats import paired_difference
 from reflect_rl.report.claims import in_points
@@ -28,7 +27,8 @@ PARTS = {  # each the success of one variant minus that of another, with a decod
     "reflection, after RL, greedy": ("reflect_rl", "sft_rl", "greedy"),
     "beyond the advice": ("reflect_rl", "follow", "greedy"),
 }
-IMITATED = {"executed": "what was executed", "oracle": "the expert"}
+IMITATED = {"executed": "executed", "oracle": "expert"}
+SHOWN = {"sft_rl": "SFT + RL", "reflect_sft": "Reflect-RL before RL", "reflect_rl": "after RL"}
 ADDED = {
     "RL, with reflections": "RL adds",
     "RL, with reflections, greedy": "RL adds, greedy",
@@ -130,8 +130,8 @@ def contributions(main: pd.DataFrame, parts: pd.DataFrame, rule: Rule | None = N
             success = own.set_index(["variant", "decoding"])["success"]
             row = {"panel": f"{env}: {entry.setting}, {entry.horizon} steps", "regime": entry.regime}
             row["policy imitates"] = IMITATED[own["target"].dropna().iloc[0]] if own["target"].any() else ""
-            for name in ("sft_rl", "reflect_sft", "reflect_rl"):
-                row[VARIANTS[name].label] = success.get((name, HEADLINE["decoding"]), np.nan)
+            for name, label in SHOWN.items():
+                row[label] = success.get((name, HEADLINE["decoding"]), np.nan)
             row["advice alone"] = success.get(("follow", "greedy"), np.nan)
             for part, name in ADDED.items():
                 known = part in added.index

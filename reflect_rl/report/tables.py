@@ -26,8 +26,7 @@ MARKS = ("names_best", "judges_right", "facts_right")  #: of a reflector, with i
 #: Columns that Markdown shows in per cent (`effect` and the bounds beside it: percentage points).
 RATES = {
     *("success", "ci_low", "ci_high", "validation", "ceiling", "paper", "effect", "names_fatal"),
-    *("seed_min", "seed_max", "seed_sd", "advice alone"),
-    *(VARIANTS[name].label for name in ("sft_rl", "reflect_sft", "reflect_rl")),
+    *("seed_min", "seed_max", "seed_sd", "SFT + RL", "Reflect-RL before RL", "after RL", "advice alone"),
     *(f"{mark}{bound}" for mark in MARKS for bound in ("", "_low", "_high")),
     *(f"{when} RL {statistic}" for when in ("before", "after") for statistic in ("mean", "min", "max")),
 }

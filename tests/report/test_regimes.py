@@ -208,9 +208,9 @@ def test_what_rl_and_reflections_add_at_a_glance_is_what_the_rule_asks_for():
     assert (row["panel"], row["regime"], row["policy imitates"]) == (
         "taxi: full, 20 steps",
         "paper",
-        "what was executed",
+        "executed",
     )
-    shares = row[["SFT + RL", "Reflect-RL before RL", "Reflect-RL", "advice alone"]].tolist()
+    shares = row[["SFT + RL", "Reflect-RL before RL", "after RL", "advice alone"]].tolist()
     assert shares == pytest.approx([1 / 2, 1 / 3, 1 / 2, 5 / 6])
     assert (
         row["RL adds"].startswith("+17 (")
