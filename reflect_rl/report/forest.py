@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
+from reflect_rl.envs.registry import get
 from reflect_rl.report import style
 from reflect_rl.report.rule import Rule, read_rule
 from reflect_rl.report.style import COLOURS, FAINT, INK, STYLE, entry
@@ -69,5 +70,6 @@ def forest(claims: pd.DataFrame, rule: Rule | None = None) -> Figure | None:
 
 def _name(row, compared: bool) -> str:
     """Where a comparison was made, and what was compared where its claim has several."""
-    where = f"{row.env}: {row.setting}" + f", regime {row.regime}" * bool(row.regime)
+    spec = get(row.env)
+    where = f"{spec.label}: {spec.title(row.setting)}" + f", regime {row.regime}" * bool(row.regime)
     return f"{where}\n({versus(row.comparison)})" if compared else where

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reflect_rl.core.variants import VARIANTS
+from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.stats import t_interval
 from reflect_rl.report import style
 from reflect_rl.report.curves import FEW, measurements
@@ -122,7 +123,8 @@ def success_map(main: pd.DataFrame) -> Figure | None:
 
 def _test_success(rows: pd.DataFrame) -> str:
     """The axis of success on one panel, with the panel's name."""
-    return f"Test success, sampled (share),\n{rows['setting'].iloc[0]}, {rows['horizon'].iloc[0]} steps"
+    row = rows.iloc[0]
+    return f"Test success, sampled (share),\n{get(row['env']).title(row['setting'])}, {row['horizon']} steps"
 
 
 def _arrow(axis: Axes, rows: pd.DataFrame, ends: tuple[str, str], x: float, unit: float, colour: str) -> None:

@@ -132,6 +132,8 @@ def test_a_misspelt_field_is_refused():
 def test_other_wrong_values_are_refused():
     with pytest.raises(ReflectRLError, match=r"should be among \('full',\), {'fall'} are not"):
         changed(headline="fall")
+    with pytest.raises(ReflectRLError, match=r"titles should be of the settings \('full',\), {'fall'} are none"):
+        changed(titles={"fall": "whole task"})
     with pytest.raises(ReflectRLError, match="tokenizer_pattern .*unterminated subpattern"):
         changed(tokenizer_pattern="(")
     with pytest.raises(ReflectRLError, match=r"rate \(Input should be less than or equal to 1\)"):

@@ -77,5 +77,20 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
 
 #: the words of questions, of files and of their names, which have blanks, are the same tokens wherever they stand
 WORDS = r" ?[A-Za-z]+| ?[^A-Za-z\s]"
-SPEC = spec("autoexplore", "reflect_rl/AutoExplore-v0", panels, reading, tokenizer_pattern=WORDS)
-REAL = spec("autoexplore_real", "reflect_rl/AutoExploreReal-v0", real, covering)
+SPEC = spec(
+    "autoexplore",
+    "reflect_rl/AutoExplore-v0",
+    panels,
+    reading,
+    label="AutoExplore",
+    titles={"companies": "unseen companies", "trades": "unseen trades"},
+    tokenizer_pattern=WORDS,
+)
+REAL = spec(
+    "autoexplore_real",
+    "reflect_rl/AutoExploreReal-v0",
+    real,
+    covering,
+    label="AutoExplore, real repositories",
+    titles={"known": "known repositories", "new": "new repositories"},
+)

@@ -21,7 +21,9 @@ SPEC = EnvSpec(
         "and what is there (w the passenger waits, s the passenger was set down again, d the destination, * the "
         "passenger was delivered). Between two cells ':' is open and '|' is a wall."
     ),
+    label="Taxi",
     settings=("pickup", "full", "pairs"),
+    titles={"pickup": "pickup alone", "full": "whole task", "pairs": "unseen pairs"},
     training_setting="full",
     headline="full",
     horizon=20,
