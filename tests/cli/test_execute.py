@@ -197,5 +197,6 @@ def test_the_warm_up_s_notebook_runs_where_reflections_give_no_advice(tmp_path, 
     notebook, output = paths.project() / "notebooks" / "02_sft_warmup.ipynb", tmp_path / "run" / "02.ipynb"
     little = "data.trajectories=8 reflector.steps=2 policy.steps=2 evaluation.tasks=2 evaluation.repeats=1"
     assert main(["execute", str(notebook), str(output), "-p", "overrides", f"teacher.tells=hint {little}"]) == 0
-    table = nbformat.read(output, as_version=4).cells[-1].outputs[0].data["text/plain"]
+    cells = nbformat.read(output, as_version=4).cells
+    table = [cell for cell in cells if cell.cell_type == "code"][-1].outputs[0].data["text/plain"]
     assert "reflect_sft" in table and "follow" not in table

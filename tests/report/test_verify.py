@@ -39,7 +39,7 @@ def test_each_kind_of_change_is_named_and_the_command_fails(copied, capsys):
     row = table.index[table["success"] == "0.7"][0]
     table.loc[row, "success"] = "0.8"
     table.to_csv(copied / "tables" / "main.csv", index=False)
-    edit(copied / "tables" / "seeds.md", "| random", "| Random")
+    edit(copied / "tables" / "seeds.md", "| Random", "| Rando")
     (copied / "tables" / "runs.md").unlink()
     (copied / "tables" / "mine.md").write_text("# Made by hand\n")
     (copied / "summary.csv").write_text("success\n1.0\n")
