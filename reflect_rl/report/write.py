@@ -133,12 +133,11 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     of_all, words = _of_all(profile, found), protocols(profile)
     of_profile = f"python -m reflect_rl report --profile {profile}"
     made_by = f"{of_profile} --env {env}"
+    none = "Nothing that configs/claims.yaml lists was played here, so no claim is judged. "
+    judged = none * of_all["claims"].empty + read_rule().in_words
     for name, table in of_all.items():
         folder = paths.results(profile) if name == "claims" else paths.tables(profile)
-        none = "Nothing that configs/claims.yaml lists was played here, so no claim is judged. " * (
-            not len(of_all["claims"])
-        )
-        said = f"{none}{read_rule().in_words}\n\n{words}" if name == "claims" else words
+        said = f"{judged}\n\n{words}" if name == "claims" else words
         table = table[COLUMNS] if name == "claims" else table
         tables.write_table(table, folder / name, TITLES_OF_ALL[name], said, of_profile)
     made = {each: _of_regime(profile, env, each, found, of_all) for each in shown_alone(grid, env)}

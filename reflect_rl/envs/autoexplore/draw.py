@@ -129,9 +129,8 @@ def walks(axes: Sequence[Axes], question: Question, episodes: Sequence[Sequence[
     tree = tree if len(tree) <= rows else _tree(question, "", entered)
     place = {path: row for row, (path, _) in enumerate(tree)}
     for number, (axis, steps) in enumerate(zip(axes, taken, strict=True)):
-        span, left = max(len(steps), 6), 0.04
+        span, left = max(len(steps), 6), 0.04 if number else 0.77
         if number == 0:
-            left = 0.77
             _name_rows(axis, question, tree, span)
         done = [(step, place[path], sign) for step, (path, sign) in enumerate(steps, start=1) if path in place]
         axis.plot([0, *(x for x, _, _ in done)], [0, *(y for _, y, _ in done)], color=FAINT, linewidth=1, zorder=1)
