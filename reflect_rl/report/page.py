@@ -103,7 +103,7 @@ def _claims(profile_name: str, own: Collection[tuple[str, str]]) -> list[dict]:
                     "panel": f"{row['setting']}, {row['n_seeds']} seeds, {row['n_tasks']} tasks",
                 }
             )
-        found.append({"name": f"{number}. {sentence}", "rows": rows})
+        found.append({"number": number, "name": f"{number}. {sentence}", "rows": rows})
     return found
 
 
