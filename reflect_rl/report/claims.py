@@ -152,7 +152,8 @@ def _greedy(entry: Entry, episodes: pd.DataFrame) -> str:
 
 def in_points(effect: float, low: float, high: float) -> str:
     """A difference of shares and its interval, in percentage points."""
-    return f"{100 * effect:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
+    effect, low, high = (f"{whole:+d}" if (whole := round(100 * value)) else "0" for value in (effect, low, high))
+    return f"{effect} ({low} to {high})"
 
 
 def _needed(row: dict, rule: Rule, comparisons: int) -> str:

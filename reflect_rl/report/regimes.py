@@ -35,6 +35,7 @@ ADDED = {
     "RL, with reflections, greedy": "RL adds, greedy",
     "reflection, after RL": "reflections add",
 }
+UNDECIDED = " †"
 COLUMNS = [*PANEL, "part", "comparison", "decoding", *FACTS, "n_seeds", "n_tasks", "effect", "ci_low", "ci_high"]
 
 
@@ -117,13 +118,16 @@ def _difference(a: pd.DataFrame, b: pd.DataFrame) -> dict | None:
     return {"n_seeds": len(seeds), "n_tasks": len(tasks)} | effect
 
 
-def contributions(main: pd.DataFrame, parts: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
+def contributions(
+    main: pd.DataFrame, parts: pd.DataFrame, claims: pd.DataFrame, rule: Rule | None = None
+) -> pd.DataFrame:
     """What RL and reflections add at a glance, a row for each panel and regime in which the rule asks for RL's own part:
     success on test tasks, sampled, with that of the reflector's advice alone, and the differences in points, in words.
 
-    `main` is `tables.main_table`, `parts` is `parts_table`.
+    `main` is `tables.main_table`, `parts` is `parts_table`, `claims` is `claims.claims_table`: `UNDECIDED` marks what it calls
+    undecided.
     """
-    rows = []
+    rows, undecided = [], matching(claims, verdict="undecided")
     for env, entries in (rule or read_rule()).comparisons.items():
         for entry in (entry for entry in entries if entry.comparison == PARTS["RL, with reflections"][:2]):
             place = {"env": env, "regime": entry.regime, "setting": entry.setting, "horizon": entry.horizon}
@@ -138,6 +142,11 @@ def contributions(main: pd.DataFrame, parts: pd.DataFrame, rule: Rule | None = N
             for part, name in ADDED.items():
                 known = part in added.index
                 row[name] = in_points(*added.loc[part, ["effect", "ci_low", "ci_high"]]) if known else ""
+                *compared, decoding = PARTS[part]
+                panel = f"{entry.setting}, {entry.horizon} steps, {entry.split}, {decoding}"
+                judged = {"env": env, "regime": entry.regime, "panel": panel, "comparison": " vs ".join(compared)}
+                if len(matching(undecided, **judged)):
+                    row[name] += UNDECIDED
             rows += [row] * bool(len(own))
     return pd.DataFrame(rows)
 

@@ -231,16 +231,20 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     return readable(pd.DataFrame({name: [_cell(name, value) for value in frame[name]] for name in frame}))
 
 
-def write_table(frame: pd.DataFrame, path_stem: Path, title: str, protocol: str, made_by: str = "") -> None:
+def write_table(
+    frame: pd.DataFrame, path_stem: Path, title: str, protocol: str, made_by: str = "", opening: str = ""
+) -> None:
     """Write `path_stem`.csv (rates 0 to 1, 4 digits) and .md (rates in per cent, variants as figures name them, with title,
-    protocol and the command)."""
+    opening, protocol and the command)."""
     path_stem = Path(path_stem)
     files.write_csv(path_stem.with_name(path_stem.name + ".csv"), frame.round(4))
     sides = ["right" if pd.api.types.is_numeric_dtype(frame[name]) else "left" for name in frame]
     body = shown(frame).to_markdown(index=False, disable_numparse=True, colalign=sides)
-    units = "Rates in per cent. " if RATES & set(frame) else ""
+    units = "Rates in per cent. " * bool(RATES & set(frame))
+    units = "Differences in percentage points. " if "effect" in frame else units
     command = f"\n\nMade by `{made_by}`." if made_by else ""
-    text = f"# {title}\n\n{body}\n\n{units}Empty where unknown. {protocol}{command}\n"
+    opening = f"{opening}\n\n" if opening else ""
+    text = f"# {title}\n\n{opening}{body}\n\n{units}Empty where unknown or not tested. {protocol}{command}\n"
     files.write_text(path_stem.with_name(path_stem.name + ".md"), text)
 
 

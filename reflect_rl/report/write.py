@@ -30,7 +30,7 @@ TITLES_OF_ALL = {  # tables that hold all environments of a profile
     "prompts": "Prompts of the policies in evaluation, in tokens",
     "claims": "The paper's claims, tested",
     "contributions": "What RL and reflections add: success on test tasks, sampled, and differences in percentage points with "
-    "their 95% intervals",
+    "their own 95% intervals; †: a claim is about it and is undecided",
 }
 TITLES = {  # tables of one environment, beside those of success in each of its settings
     "online_rl": "Validation success before and after online RL",
@@ -68,7 +68,8 @@ def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
     horizons = {(env, regime): settings.load(profile, env, regime=regime).rl.horizon for env, regime in trained}
     main = tables.main_table(found.episodes, found.ceilings, tables.validation(found.training, horizons))
     parts = regimes.parts_table(found.episodes)
-    added = regimes.contributions(main, parts)
+    claims = claims_table(found.episodes, found.ceilings)
+    added = regimes.contributions(main, parts, claims)
     return {
         "main": main,
         "seeds": tables.seed_table(found.episodes),
@@ -76,7 +77,7 @@ def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
         "runs": tables.ordered(found.runs, ["env", "regime", "variant", "seed"]),
         "budgets": tables.given(found.budgets),
         "prompts": tables.prompt_table(found.prompts),
-        "claims": claims_table(found.episodes, found.ceilings),
+        "claims": claims,
         **({"contributions": added} if len(added) else {}),
     }
 
@@ -133,13 +134,14 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     of_all, words = _of_all(profile, found), protocols(profile)
     of_profile = f"python -m reflect_rl report --profile {profile}"
     made_by = f"{of_profile} --env {env}"
-    none = "Nothing that configs/claims.yaml lists was played here, so no claim is judged. "
-    judged = none * of_all["claims"].empty + read_rule().in_words
+    counts = [f"{number} {name}" for name, number in of_all["claims"]["verdict"].value_counts().items()]
+    none = "Nothing that configs/claims.yaml lists was played here, so no claim is judged."
+    said = f"Comparisons: {', '.join(counts)}." if counts else none
     for name, table in of_all.items():
         folder = paths.results(profile) if name == "claims" else paths.tables(profile)
-        said = f"{judged}\n\n{words}" if name == "claims" else words
         table = table[COLUMNS] if name == "claims" else table
-        tables.write_table(table, folder / name, TITLES_OF_ALL[name], said, of_profile)
+        opening = f"{said}\n\n{read_rule().in_words}" if name == "claims" else ""
+        tables.write_table(table, folder / name, TITLES_OF_ALL[name], words, of_profile, opening)
     made = {each: _of_regime(profile, env, each, found, of_all) for each in shown_alone(grid, env)}
     for each, of in made.items():
         stem, here = grid.stem(env, each), f"{protocol(profile, env, each)} {hardware(profile, env)}"

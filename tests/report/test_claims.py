@@ -216,7 +216,7 @@ def test_verdicts_at_a_glance_have_a_column_for_each_panel_and_a_row_for_each_co
     assert table["claim"][0] == "1. It is better."
     _, low, high = 100 * np.array(paired_difference(*[rates(*[0.9] * 5)] * 2))
     assert table[panel][0].startswith("reproduced: +77 (+")
-    assert table[panel][0].endswith(f"); greedy +0 ({low:+.0f} to {high:+.0f})")
+    assert table[panel][0].endswith(f"); greedy 0 ({low:+.0f} to {high:+.0f})")
     assert of_other[panel][0].startswith("reproduced: +77 (+") and "greedy" not in of_other[panel][0]
     assert table[panel].tolist()[1:] == ["undecided"] * 2
     assert list(claims.verdicts(judged[:0], Rule())) == ["claim", "comparison"]

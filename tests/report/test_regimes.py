@@ -9,6 +9,7 @@ from reflect_rl.envs import settings
 from reflect_rl.evaluate.panels import EPISODE_COLUMNS
 from reflect_rl.evaluate.stats import paired_difference
 from reflect_rl.report import regimes, tables
+from reflect_rl.report.claims import claims_table
 from reflect_rl.report.rule import Rule
 
 PROFILE = """
@@ -202,7 +203,9 @@ def test_what_rl_and_reflections_add_at_a_glance_is_what_the_rule_asks_for():
     advice = episodes({"follow": [(1, 0), (1, 1), (1, 1)]}, decoding="greedy")
     found = pd.concat([episodes(), advice])
     ceilings = found[["env", "regime", "setting", "split", "horizon"]].drop_duplicates().assign(ceiling=1.0)
-    table = regimes.contributions(tables.main_table(found, ceilings), regimes.parts_table(found), rule)
+    made = tables.main_table(found, ceilings), regimes.parts_table(found)
+    judged = claims_table(found, ceilings, rule)
+    table = regimes.contributions(*made, judged, rule)
     assert len(table) == 1
     row = table.iloc[0]
     assert (row["panel"], row["regime"], row["policy imitates"]) == (
@@ -213,11 +216,12 @@ def test_what_rl_and_reflections_add_at_a_glance_is_what_the_rule_asks_for():
     shares = row[["SFT + RL", "Reflect-RL before RL", "after RL", "advice alone"]].tolist()
     assert shares == pytest.approx([1 / 2, 1 / 3, 1 / 2, 5 / 6])
     assert (
-        row["RL adds"].startswith("+17 (")
-        and row["reflections add"].startswith("+0 (")
-        and row["RL adds, greedy"] == ""
+        row["RL adds"].startswith("+17 (") and row["reflections add"].startswith("0 (") and row["RL adds, greedy"] == ""
     )
-    assert regimes.contributions(tables.main_table(found, ceilings), regimes.parts_table(found), Rule()).empty
+    assert row["RL adds"].endswith(" †") and not row["reflections add"].endswith("†")
+    decided = regimes.contributions(*made, judged.assign(verdict="reproduced"), rule).iloc[0]
+    assert decided["RL adds"] == row["RL adds"].removesuffix(" †")
+    assert regimes.contributions(*made, judged, Rule()).empty
 
 
 def test_regimes_along_a_setting_are_compared_on_the_seeds_that_all_have():

@@ -214,7 +214,7 @@ def test_write_table_gives_rates_in_csv_and_per_cent_in_markdown_with_the_protoc
     text = (folder / "main.v1.md").read_text()
     assert text.startswith("# Main results\n\n| variant ")
     assert "33.3" in text and "nan" not in text
-    assert text.endswith("Rates in per cent. Empty where unknown. Split test, horizon 20.\n")
+    assert text.endswith("Rates in per cent. Empty where unknown or not tested. Split test, horizon 20.\n")
     assert sorted(file.name for file in folder.iterdir()) == ["main.v1.csv", "main.v1.md"]
 
 
