@@ -94,7 +94,7 @@ class ModelConfig(Settings, section="model"):
     vocab_size: whole(258, 10_000_000) = 1024  #: at most; 256 bytes and two special tokens at least
     #: of an action's likelihood where its text is scored: `sum` is the distribution that SFT trains, others flatten it
     normalisation: Literal["sum", "token", "word"] = "sum"
-    micro_batch: Natural = 0  #: prompts that go through a base at a time in RL; 0: by device and memory
+    micro_batch: Natural = 0  #: prompts that go through a base at a time in training; 0: by device and memory
     reflection_rows: Natural = 0  #: prompts that a reflector answers at a time; 0: by device and size
 
     def __post_init__(self):

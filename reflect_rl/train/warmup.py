@@ -171,7 +171,8 @@ def _ensure(config: Config, name: str, player: Policy | Reflector, set_name: str
             pairs = Pairs(lines, Encoder(tokenizer, limit), room, end)
             description = f"{config.arm.warmup} seed {config.seed}: {name} warm-up"
             work = folder / "checkpoints"
-            log = fit(player.model, pairs, settings, work, config.seed, description, measure)
+            rows = config.model.micro_batch
+            log = fit(player.model, pairs, settings, work, config.seed, description, measure, rows)
             write_csv(folder / "log.csv", pd.DataFrame(log).reindex(columns=LOG_COLUMNS))
             models.save_weights(player.model, name, target)
             shutil.rmtree(work, ignore_errors=True)
