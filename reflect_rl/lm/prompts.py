@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_uppercase
 
 from transformers import PreTrainedTokenizerBase
@@ -15,7 +15,8 @@ LETTERS = tuple(a + b for a, b in itertools.product(("", *ascii_uppercase), asci
 
 
 def labels_for(tokenizer: PreTrainedTokenizerBase, own: Labels) -> Labels:
-    """An environment's own labels where each is one token, as in every tokenizer trained here; else letters in order.
+    """An environment's own labels where each is one token, as in every tokenizer trained here; else letters in order, on the
+    side of their actions that the environment's are.
 
     Letters are those of `LETTERS` (A, B, ..., AA, AB, ...) that are one token of a pretrained tokenizer, a space before them.
 
@@ -29,7 +30,7 @@ def labels_for(tokenizer: PreTrainedTokenizerBase, own: Labels) -> Labels:
         raise ReflectRLError(
             f"the tokenizer has {len(found)} single-token labels of {MOST}; take a model with another tokenizer"
         )
-    return in_order(tuple(found))
+    return replace(in_order(tuple(found)), advice_last=own.advice_last)
 
 
 def _single(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> list[str]:

@@ -92,6 +92,7 @@ def test_labels_of_a_tokenizer_without_brackets_are_letters(base):
     found = labels_for(tokenizer, get("alfworld").labels)
     assert found.names[:3] == ("A", "B", "C") and len(found.names) == 64
     assert found.of(ACTIONS) == (0, 1, 2)
+    assert not found.advice_last and labels_for(tokenizer, get("autoexplore").labels).advice_last
 
 
 @pytest.mark.parametrize(
