@@ -120,8 +120,7 @@ def _compared(env: str, entry: Entry, episodes: pd.DataFrame, rule: Rule) -> dic
     better, worse = (found[found["variant"] == name] for name in entry.comparison)
     if prompted and len(worse) < rule.prompted_episodes:
         return None
-    row = {"claim": entry.claim, "env": env, "setting": entry.setting, "regime": entry.regime}
-    row["panel"] = f"{entry.setting}, {entry.horizon} steps, {entry.split}, {entry.decoding}"
+    row = {"claim": entry.claim, "env": env, "setting": entry.setting, "regime": entry.regime, "panel": entry.panel}
     row["greedy"] = "" if prompted else _greedy(entry, matching(episodes, **place | {"decoding": "greedy"}))
     row |= {"comparison": " vs ".join(entry.comparison), "n_seeds": 0, "n_tasks": 0, "a": None}
     row["seeds"] = rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds)

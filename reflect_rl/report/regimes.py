@@ -143,7 +143,7 @@ def contributions(
                 known = part in added.index
                 row[name] = in_points(*added.loc[part, ["effect", "ci_low", "ci_high"]]) if known else ""
                 *compared, decoding = PARTS[part]
-                panel = f"{entry.setting}, {entry.horizon} steps, {entry.split}, {decoding}"
+                panel = entry.model_copy(update={"decoding": decoding}).panel
                 judged = {"env": env, "regime": entry.regime, "panel": panel, "comparison": " vs ".join(compared)}
                 if len(matching(undecided, **judged)):
                     row[name] += UNDECIDED

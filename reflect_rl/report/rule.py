@@ -22,6 +22,11 @@ class Entry(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_s
     split: Literal["train", "validation", "test"]
     decoding: Literal["sampled", "greedy"]
 
+    @property
+    def panel(self) -> str:
+        """The episodes on which it is made, in words."""
+        return f"{self.setting}, {self.horizon} steps, {self.split}, {self.decoding}"
+
 
 class Rule(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
     """What is compared, and what decides."""
