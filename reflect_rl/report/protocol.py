@@ -64,19 +64,20 @@ def hardware(profile_name: str, env: str) -> str:
 
 
 def regimes(profile_name: str, env: str) -> str:
-    """What sets the regimes of an environment apart, in a sentence; empty where there is one."""
+    """What sets the regimes of an environment apart, as a list in Markdown; empty where there is one."""
     profile = settings.profile(profile_name)
     told = []
     for name, regime in profile.section(env).regimes.items():
         given = ", ".join(f"{key}={value}" for key, value in regime.settings.items()) or "none"
         number = len(profile.seeds_of("reflect_rl", env, name))
-        told.append(f"`{name}` ({_counted(number, 'seed')}): {given}")
-    return f"Settings of the regimes: {'; '.join(told)}." if len(told) > 1 else ""
+        told.append(f"- `{name}` ({_counted(number, 'seed')}): {given}")
+    return "\n".join(["Settings of the regimes:", "", *told]) if len(told) > 1 else ""
 
 
 def protocols(profile_name: str) -> str:
     """Protocol, regimes and hardware of every environment of a profile, for tables that hold them all."""
     texts = {}
     for env in settings.profile(profile_name).envs:
-        texts[env] = " ".join(filter(None, (of(profile_name, env) for of in (protocol, regimes, hardware))))
+        said = " ".join(filter(None, (of(profile_name, env) for of in (protocol, hardware))))
+        texts[env] = "\n\n".join(filter(None, (said, regimes(profile_name, env))))
     return "\n\n".join(f"{env}. {text}" if len(texts) > 1 else text for env, text in texts.items())
