@@ -1,12 +1,15 @@
-"""How a policy finds the advised action among dozens: ways to label actions, side by side on AutoExplore's companies.
+"""How a policy finds the advised action among dozens: ways to label actions, side by side on AutoExplore.
 
     python benchmarks/lookup.py [--profile laptop] [--seed 100] [--steps 2000]
+    python benchmarks/lookup.py --profile repositories --env autoexplore_real --tested 100 --steps 0 60
 
-Each way trains the same policy from scratch on the same situations with the teacher's reflections; `accuracy` is how often its
-most likely answer is the expert's action, in situations of companies that it has not seen, `gradient_seconds` the processor time of
-its training. `its text` answers with the action itself instead of a label, and scores every legal action by the likelihood of
-its text. Writes lookup.csv and lookup.md beside this file; the data is made below $REFLECT_RL_HOME where that was not done
-before.
+Each way trains the same policy on the same situations with the teacher's reflections; `accuracy` is how often its most likely answer
+is the expert's action, in situations of companies that it has not seen, `gradient_seconds` the processor time of its training.
+`its text` answers with the action itself instead of a label, and scores every legal action by the likelihood of its text. A
+pretrained base (the second line: real repositories) has letters for labels, in order.
+
+Writes lookup.csv and lookup.md beside this file, of a base lookup_pretrained.csv and .md; the data is made below
+$REFLECT_RL_HOME where that was not done before.
 """
 
 import argparse
@@ -29,13 +32,14 @@ from reflect_rl.envs.settings import load, profile
 from reflect_rl.lm import models
 from reflect_rl.lm.models import pad
 from reflect_rl.lm.players import Encoder
-from reflect_rl.lm.tokenizers import train_tokenizer
+from reflect_rl.lm.prompts import labels_for
+from reflect_rl.lm.tokenizers import load_tokenizer, train_tokenizer
 from reflect_rl.train import data
 from reflect_rl.train.data import Example
 from reflect_rl.train.sft import Pairs, fit
 
 HERE = Path(__file__).parent
-ENV, TRAINED, TESTED, AT_A_TIME = "autoexplore", 20_000, 500, 40
+TRAINED, AT_A_TIME = 20_000, 40
 WAYS: dict[str, Labels | None] = {
     "by name, before the action": by_name(lambda action: action, 64),
     "in order, before the action": IN_ORDER,
@@ -81,16 +85,22 @@ def likelihoods(model, encode: Encoder, prompt: str, answers: Sequence[str]) -> 
 
 def measure(config: Config, train: Sequence[Example], test: Sequence[Example], labels: Labels | None) -> dict:
     """Train a policy and see how often it answers as the expert."""
-    spec, pairs = get(ENV), [pair(example, labels) for example in train]
-    names = (labels or IN_ORDER).names
-    texts = [line["prompt"] + line["completion"] for line in pairs[:8000]]
-    tokenizer = train_tokenizer(texts, names, config.model, spec.tokenizer_pattern)
+    if config.model.base:
+        tokenizer = load_tokenizer(config.model)
+        labels = labels_for(tokenizer, labels)
+    pairs = [pair(example, labels) for example in train]
+    if not config.model.base:
+        texts = [line["prompt"] + line["completion"] for line in pairs[:8000]]
+        pattern = get(config.env).tokenizer_pattern
+        tokenizer = train_tokenizer(texts, (labels or IN_ORDER).names, config.model, pattern)
     model = models.build(config.model, tokenizer, 0)["policy"]
+    models.activate(model, "policy")
     room = 1 if labels else 16
     encode = Encoder(tokenizer, config.model.context - room)
     start = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        fit(model, Pairs(pairs, encode, room, []), config.policy, Path(folder), 0, "policy", None)
+    if config.policy.steps:
+        with tempfile.TemporaryDirectory() as folder:
+            fit(model, Pairs(pairs, encode, room, []), config.policy, Path(folder), 0, "policy", None)
     seconds = time.process_time() - start
     model.eval()
     right = []
@@ -104,30 +114,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("--seed", type=int, default=100, help="one that the results do not use")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--env", default="autoexplore")
+    parser.add_argument("--steps", type=int, nargs="+", default=[2000], help="of training; 0: the untrained model")
+    parser.add_argument("--tested", type=int, default=500, help="situations")
     parser.add_argument("--overrides", default="", help="settings, such as data.trajectories=100")
     given = parser.parse_args()
-    overrides = f"policy.steps={given.steps} {given.overrides}".rstrip()
-    config = load(given.profile, ENV, "reflect_rl", given.seed, overrides, profile(given.profile).regimes_of(ENV)[0])
+    regime = profile(given.profile).regimes_of(given.env)[0]
+    config = load(given.profile, given.env, "reflect_rl", given.seed, given.overrides, regime)
     data.make(config)
     examples, rng = data.read_examples(config), np.random.default_rng(0)
     companies = sorted({company(example) for example in examples})
-    held_out = {*rng.choice(companies, len(companies) // 20, replace=False)}
+    held_out = {*rng.choice(companies, max(1, len(companies) // 20), replace=False)}
     train, test = ([e for e in examples if (company(e) in held_out) == is_test] for is_test in (False, True))
-    train, test = ([of[i] for i in rng.permutation(len(of))[:n]] for of, n in ((train, TRAINED), (test, TESTED)))
+    train, test = ([of[i] for i in rng.permutation(len(of))[:n]] for of, n in ((train, TRAINED), (test, given.tested)))
     rows = []
     for way, labels in WAYS.items():
-        rows.append({"way": way, "steps": given.steps} | measure(config, train, test, labels))
-        print(rows[-1], flush=True)
+        if config.model.base and not way.startswith("in order"):
+            continue
+        for steps in given.steps:
+            trained = replace(config, policy=replace(config.policy, steps=steps))
+            rows.append({"way": way, "steps": steps} | measure(trained, train, test, labels))
+            print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
-    write_csv(HERE / "lookup.csv", table)
+    name = "lookup_pretrained" if config.model.base else "lookup"
+    write_csv(HERE / f"{name}.csv", table)
     hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "threads", "python")}
     most = f"on average {np.mean([len(e.situation.actions) for e in test]):.0f} legal actions, {len(test)} situations"
-    write_text(HERE / "lookup.md", f"{table.to_markdown(index=False)}\n\nSeed {given.seed}; {most}; {hardware}\n")
+    note = f"Seed {given.seed}; {most}; {hardware}"
+    if config.model.base:
+        note = f"{note}; {config.model.base}, batches of {config.policy.batch_size}, tested on {', '.join(held_out)}"
+    write_text(HERE / f"{name}.md", f"{table.to_markdown(index=False)}\n\n{note}\n")
 
 
 def company(example: Example) -> str:
-    """The company that an example is about."""
+    """The company or repository that an example is about."""
     return example.situation.task.split("-")[1]
 
 
