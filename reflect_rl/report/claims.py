@@ -15,6 +15,8 @@ The verdict on a comparison is that of the first of these that applies:
 6. `undecided`: more seeds or tasks are needed.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -93,6 +95,17 @@ def _judged(episodes: pd.DataFrame, ceilings: pd.DataFrame | None, rule: Rule) -
             notes.append(f"decoded greedily the difference is {row['greedy']} points")
         row["note"] = "; ".join(notes)
     return rows
+
+
+def counted(claims: pd.DataFrame, envs: Sequence[str], rule: Rule) -> str:
+    """How many of the verdicts of `claims_table` are which, and what no comparison in `envs` tests, in words."""
+    if claims.empty:
+        return "Nothing that configs/claims.yaml lists was played here, so no claim is judged."
+    said = ", ".join(f"{number} {name}" for name, number in claims["verdict"].value_counts().items())
+    tested = set(zip(claims["env"], claims["claim"], strict=True))
+    untested = {env: [claim for claim in rule.claims if (env, claim) not in tested] for env in envs}
+    left = "; ".join(f"{', '.join(names)} in {env}" for env, names in untested.items() if names)
+    return f"Comparisons: {said}." + f"\n\nClaims that are not tested here: {left}." * bool(left)
 
 
 def verdicts(claims: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
