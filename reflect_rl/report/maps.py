@@ -42,7 +42,7 @@ CAPTIONS = {  # also what a reader is told who does not see the figure
     "are 95% intervals of the paired differences.",
     "costs": "Validation success of Reflect-RL over environment steps, from before RL at step 0, by the number of "
     "reflections; dots are means over seeds where it was measured, bars at the end 95% intervals over seeds; dashed is SFT + RL "
-    "with the most examples, which hold what was executed and so need no teacher, or else the expert's actions.",
+    "with the most examples, which hold what was executed or else the expert's actions.",
     "warmup": "Test success by the length of the policy's warm-up, the same for all arms, sampled, on the seeds "
     "that all regimes have; bars are 95% intervals over these and tasks.",
     "random": "Test success by the share of random actions in the data, which the policy imitates, sampled, on the seeds "

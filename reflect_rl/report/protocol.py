@@ -1,5 +1,8 @@
 """How a profile's numbers come about, in words that stand beside every table."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.profiles import Profile
 from reflect_rl.core.variants import VARIANTS
@@ -58,9 +61,14 @@ def _counted(number: int, what: str) -> str:
 
 
 def hardware(profile_name: str, env: str) -> str:
-    """What the runs of an environment's collected results were made on, in a sentence; empty where there are none yet."""
+    """What the runs of an environment's collected results were made on, and how long their RL took, in a sentence; empty where
+    there are none yet."""
     _, entry = collected(profile_name).get(env, (None, None))
-    return "" if entry is None else f"Made on {'; '.join(entry['machines'])}."
+    if entry is None:
+        return ""
+    return (
+        f"Made on {'; '.join(entry['machines'])}; RL of all runs took {entry['rl_seconds'] / 3600:.1f} hours together."
+    )
 
 
 def regimes(profile_name: str, env: str) -> str:
@@ -68,10 +76,17 @@ def regimes(profile_name: str, env: str) -> str:
     profile = settings.profile(profile_name)
     told = []
     for name, regime in profile.section(env).regimes.items():
-        given = ", ".join(f"{key}={value}" for key, value in regime.settings.items()) or "none"
+        given = [_given(regime.settings) or "none"]
+        given += [f"{VARIANTS[one].label} {_given(own)}" for one, own in regime.variant_overrides.items()]
+        if regime.variants and name != next(iter(profile.section(env).regimes)):
+            given.append("only " + ", ".join(VARIANTS[one].label for one in regime.variants))
         number = len(profile.seeds_of("reflect_rl", env, name))
-        told.append(f"- `{name}` ({_counted(number, 'seed')}): {given}")
+        told.append(f"- `{name}` ({_counted(number, 'seed')}): {'; '.join(given)}")
     return "\n".join(["Settings of the regimes:", "", *told]) if len(told) > 1 else ""
+
+
+def _given(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
 def protocols(profile_name: str) -> str:

@@ -43,5 +43,5 @@ SPEC = EnvSpec(
     draw="reflect_rl.envs.taxi.draw:DRAWING",
     # the paper does not say its horizon: its numbers stand beside the one at which every start can be solved
     reported=(Reported("full", "sft_rl", 0.0, "GPT-2 XL", 20), Reported("full", "reflect_rl", 0.58, "GPT-2 XL", 20)),
-    reported_on="100 random maps",
+    reported_on="100 random maps, by that source",
 )
