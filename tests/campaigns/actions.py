@@ -1,13 +1,12 @@
 """Hostile actions and tasks against every environment: no part of `make test`.
 
-    python tests/campaigns/actions.py [--actions 100000] [--seed 0]
+    python tests/campaigns/actions.py [--actions 100000] [--tasks 10000] [--seed 0]
 
 Three of ten actions are none: far beyond the legal ones, negative, no number at all. Of every step is checked what the
 environment promises: an index beyond the legal actions changes nothing that is legal, is named, and ends nothing; what is no whole
 number is a TypeError; rewards are finite; no file is opened, no process started and no connection made (Python's audit; the
-household's engine, a process of its own, is asked through a pipe). Then tasks that are none: paths, commands, numbers; each is
-refused with a clear error. Writes actions.csv and actions.md beside this
-file.
+household's engine, a process of its own, is asked through a pipe). Then tasks that are none: paths, commands, numbers, and names of tasks with a piece of such put into them; each is refused
+with an error of one line. Writes actions.csv and actions.md beside this file.
 """
 
 import argparse
@@ -44,6 +43,26 @@ NO_ACTIONS = (
     "; rm -rf /",
 )
 NO_TASKS = ("", "../../etc/passwd", "/etc/passwd", "a\0b", "$(id)", "-1", "x" * 100_000, "\u202eksat", "no-such-task")
+PIECES = (
+    "../",
+    "/",
+    "\\",
+    "\0",
+    "\n",
+    " ",
+    "$(id)",
+    "`id`",
+    ";",
+    "%2e%2e",
+    "~",
+    "*",
+    "\u202e",
+    "\ud800",
+    "-",
+    "--",
+    "1e9",
+    "x" * 5000,
+)
 
 
 class Audit:
@@ -58,7 +77,13 @@ class Audit:
             self.seen.append((event, arguments))
 
 
-def attack(name: str, actions: int, rng: np.random.Generator, audit: Audit) -> dict:
+def spoilt(task: str, rng: np.random.Generator) -> str:
+    """A task's name with one of `PIECES` in it."""
+    at = int(rng.integers(len(task) + 1))
+    return task[:at] + PIECES[rng.integers(len(PIECES))] + task[at:]
+
+
+def attack(name: str, actions: int, tasks: int, rng: np.random.Generator, audit: Audit) -> dict:
     """Play at random, wildly; raises AssertionError where a promise is broken."""
     spec = envs.get(name)
     env, panel = spec.make(), spec.panel(spec.training_setting, "train", 50)
@@ -88,7 +113,7 @@ def attack(name: str, actions: int, rng: np.random.Generator, audit: Audit) -> d
         if terminated or truncated:
             counts["episodes"] += 1
             observation, info = env.reset(options={"task": str(panel[rng.integers(len(panel))])})
-    for task in NO_TASKS:
+    for task in (*NO_TASKS, *(spoilt(str(panel[rng.integers(len(panel))]), rng) for _ in range(tasks))):
         audit.watching = True
         try:
             env.reset(options={"task": task})
@@ -99,19 +124,22 @@ def attack(name: str, actions: int, rng: np.random.Generator, audit: Audit) -> d
         finally:
             audit.watching = False
     assert not audit.seen, f"{name} reached outside: {audit.seen[:3]}"
-    return {"environment": name, "actions": actions} | counts | {"tasks_refused": len(NO_TASKS)}
+    return {"environment": name, "actions": actions} | counts | {"tasks_refused": len(NO_TASKS) + tasks}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--actions", type=int, default=100_000, help="for each environment")
+    parser.add_argument(
+        "--tasks", type=int, default=10_000, help="names of tasks that are spoilt, for each environment"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--envs", nargs="+", default=[*envs.names()])
     given = parser.parse_args()
     audit, rows = Audit(), []
     for name in given.envs:
         began = time.monotonic()
-        rows.append(attack(name, given.actions, np.random.default_rng(given.seed), audit))
+        rows.append(attack(name, given.actions, given.tasks, np.random.default_rng(given.seed), audit))
         rows[-1]["seconds"] = round(time.monotonic() - began)
     table = pd.DataFrame(rows)
     write_csv(HERE / "actions.csv", table)
