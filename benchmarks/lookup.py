@@ -6,8 +6,9 @@
 Each way trains the same policy on the same situations with the teacher's reflections; `accuracy` is how often its most likely answer
 is the expert's action, in situations of companies that it has not seen, whose lists are shuffled as in training, `sorted` the same
 with lists in the order of names; `gradient_seconds` is the processor time of its training. The last way is trained on lists in the
-order of names, so that a label says something of its action without being read. `its text` answers with the action itself instead of a label, and scores every legal action by the likelihood of its text. A
-pretrained base (the second line: real repositories) has letters for labels, in order.
+order of names, so that a label says something of its action without being read. `its text` answers with the action itself instead
+of a label, and scores every legal action by the likelihood of its text. A pretrained base (the second line: real repositories) has
+letters for labels, in order.
 
 Writes lookup.csv and lookup.md beside this file, of a base lookup_pretrained.csv and .md; the data is made below
 $REFLECT_RL_HOME where that was not done before.
