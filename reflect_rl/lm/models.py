@@ -32,6 +32,7 @@ transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 PLAYERS = ("reflector", "policy")
+ON_CPU = 2048  # tokens that go forward and backward at a time, with all that is kept in between
 
 
 def build(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, PreTrainedModel | PeftModel]:
@@ -108,14 +109,15 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
 
 
 def rows_that_fit(model: PreTrainedModel | PeftModel, tokens: int, most: int, backward: bool = False) -> int:
-    """Prompts of `tokens` tokens that a model can take at a time: 8 in main memory, where more are no quicker.
+    """Prompts of `tokens` tokens that a model can take at a time: 8 in main memory, with `backward` of `ON_CPU` tokens together,
+    where more are no quicker.
 
     On a GPU a power of two up to `most` that takes half of the memory that is free now. What one prompt takes is
     measured: its keys and values, or with `backward` what is kept for the backward pass.
     """
     device = model.device
     if device.type != "cuda":
-        return min(8, most)
+        return min(8, most, max(1, ON_CPU // tokens) if backward else 8)
     before = torch.cuda.memory_allocated(device)
     with torch.set_grad_enabled(backward):
         ids = torch.zeros((1, tokens), dtype=torch.long, device=device)

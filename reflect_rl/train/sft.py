@@ -156,9 +156,9 @@ def fit(
 ) -> list[dict]:
     """Train `model` in place; returns the Trainer's log. Continues from a checkpoint in `folder`.
 
-    A batch goes through the model in equal parts of at most `rows` examples (0: an adapter's as `models.rows_that_fit`
-    says, a whole model's at once); the gradient is that of the batch. With `measure`, the weights kept are those of the step at which it was best, and training stops early once
-    it reaches `config.good_enough`.
+    A batch goes through the model in equal parts of at most `rows` examples (0: an adapter's as `models.rows_that_fit` says, a
+    whole model's at once); the gradient is that of the batch. With `measure`, the weights kept are those of the step at which it
+    was best, and training stops early once it reaches `config.good_enough`.
     """
     resume = _whole_checkpoint(folder)
     player = model.active_adapter if isinstance(model, PeftModel) else ""

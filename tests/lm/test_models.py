@@ -70,9 +70,12 @@ def test_other_weights_are_held_and_own_ones_come_back_after_an_error_too(model)
         assert all(torch.equal(own[name], p) for name, p in models.weights(model, "policy").items())
 
 
-def test_in_main_memory_eight_prompts_go_through_a_model_at_a_time(model):
+def test_in_main_memory_eight_prompts_go_through_a_model_at_a_time_and_long_ones_one_by_one_backward(model):
     assert models.rows_that_fit(model, 96, most=64, backward=True) == 8
     assert models.rows_that_fit(model, 96, most=4) == 4
+    assert models.rows_that_fit(model, 768, most=64) == 8
+    assert models.rows_that_fit(model, 768, most=64, backward=True) == 2
+    assert models.rows_that_fit(model, 5000, most=64, backward=True) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
