@@ -82,8 +82,10 @@ def likelihoods(model, encode: Encoder, prompt: str, answers: Sequence[str]) -> 
     return torch.stack(found)
 
 
-def measure(config: Config, train: Sequence[Example], test: Sequence[Example], labels: Labels | None) -> dict:
-    """Train a policy and see how often it answers as the expert."""
+def measure(
+    config: Config, train: Sequence[Example], test: Sequence[Example], labels: Labels | None, steps: int
+) -> dict[str, float]:
+    """Train a policy for some steps, none for 0, and see how often it answers as the expert."""
     if config.model.base:
         tokenizer = load_tokenizer(config.model)
         labels = labels_for(tokenizer, labels)
@@ -97,9 +99,10 @@ def measure(config: Config, train: Sequence[Example], test: Sequence[Example], l
     room = 1 if labels else 16
     encode = Encoder(tokenizer, config.model.context - room)
     start = time.process_time()
-    if config.policy.steps:
+    if steps:
         with tempfile.TemporaryDirectory() as folder:
-            fit(model, Pairs(pairs, encode, room, []), config.policy, Path(folder), 0, "policy", None)
+            training = replace(config.policy, steps=steps)
+            fit(model, Pairs(pairs, encode, room, []), training, Path(folder), 0, "policy", None)
     seconds = time.process_time() - start
     model.eval()
     right = []
@@ -131,8 +134,7 @@ def main() -> None:
         if config.model.base and not way.startswith("in order"):
             continue
         for steps in given.steps:
-            trained = replace(config, policy=replace(config.policy, steps=steps))
-            rows.append({"way": way, "steps": steps} | measure(trained, train, test, labels))
+            rows.append({"way": way, "steps": steps} | measure(config, train, test, labels, steps))
             print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     name = "lookup_pretrained" if config.model.base else "lookup"
