@@ -91,8 +91,10 @@ def likelihoods(model, encode: Encoder, prompt: str, answers: Sequence[str]) -> 
     return torch.stack(found)
 
 
-def measure(config: Config, train: Sequence[Example], test: Sequence[Example], labels: Labels | None) -> dict:
-    """Train a policy and see how often it answers as the expert."""
+def measure(
+    config: Config, train: Sequence[Example], test: Sequence[Example], labels: Labels | None, steps: int
+) -> dict[str, float]:
+    """Train a policy for some steps, none for 0, and see how often it answers as the expert."""
     if config.model.base:
         tokenizer = load_tokenizer(config.model)
         labels = labels_for(tokenizer, labels)
@@ -106,9 +108,10 @@ def measure(config: Config, train: Sequence[Example], test: Sequence[Example], l
     room = 1 if labels else 16
     encode = Encoder(tokenizer, config.model.context - room)
     start = time.process_time()
-    if config.policy.steps:
+    if steps:
         with tempfile.TemporaryDirectory() as folder:
-            fit(model, Pairs(pairs, encode, room, []), config.policy, Path(folder), 0, "policy", None)
+            training = replace(config.policy, steps=steps)
+            fit(model, Pairs(pairs, encode, room, []), training, Path(folder), 0, "policy", None)
     seconds = time.process_time() - start
     model.eval()
     found = {}
@@ -143,8 +146,7 @@ def main() -> None:
     ways += [(f"{BEHIND}, trained on sorted lists", WAYS[BEHIND], in_order_of_names(train))] * (not config.model.base)
     for way, labels, examples in ways:
         for steps in given.steps:
-            trained = replace(config, policy=replace(config.policy, steps=steps))
-            rows.append({"way": way, "steps": steps} | measure(trained, examples, test, labels))
+            rows.append({"way": way, "steps": steps} | measure(config, examples, test, labels, steps))
             print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     name = "lookup_pretrained" if config.model.base else "lookup"
