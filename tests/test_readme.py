@@ -1,4 +1,5 @@
-"""README and docs say what the committed results say. `python tests/test_readme.py` puts today's tables into them."""
+"""README and docs say what the committed results say. `python tests/test_readme.py` puts today's tables into them, each (but for
+the README's) with the command that makes it."""
 
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ from reflect_rl.envs.settings import load
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TABLE = re.compile(r"<!-- table: (\S+) -->\n\n((?:\|.*\n)*)")  # a mark, and the table below it
+TABLE = re.compile(r"<!-- table: (\S+) -->\n\n((?:\|.*\n)*(?:\n<sub>By .*\n)?)")  # a mark, the table below it, what makes it
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -22,23 +23,38 @@ def table(source: str) -> str:
     return "".join(f"{line}\n" for line in lines[first:end])
 
 
-def filled(text: str) -> str:
+def command(source: str) -> str:
+    """The command that makes a file: the pipeline's for results, else the one in the docstring of the script whose name it bears."""
+    place = Path(source)
+    if place.parts[0] == "results":
+        return f"python -m reflect_rl report --profile {place.parts[1]}"
+    script = max((ROOT / place.parent).glob("*.py"), key=lambda path: len(path.stem) * place.stem.startswith(path.stem))
+    own, *others = re.findall(r"^ {4}(python .*?)(?: \[.*)?$", script.read_text(), re.M)
+    return own if place.stem == script.stem else [own, *others][-1]
+
+
+def shown(page: Path, source: str) -> str:
+    """A table as it stands in a page."""
+    return table(source) + f"\n<sub>By `{command(source)}`.</sub>\n" * (page != PAGES[0])
+
+
+def filled(page: Path, text: str) -> str:
     """A page with today's tables below its marks, and a blank line after a table where there was none yet."""
-    return TABLE.sub(lambda m: f"<!-- table: {m[1]} -->\n\n{table(m[1])}" + "\n" * (not m[2]), text)
+    return TABLE.sub(lambda m: f"<!-- table: {m[1]} -->\n\n{shown(page, m[1])}" + "\n" * (not m[2]), text)
 
 
 @each_page
 def test_a_page_without_its_tables_is_filled_again(page):
     text = page.read_text()
     bare = re.sub(TABLE.pattern + r"\n?", r"<!-- table: \1 -->\n\n", text)
-    assert filled(bare).rstrip() == filled(text).rstrip() == text.rstrip()
+    assert filled(page, bare).rstrip() == filled(page, text).rstrip() == text.rstrip()
 
 
 @each_page
 def test_tables_are_those_of_the_pipeline(page):
     marked = TABLE.findall(page.read_text())
     assert page.read_text().count("<!-- table:") == len(marked)
-    assert [source for source, shown in marked if shown != table(source)] == []
+    assert [source for source, below in marked if below != shown(page, source)] == []
 
 
 def test_the_readme_has_one_table_of_results_and_is_short():
@@ -91,4 +107,4 @@ def test_settings_that_are_named_exist(page):
 
 if __name__ == "__main__":
     for path in PAGES:
-        path.write_text(filled(path.read_text()))
+        path.write_text(filled(path, path.read_text()))
