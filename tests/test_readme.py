@@ -11,7 +11,9 @@ from reflect_rl.envs.settings import load
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TABLE = re.compile(r"<!-- table: (\S+) -->\n\n((?:\|.*\n)*(?:\n<sub>By .*\n)?)")  # a mark, the table below it, what makes it
+TABLE = re.compile(
+    r"<!-- table: (\S+) -->\n\n((?:\|.*\n)*(?:\n<sub>By .*\n)?)"
+)  # a mark, the table below it, what makes it
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 

@@ -14,7 +14,8 @@ from reflect_rl.report.tables import versus
 
 CAPTION = (
     "The differences in success that the claims are judged by, with 95% intervals over seeds and tasks; these are of each "
-    "comparison alone, while verdicts adjust p for all comparisons of the profile."
+    "comparison alone, while verdicts adjust p for all comparisons of the profile. Look at which intervals lie wholly on one side "
+    "of 0, and at why the others are undecided."
 )
 VERDICTS = {  # colour, and whether the dot is filled
     "reproduced": (COLOURS["reflect_rl"], True),

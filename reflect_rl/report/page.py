@@ -33,12 +33,17 @@ from reflect_rl.report.tables import versus
 
 PAGE = Path(__file__).with_suffix(".html")
 CAPTIONS = {
-    "main_results": "Success by variant, with 95% intervals over seeds and tasks.",
+    "main_results": "Success by variant, with 95% intervals over seeds and tasks. Look at the step from Reflect-RL before RL to "
+    "Reflect-RL, which is what RL adds, and at that from SFT + RL, which is what reflections add; then at how far the dot "
+    "(sampled) lies from the square (greedy): that much of an arm is certainty.",
     "training_curves": "Validation success, the policy's entropy and the length of episodes over environment steps of RL: "
-    "means over seeds and their 95% intervals.",
+    "means over seeds and their 95% intervals. Look at where entropy has fallen before success rose: such an arm no longer "
+    "explores, and keeps what it does.",
     "reflector": "How often the reflector judges the last action as the teacher does, and names a best next one, by situation; "
-    "where some action loses the game at once, also how often it advises one.",
-    "ablations": "What the success of Reflect-RL loses or gains without one of its parts.",
+    "where some action loses the game at once, also how often it advises one. Look at its advice after a mistake: there a "
+    "policy that obeys it goes wrong with it.",
+    "ablations": "What the success of Reflect-RL loses or gains without one of its parts. Look at which intervals cross 0: these "
+    "parts have not been shown to matter.",
 }
 FIRST = ("sft_rl", "reflect_sft", "reflect_rl")  # the variants whose episodes are side by side when the page opens
 COLOURS, SCENE = 64, 110  # of an embedded picture; dots an inch of a scene

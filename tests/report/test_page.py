@@ -4,12 +4,18 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from small_results import SMALL, copy_small
 
+from reflect_rl.core.files import read_csv
 from reflect_rl.report import page, watch
+from reflect_rl.report.claims import COLUMNS
 from reflect_rl.report.raw import collected
+
+JUDGED = "study"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +29,15 @@ def written(tmp_path_factory):
         path = page.write_page(SMALL)
         kept = watch.kept(SMALL, "taxi")
         yield path, path.read_text(), kept, collected(SMALL)
+
+
+@pytest.fixture(scope="module")
+def with_claims(tmp_path_factory):
+    """The page of a profile that tests claims."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setenv("REFLECT_RL_HOME", str(tmp_path_factory.mktemp("home")))
+        return page.write_page(JUDGED).read_text()
 
 
 def test_it_needs_nothing_beside_it(written):
@@ -61,11 +76,14 @@ def test_the_player_has_the_kept_episodes(written):
 ERRORS = '<script>window.told = []; addEventListener("error", e => told.push(String(e.message)));</script>'
 TRY = """<script>
 addEventListener("load", () => setTimeout(() => {
+  const pictures = [...document.images];
+  pictures.forEach(picture => picture.loading = "eager");
   const player = document.querySelector(".player"), first = player.querySelector(".side img").src;
   player.querySelector(".on").click();
   setTimeout(() => parent.postMessage(JSON.stringify({
     steps: player.querySelector(".at").textContent, moved: player.querySelector(".side img").src !== first,
-    loaded: [...document.images].filter(i => i.loading !== "lazy").every(i => i.complete && i.naturalWidth > 0),
+    pictures: pictures.length, broken: pictures.filter(each => !each.complete || !each.naturalWidth).length,
+    claims: document.querySelectorAll(".claim .row").length,
     wide: document.documentElement.scrollWidth, inner: innerWidth, errors: told}), "*"), 500);
 }, 500));
 </script>"""
@@ -75,10 +93,13 @@ AROUND = """<!doctype html><body><iframe src="page.html" width="{width}" height=
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser: apt-get install chromium")
+@pytest.mark.parametrize("profile", [SMALL, JUDGED])
 @pytest.mark.parametrize("width", [390, 1200])
-def test_in_a_browser_it_steps_and_fits_and_says_no_error(written, tmp_path, width):
-    text = written[1].replace("<head>", f"<head>{ERRORS}", 1).replace("</body>", f"{TRY}</body>")
-    (tmp_path / "page.html").write_text(text)
+def test_in_a_browser_it_steps_and_fits_and_says_no_error(written, with_claims, tmp_path, width, profile):
+    text = written[1] if profile == SMALL else with_claims
+    (tmp_path / "page.html").write_text(
+        text.replace("<head>", f"<head>{ERRORS}", 1).replace("</body>", f"{TRY}</body>")
+    )
     (tmp_path / "around.html").write_text(AROUND.format(width=width))
     options = [
         "--headless=new",
@@ -92,5 +113,7 @@ def test_in_a_browser_it_steps_and_fits_and_says_no_error(written, tmp_path, wid
         [*command, (tmp_path / "around.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
     )
     told = json.loads(re.search(r'<p id="told">(.*?)</p>', dumped.stdout)[1])
-    assert told["errors"] == [] and told["moved"] and told["loaded"] and told["steps"].startswith("step 1 of ")
+    assert told["errors"] == [] and told["moved"] and told["steps"].startswith("step 1 of ")
+    assert told["broken"] == 0 and told["pictures"] >= text.count("<figure>") >= 3
+    assert told["claims"] == len(read_csv(ROOT / "results" / profile / "claims.csv", COLUMNS))
     assert told["inner"] == width >= told["wide"]
