@@ -1,7 +1,7 @@
 """How a policy finds the advised action among dozens: ways to label actions, side by side on AutoExplore.
 
     python benchmarks/lookup.py [--profile laptop] [--seed 100] [--steps 2000]
-    python benchmarks/lookup.py --profile repositories --env autoexplore_real --tested 100 --steps 0 60
+    python benchmarks/lookup.py --profile repositories --env autoexplore_real --tested 100 --steps 0
 
 Each way trains the same policy on the same situations with the teacher's reflections; `accuracy` is how often its most likely answer
 is the expert's action, in situations of companies that it has not seen, whose lists are shuffled as in training, `sorted` the same
