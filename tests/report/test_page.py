@@ -14,7 +14,7 @@ from reflect_rl.report import page, watch
 from reflect_rl.report.claims import COLUMNS
 from reflect_rl.report.raw import collected
 
-JUDGED = "study"
+JUDGED = "repositories"
 ROOT = Path(__file__).resolve().parents[2]
 
 
