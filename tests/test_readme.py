@@ -107,6 +107,12 @@ def test_settings_that_are_named_exist(page):
     assert set(named) - known <= {"teacher.py"}
 
 
+def test_the_repository_of_the_docs_is_walked_to_its_answer(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "autoexplore.md").read_text(), re.S)
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines() == ["cd src", "cat parse.py", "id parse.py", "True"]
+
+
 if __name__ == "__main__":
     for path in PAGES:
         path.write_text(filled(path, path.read_text()))
