@@ -3,8 +3,8 @@
     python tests/campaigns/kills.py [--kills 100] [--variant reflect_rl] [--seed 0]
 
 A run makes data, both warm-ups, online RL and the evaluation of a variant on the taxi, small. It is killed (SIGKILL) at
-a random moment of the time that is left to it, started again, and so on until it is through; then another begins, until
-there were enough kills. What counts are the files that results are made of, to the last byte: where one differs the
+a random moment of the time that is left to it after its imports, started again, and so on until it is through; then another
+begins, until there were enough kills. What counts are the files that results are made of, to the last byte: where one differs the
 campaign fails. Writes kills.csv and kills.md beside this file.
 """
 
@@ -26,10 +26,12 @@ from reflect_rl.core.runtime import provenance
 from reflect_rl.core.variants import VARIANTS
 
 HERE = Path(__file__).parent
-RUN = """
+IMPORTS = """
 import sys
 from reflect_rl import envs
 from reflect_rl.evaluate.panels import evaluate
+"""
+RUN = f"""{IMPORTS}
 evaluate(envs.load("smoke", "taxi", sys.argv[1], 0, "data.trajectories=400 data.sft_examples=800 reflector.steps=120 "
     "reflector.evaluate_every=40 policy.steps=120 rl.env_steps=3000 rl.checkpoint_every=2 evaluation.tasks=20"))
 """
@@ -86,6 +88,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, tqdm(total=given.kills, unit="kill") as bar:
         whole = Path(folder) / "whole"
         began = time.monotonic()
+        subprocess.run([sys.executable, "-c", IMPORTS], check=True)
+        imports = time.monotonic() - began
+        began = time.monotonic()
         if start(whole, given.variant).wait():
             raise SystemExit(f"the run fails without being killed:\n{said(whole).read_text()}")
         seconds, wanted = time.monotonic() - began, numbers(whole)
@@ -96,8 +101,8 @@ def main() -> None:
                 reached = ["before the first", *STAGES].index(
                     stage(home, given.variant)
                 )  # stages take about as long as each other
-                left = seconds * (1 - max(reached - 1, 0) / len(STAGES))
-                process, patience = start(home, given.variant), rng.uniform(0.1 * left, left)
+                left = (seconds - imports) * (1 - max(reached - 1, 0) / len(STAGES))
+                process, patience = start(home, given.variant), imports + rng.uniform(0, left)
                 try:
                     if process.wait(patience if len(rows) + len(of_run) < given.kills else None):
                         raise SystemExit(f"a resumed run fails:\n{said(home).read_text()}")
