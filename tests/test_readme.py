@@ -11,9 +11,8 @@ from reflect_rl.envs.settings import load
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TABLE = re.compile(
-    r"<!-- table: (\S+) -->\n\n((?:\|.*\n)*(?:\n<sub>By .*\n)?)"
-)  # a mark, the table below it, what makes it
+# A mark, the table below it, and what makes it.
+TABLE = re.compile(r"<!-- table: (\S+) -->\n\n((?:\|.*\n)*(?:\n<sub>By .*\n)?)")
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -26,10 +25,10 @@ def table(source: str) -> str:
 
 
 def command(source: str) -> str:
-    """The command that makes a file: the pipeline's for results, else the one in the docstring of the script whose name it bears."""
+    """The command that makes a file: the one that it names, else the one in the docstring of the script whose name it bears."""
+    if named := re.search(r"^Made by `(.+)`\.$", (ROOT / source).read_text(), re.M):
+        return named[1]
     place = Path(source)
-    if place.parts[0] == "results":
-        return f"python -m reflect_rl report --profile {place.parts[1]}"
     script = max((ROOT / place.parent).glob("*.py"), key=lambda path: len(path.stem) * place.stem.startswith(path.stem))
     own, *others = re.findall(r"^ {4}(python .*?)(?: \[.*)?$", script.read_text(), re.M)
     return own if place.stem == script.stem else [own, *others][-1]
