@@ -382,14 +382,19 @@ def test_laptop_has_at_least_five_seeds_and_every_variant():
     found = profiles.profile("laptop")
     assert len(set(found.seeds)) >= 5
     listed = set(found.variants).union(*map(found.variants_of, found.envs))
-    of_study, extra = (
-        {"reflect_sft_texts", "reflect_rl_texts", "reflect_rl_both"},
-        {"embeddings"},
-    )  # whose weights are an extra
-    assert listed == set(VARIANTS) - of_study - extra
+    beyond = {"reflect_sft_texts", "reflect_rl_texts", "reflect_rl_both"}
+    extra = {"embeddings"}  # whose weights are an extra
+    assert listed == set(VARIANTS) - beyond - extra
 
 
-@pytest.mark.parametrize("name", ["laptop", "study"])
+def test_beyond_has_the_settings_of_the_study():
+    ours, studied = (yaml.safe_load((paths.configs() / f"{name}.yaml").read_text()) for name in ("beyond", "study"))
+    own = ours["taxi"].keys() - {"regimes"}
+    assert own and {key: ours["taxi"][key] for key in own} == {key: studied["taxi"][key] for key in own}
+    assert ours["taxi"]["regimes"]["texts"]["settings"] == studied["taxi"]["regimes"]["paper"]["settings"]
+
+
+@pytest.mark.parametrize("name", ["laptop", "study", "beyond"])
 def test_all_variants_have_the_same_budget_of_environment_steps_on_the_same_engine(name):
     found = settings.profile(name)
     for env in found.envs:
