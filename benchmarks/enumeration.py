@@ -5,8 +5,9 @@
 The same states and the same legal actions, two to two hundred of them, are decided on by one label of a prompt that
 lists them all, by the text of each after a prompt of its own (GLAM, TWOSOME: `lm.scoring`), and by such texts after one
 prompt whose keys and values are computed once. Seconds are the median of repeats, of texts that are tokenized already;
-FLOPs those that torch counts; memory is the peak during the first decision of a process of its own, less what was
-resident before it (on Linux alone). The paper's orders, (s + sum a)^2 and |A| (s + a)^2 tokens, are drawn beside the
+FLOPs those that torch counts, with plain attention, since it does not count fused kernels; memory is the peak during the
+first decision of a process of its own, less what was resident before it (on Linux alone), where a prompt an action goes
+through the model in parts of 64 and the other two ways at once. The paper's orders, (s + sum a)^2 and |A| (s + a)^2 tokens, are drawn beside the
 first two, from the measured first point. Writes enumeration.csv, .md and .png beside this file.
 """
 
@@ -124,6 +125,7 @@ def measure(name: str, way: str, words: int, count: int, threads: int) -> dict:
         before = time.perf_counter()
         decide()
         seconds.append(time.perf_counter() - before)
+    model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter:
         decide()
     own = [len(ids) for ids in tokenizer([f" {a}" for a in actions], add_special_tokens=False)["input_ids"]]

@@ -130,6 +130,7 @@ class SFTConfig(Settings, section="reflector or policy"):
 
 
 PASSES = {"pg": (1, 1), "ppo": (2, 4)}  # epochs and minibatches of an objective, unless they are given
+GROUPED = ("rloo", "grpo", "gigpo")  # advantages that compare episodes of one task
 
 
 class RLConfig(Settings, section="rl"):
@@ -144,7 +145,8 @@ class RLConfig(Settings, section="rl"):
     advantage: Literal["return", "leave_one_out", "gae", "rloo", "grpo", "gigpo"] = "gae"
     discount: Fraction = 0.95  #: gamma (paper: none, 1)
     gae_lambda: Fraction = 0.9  #: lambda of generalised advantage estimation
-    normalise: Flag = True  #: whether advantages get mean 0, and their deviation or a former, larger one as unit
+    #: whether advantages get their deviation, or a former, larger one, as unit, and mean 0 where they are not of groups
+    normalise: Flag = True
     epochs: whole(0, 1000) = 0  #: passes over a batch (in a single one PPO clips nothing); 0: by objective
     minibatches: whole(0, 1000) = 0  #: parts of a pass; 0: by objective
     clip: real(0, 1, above=True, below=True) = 0.2  #: PPO's clipping range (the authors' code: 0.1)
@@ -184,7 +186,7 @@ class RLConfig(Settings, section="rl"):
             raise ReflectRLError(
                 f"rl.replay={self.replay} asks a critic what a success was worth; give rl.advantage=gae, or rl.replay=0"
             )
-        if self.advantage in ("rloo", "grpo", "gigpo") and self.group == 1:
+        if self.advantage in GROUPED and self.group == 1:
             raise ReflectRLError(f"rl.advantage={self.advantage} compares episodes of one task; give rl.group as 8")
 
 

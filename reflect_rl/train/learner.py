@@ -171,7 +171,7 @@ class Learner:
         if values is not None:
             batch.target = torch.tensor(found + values, dtype=torch.float32, device=self.device)
         self.spread = advantages.spread(found, self.spread)
-        found = advantages.normalised(found, self.spread) if config.normalise else found
+        found = advantages.normalised(found, self.spread, config.advantage) if config.normalise else found
         batch.advantage = torch.tensor(found, dtype=torch.float32, device=self.device)
         if self.reference:
             batch.reference = self._of_reference(batch)

@@ -48,7 +48,7 @@ class ReflectorLearner:
         self.written: dict[tuple[str, str], Tokens] = {}
 
     def reflect(self, prompts: Sequence[str]) -> list[str]:
-        """A sampled line of text for each prompt, whose tokens are remembered."""
+        """A sampled line of text for each prompt, whose tokens are remembered; of a text in two tokenizations the first."""
         seed = int(np.random.default_rng([self.seed, 10, self.update_number, self.calls]).integers(2**32))
         self.calls += 1
         tokens = self.reflector.sample(prompts, seed)

@@ -76,7 +76,8 @@ def test_the_projects_rule_compares_what_is_played():
     rule = read_rule()
     assert set(rule.claims) == {*"1234567", "RL"}
     assert {*"1234567", "RL"} == {entry.claim for entries in rule.comparisons.values() for entry in entries}
-    assert {name for named in rule.seeds_of_regime.values() for name in named} == {"paper", "limited-200-hint", "texts"}
+    ten = {"paper", "limited-200-hint", "texts", "texts-limited"}
+    assert {name for named in rule.seeds_of_regime.values() for name in named} == ten
     for env, entries in rule.comparisons.items():
         spec = get(env)
         for entry in entries:

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 
@@ -66,9 +64,9 @@ def test_groups_by_hand():
 
 
 def test_group_advantages_are_those_of_the_whole_episode_in_all_its_steps():
-    """Discounted returns of the three episodes are -0.75, 4 and 2; the first two have one start."""
+    """Returns of the three episodes are 1, 4 and 7, whatever the discount; the first two have one start."""
     given = REWARDS, STEPS, np.array([0, 0, 1]), None, 0.5
-    np.testing.assert_allclose(advantages.advantage("rloo", *given), [-4.75] * 3 + [4.75] + [0] * 2)
+    np.testing.assert_allclose(advantages.advantage("rloo", *given), [-3] * 3 + [3] + [0] * 2)
     np.testing.assert_allclose(advantages.advantage("grpo", *given), [-1] * 3 + [1] + [0] * 2)
 
 
@@ -76,6 +74,18 @@ def test_normalised_has_mean_0_and_deviation_1_and_equal_ones_are_0():
     found = advantages.normalised(RETURNS, advantages.spread(RETURNS, 0.0))
     assert found.mean() == pytest.approx(0) and found.std() == pytest.approx(1)
     np.testing.assert_array_equal(advantages.normalised(np.full(4, 2.5), 0.0), np.zeros(4))
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo", "gigpo"])
+def test_episodes_of_equal_return_learn_nothing_from_other_groups(estimator):
+    """Two failures from one start, beside a short success and a long failure from another."""
+    steps = np.concatenate([np.arange(n) for n in (1, 1, 2, 10)])
+    rewards = np.array([-1.0, -1.0, 0.0, 1.0, *[0.0] * 9, -1.0])
+    found = advantages.advantage(estimator, rewards, steps, np.array([0, 0, 1, 1]), states=np.arange(14))
+    found = advantages.normalised(found, advantages.spread(found, 0.0), estimator)
+    np.testing.assert_array_equal(found[:2], [0, 0])
+    assert (found[2:4] > 0).all() and (found[4:] < 0).all()
+    assert advantages.normalised(RETURNS, 1.0, "return").mean() == pytest.approx(0)
 
 
 def test_small_differences_after_large_ones_are_not_blown_up():
@@ -104,10 +114,8 @@ def discounted(rewards):
     return sum(reward * 0.5**i for i, reward in enumerate(rewards))
 
 
-def standardised(value, group):
-    mean = sum(group) / len(group)
-    deviation = math.sqrt(sum((each - mean) ** 2 for each in group) / len(group))
-    return (value - mean) / deviation if deviation else 0.0
+def above_mean(value, group):
+    return value - sum(group) / len(group)
 
 
 def compared(worth_of_episode, worth_of_step):
@@ -118,10 +126,10 @@ def compared(worth_of_episode, worth_of_step):
     found = []
     for start, steps in MEETINGS:
         group = [other for begun, other in MEETINGS if begun == start]
-        whole = standardised(worth_of_episode(rewards_of(steps)), [worth_of_episode(rewards_of(of)) for of in group])
+        whole = above_mean(worth_of_episode(rewards_of(steps)), [worth_of_episode(rewards_of(of)) for of in group])
         for i, (state, _) in enumerate(steps):
             there = [of[j:] for of in group for j, (met, _) in enumerate(of) if met == state]
-            part = standardised(worth_of_step(rewards_of(steps[i:])), [worth_of_step(rewards_of(of)) for of in there])
+            part = above_mean(worth_of_step(rewards_of(steps[i:])), [worth_of_step(rewards_of(of)) for of in there])
             found.append(whole + part)
     return found
 
@@ -142,11 +150,12 @@ def test_gigpo_by_hand():
     assert rewards[meeting].argsort().tolist() != returns[meeting].argsort().tolist()
 
 
-def test_gigpo_is_grpo_where_no_two_episodes_meet():
+def test_gigpo_compares_whole_episodes_alone_where_no_two_meet():
+    """Returns of 1, 4 and 7: RLOO's advantage times 2/3, since its mean holds the episode itself."""
     given = REWARDS, STEPS, np.array([0, 0, 0])
-    np.testing.assert_allclose(
-        advantages.advantage("gigpo", *given, states=np.arange(6)), advantages.advantage("grpo", *given)
-    )
+    found = advantages.advantage("gigpo", *given, states=np.arange(6))
+    np.testing.assert_allclose(found, [-3] * 3 + [0] + [3] * 2)
+    np.testing.assert_allclose(found, advantages.advantage("rloo", *given) * 2 / 3)
 
 
 @pytest.mark.parametrize("estimator", ["leave_one_out", "rloo"])

@@ -4,7 +4,6 @@ import itertools
 import math
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -42,6 +41,7 @@ def test_samples_are_drawn_from_the_model(homes):
     prompt = "taxi at row 1\nLast: none\nReflection:"
     found = reflector.sample([prompt] * 1000, 1)
     assert found == reflector.sample([prompt] * 1000, 1) != reflector.sample([prompt] * 1000, 2)
+    padded = reflector.sample([f"{prompt} {prompt}", *[prompt] * 1000], 1)[1:]
     assert not reflector.memory and len({tuple(ids) for _, ids in found}) > 100
     start, end = reflector.tokenizer(prompt)["input_ids"], reflector.tokenizer.eos_token_id
     assert all(of == start and end not in ids[:-1] and 0 < len(ids) <= 24 for of, ids in found)
@@ -49,8 +49,10 @@ def test_samples_are_drawn_from_the_model(homes):
     with torch.no_grad():
         probabilities = reflector.model(torch.tensor([start])).logits[0, -1].softmax(-1)
     likely = int(probabilities.argmax())
-    share, expected = sum(ids[0] == likely for _, ids in found) / 1000, float(probabilities[likely])
-    assert share == pytest.approx(expected, abs=5 * math.sqrt(expected * (1 - expected) / 1000))
+    expected = float(probabilities[likely])
+    for drawn in (found, padded):
+        share = sum(ids[0] == likely for _, ids in drawn) / 1000
+        assert share == pytest.approx(expected, abs=5 * math.sqrt(expected * (1 - expected) / 1000))
 
 
 class Asked:
@@ -72,6 +74,11 @@ def played(learner, run, update=0):
     return episodes, note.seen
 
 
+def taken(episode):
+    """What was done before each step of an episode."""
+    return ["", *(t.actions[t.decision.action] for t in episode.transitions[:-1])]
+
+
 def test_what_is_learnt_from_is_what_was_written_where_it_was_written(homes):
     run = load_rl("reflect_rl_both", more=BOTH)
     learner, online, reflector = learner_of(run)
@@ -80,8 +87,9 @@ def test_what_is_learnt_from_is_what_was_written_where_it_was_written(homes):
     assert len(rows) == sum(map(len, episodes)) == len(seen)
     found = [(reflector.tokenizer.decode(start), reflector.text_of(ids)) for start, ids in rows]
     assert sorted(found) == sorted(seen)
-    firsts = [rows[i] for i in np.cumsum([0, *map(len, episodes)])[:-1]]
-    assert all("Last: none" in reflector.tokenizer.decode(start) for start, _ in firsts)
+    steps = [(t, last) for e in episodes for t, last in zip(e.transitions, taken(e), strict=True)]
+    asked = [reflection_prompt(t.observation, last) for t, last in steps]
+    assert found == [(prompt, t.decision.reflection) for prompt, (t, _) in zip(asked, steps, strict=True)]
 
 
 def weighed(reflector, rows, advantage):
@@ -149,6 +157,18 @@ def test_a_good_reflection_is_worth_more_than_a_bad_one_in_the_same_state(homes)
     for _ in range(3):
         found = online._advantage(episodes, rows)
     assert found[0] > 0.5 and found[1] < -0.5
+
+
+def test_a_reflection_is_credited_with_what_came_after_it_in_its_episode(homes):
+    """The first of two is paid at the second step, and what was paid before the second is not its own."""
+    run = load_rl("reflect_rl_both", more=f"{BOTH} rl.critic_steps=1 rl.gae_lambda=1 rl.discount=1 rl.normalise=false")
+    _, online, _ = learner_of(run)
+    first = Transition("one state", ("go", "stay"), Decision(0, "", 0.0, "good"), 0.0)
+    episodes = [Episode("t", [first, replace(first, reward=5.0)]), Episode("t", [replace(first, reward=3.0), first])]
+    found = online._advantage(episodes, [([5, 6, 7], [8])] * 4)
+    assert (found - found[0]).tolist() == pytest.approx(
+        [0, 0, -2, -5], abs=1e-4
+    )  # in one state the critic says one value
 
 
 def test_the_critic_reads_each_distinct_prompt_at_its_end(homes):

@@ -138,9 +138,9 @@ def imitator(tmp_path_factory):
         yield enter
 
 
-#: GiGPO falls into the taxi's trap: of the episodes that meet in a state those that die there at once have lost least, and in
-#: units of each meeting's own deviation that counts as much as a success does.
-SOLVES = [name for name in ESTIMATORS if name != "gigpo"]
+#: GRPO on this seed does not: in a group whose episodes all die, those that die at once lose least, and in units of the group's
+#: own deviation that counts as much as a success does elsewhere. Of seeds 0, 1 and 2 it ends with 0.00, 0.86 and 0.95.
+SOLVES = [name for name in ESTIMATORS if name != "grpo"]
 
 
 @pytest.mark.parametrize("estimator", SOLVES)
