@@ -20,7 +20,7 @@ CAPTION = (
 VERDICTS = {  # colour, and whether the dot is filled
     "reproduced": (COLOURS["reflect_rl"], True),
     "not reproduced": (COLOURS["reflect_rl_no_negatives"], True),
-    "equivalent": (COLOURS["sft_rl"], False),
+    "equivalent": (COLOURS["sft_rl"], True),
     "at the ceiling": (COLOURS["sft_rl"], True),
     "undecided": ("#808080", False),
 }
@@ -35,7 +35,7 @@ def forest(claims: pd.DataFrame, rule: Rule | None = None) -> Figure | None:
     rule, rows = rule or read_rule(), claims[claims["effect"].notna()]
     if rows.empty:
         return None
-    figure = Figure(figsize=(6.6, 0.75 + 0.165 * len(rows) + 0.3 * rows["claim"].nunique()), layout="constrained")
+    figure = Figure(figsize=(6.9, 0.75 + 0.165 * len(rows) + 0.3 * rows["claim"].nunique()), layout="constrained")
     axis, y, names, places = figure.subplots(), 0.0, [], []
     margin = blended_transform_factory(figure.transFigure, axis.transData)
     for claim, sentence in rule.claims.items():
@@ -65,7 +65,9 @@ def forest(claims: pd.DataFrame, rule: Rule | None = None) -> Figure | None:
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
     looks = {"linestyle": "none", "marker": "s", "color": FAINT, "alpha": 0.5, "markersize": 7}
-    style.legend_below(figure, [entry(f"within {100 * rule.margin:.0f} points: no difference that matters", **looks)])
+    open_dot = {"linestyle": "none", "marker": "o", "color": VERDICTS["undecided"][0], "markerfacecolor": "white"}
+    within = entry(f"within {100 * rule.margin:.0f} points: no difference that matters", **looks)
+    style.legend_below(figure, [within, entry("undecided", markersize=4, **open_dot)])
     return figure
 
 

@@ -46,8 +46,8 @@ CAPTIONS = {  # also what a reader is told who does not see the figure
     "with the most examples, which hold what was executed or else the expert's actions. Look at which curves still rise at "
     "the end: there more steps may bring more.",
     "warmup": "Test success by the length of the policy's warm-up, the same for all arms, sampled, on the seeds "
-    "that all regimes have; bars are 95% intervals over these and tasks. Look at where Reflect-RL before RL meets it after RL: "
-    "from there on RL has nothing to add.",
+    "that all regimes have; bars are 95% intervals over these and tasks. Look at whether a longer warm-up takes Reflect-RL "
+    "before RL to where it is after RL, so that RL has nothing to add.",
     "random": "Test success by the share of random actions in the data, which the policy imitates, sampled, on the seeds "
     "that all regimes have; bars are 95% intervals over these and tasks. Look at how much of the randomness RL makes good, "
     "with reflections and without.",

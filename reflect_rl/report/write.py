@@ -122,7 +122,8 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
     if own.episodes["variant"].isin(comparisons.ABLATIONS[1:]).any():
         figures["ablations"] = comparisons.ablations(own.episodes)
     for episode in watch.kept(profile, grid.stem(env, regime))[:1]:
-        title = f"{VARIANTS[episode['variant']].label}: {len(episode['frames']) - 1} steps, {episode['ended']}\n{episode['task']}"
+        how = f"{len(episode['frames']) - 1} steps, {episode['ended']}"
+        title = f"{VARIANTS[episode['variant']].label} on {episode['task']}: {how}"
         figures["episode"] = film.film_strip(episode["frames"], title, spec.load_draw())
     return Products(regime, made, figures)
 
