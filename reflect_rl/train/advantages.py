@@ -75,8 +75,7 @@ def rloo(totals: np.ndarray, starts: np.ndarray) -> np.ndarray:
         starts: `(E,)` numbers from 0 of the tasks that they began with; one that is alone has advantage 0.
     """
     size = np.bincount(starts)[starts]
-    others = (np.bincount(starts, totals)[starts] - totals) / np.maximum(size - 1, 1)
-    return np.where(size > 1, totals - others, 0.0)
+    return _centred(totals, starts) * size / np.maximum(size - 1, 1)
 
 
 def grpo(totals: np.ndarray, starts: np.ndarray) -> np.ndarray:
