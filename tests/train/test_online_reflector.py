@@ -10,6 +10,7 @@ import torch
 from test_rl_solves import BANDIT, COLOURS, SMALL
 from train_helpers import PPO, Killed, dies, load_rl
 
+from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.identity import stage_dir, stage_key
 from reflect_rl.envs import registry
@@ -204,7 +205,7 @@ def test_a_gradient_that_is_not_finite_is_not_taken(homes, monkeypatch):
     assert all(torch.equal(before[k], v) for k, v in weights(reflector).items())
 
 
-def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeypatch):
+def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeypatch, tmp_path):
     run, names = load_rl("reflect_rl_both", more=BOTH), ("metrics.csv", "reflector.safetensors", "policy.safetensors")
     homes("uninterrupted")
     players = rl.train(run)
@@ -221,6 +222,7 @@ def test_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(homes, monkeyp
     assert {name: (stage_dir(run, "rl") / name).read_bytes() for name in names} == whole
     assert all(torch.equal(weights(again.reflector)[k], v) for k, v in weights(players.reflector).items())
     assert not again.reflector.memory  # what the warm-up wrote is not what this one would
+    monkeypatch.setattr(paths, "weights", lambda: tmp_path / "weights")
     released = release(run) / "reflector.safetensors"
     assert released.read_bytes() == whole["reflector.safetensors"]
 
