@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
 CANDIDATES := $(or $(PYTHON),python3 python3.12 python3.11)
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-ROOMS := $(sort $(patsubst tests/%/,%,$(wildcard tests/*/)))
+ROOMS := $(filter-out campaigns,$(sort $(patsubst tests/%/,%,$(wildcard tests/*/))))
 OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .DEFAULT_GOAL := help

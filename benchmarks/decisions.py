@@ -3,8 +3,9 @@
     python benchmarks/decisions.py [--profile smoke] [--env taxi] [--episodes 24]
 
 The same recorded situations are decided on in every row, each row in a process of its own so that memory is its
-own. Rows build on each other, but for the last: action-prompt normalisation scores the text of every legal action
-after the prompt (GLAM, TWOSOME), where single-prompt enumeration reads one label (claim 7 of the paper).
+own. Rows build on each other, but for the last two, a rough comparison at the taxi's six actions: logits of the text of
+every legal action after the prompt, as action-prompt normalisation needs them (GLAM, TWOSOME), and one label of the
+actions that the prompt lists. `enumeration.py` measures the library's own policies of both (claim 7 of the paper).
 Writes decisions.csv and decisions.md beside this file.
 """
 
@@ -24,7 +25,7 @@ from reflect_rl.core.runtime import peak_memory_mb, provenance
 from reflect_rl.envs.base import EnvSpec
 from reflect_rl.envs.registry import get
 from reflect_rl.envs.settings import load
-from reflect_rl.lm.players import pad
+from reflect_rl.lm.models import pad
 from reflect_rl.lm.prompts import policy_prompt, reflection_prompt
 from reflect_rl.train.agents import PerturbedAgent, Scripted
 from reflect_rl.train.rollout import play

@@ -4,9 +4,11 @@
     python benchmarks/lookup.py --profile repositories --env autoexplore_real --tested 100 --steps 0
 
 Each way trains the same policy on the same situations with the teacher's reflections; `accuracy` is how often its most likely answer
-is the expert's action, in situations of companies that it has not seen, `gradient_seconds` the processor time of its training.
-`its text` answers with the action itself instead of a label, and scores every legal action by the likelihood of its text. A
-pretrained base (the second line: real repositories) has letters for labels, in order.
+is the expert's action, in situations of companies that it has not seen, whose lists are shuffled as in training, `sorted` the same
+with lists in the order of names; `gradient_seconds` is the processor time of its training. The last way is trained on lists in the
+order of names, so that a label says something of its action without being read. `its text` answers with the action itself instead
+of a label, and scores every legal action by the likelihood of its text. A pretrained base (the second line: real repositories) has
+letters for labels, in order.
 
 Writes lookup.csv and lookup.md beside this file, of a base lookup_pretrained.csv and .md; the data is made below
 $REFLECT_RL_HOME where that was not done before.
@@ -30,7 +32,8 @@ from reflect_rl.envs.labels import IN_ORDER, Labels, by_name
 from reflect_rl.envs.registry import get
 from reflect_rl.envs.settings import load, profile
 from reflect_rl.lm import models
-from reflect_rl.lm.players import Encoder, pad
+from reflect_rl.lm.models import pad
+from reflect_rl.lm.players import Encoder
 from reflect_rl.lm.prompts import labels_for
 from reflect_rl.lm.tokenizers import load_tokenizer, train_tokenizer
 from reflect_rl.train import data
@@ -39,12 +42,18 @@ from reflect_rl.train.sft import Pairs, fit
 
 HERE = Path(__file__).parent
 TRAINED, AT_A_TIME = 20_000, 40
+BEHIND = "in order, behind the action, advice last"
 WAYS: dict[str, Labels | None] = {
     "by name, before the action": by_name(lambda action: action, 64),
     "in order, before the action": IN_ORDER,
-    "in order, behind the action, advice last": replace(IN_ORDER, advice_last=True),
+    BEHIND: replace(IN_ORDER, advice_last=True),
     "its text": None,
 }
+
+
+def in_order_of_names(examples: Sequence[Example]) -> list[Example]:
+    """Examples whose actions are listed in the order of their names."""
+    return [replace(e, situation=replace(e.situation, actions=tuple(sorted(e.situation.actions)))) for e in examples]
 
 
 def pair(example: Example, labels: Labels | None) -> dict:
@@ -105,11 +114,14 @@ def measure(
             fit(model, Pairs(pairs, encode, room, []), training, Path(folder), 0, "policy", None)
     seconds = time.process_time() - start
     model.eval()
-    right = []
-    for example in test:
-        scores = likelihoods(model, encode, pair(example, labels)["prompt"], candidates(example, labels))
-        right.append(example.situation.actions[int(scores.argmax())] == example.situation.expert_action)
-    return {"accuracy": round(float(np.mean(right)), 3), "gradient_seconds": round(seconds)}
+    found = {}
+    for name, examples in {"accuracy": test, "sorted": in_order_of_names(test)}.items():
+        right = []
+        for example in examples:
+            scores = likelihoods(model, encode, pair(example, labels)["prompt"], candidates(example, labels))
+            right.append(example.situation.actions[int(scores.argmax())] == example.situation.expert_action)
+        found[name] = round(float(np.mean(right)), 3)
+    return found | {"gradient_seconds": round(seconds)}
 
 
 def main() -> None:
@@ -130,11 +142,11 @@ def main() -> None:
     train, test = ([e for e in examples if (company(e) in held_out) == is_test] for is_test in (False, True))
     train, test = ([of[i] for i in rng.permutation(len(of))[:n]] for of, n in ((train, TRAINED), (test, given.tested)))
     rows = []
-    for way, labels in WAYS.items():
-        if config.model.base and not way.startswith("in order"):
-            continue
+    ways = [(way, labels, train) for way, labels in WAYS.items() if not config.model.base or way.startswith("in order")]
+    ways += [(f"{BEHIND}, trained on sorted lists", WAYS[BEHIND], in_order_of_names(train))] * (not config.model.base)
+    for way, labels, examples in ways:
         for steps in given.steps:
-            rows.append({"way": way, "steps": steps} | measure(config, train, test, labels, steps))
+            rows.append({"way": way, "steps": steps} | measure(config, examples, test, labels, steps))
             print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     name = "lookup_pretrained" if config.model.base else "lookup"

@@ -15,7 +15,8 @@ from tabulate import tabulate
 from reflect_rl.cli import graph, notebooks
 from reflect_rl.cli.jobs import JobsFailed
 from reflect_rl.core import identity, paths, profiles
-from reflect_rl.core.errors import ReflectRLError, unknown
+from reflect_rl.core.config import meanings
+from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs import registry, settings
 from reflect_rl.envs.check import check
 
@@ -64,6 +65,8 @@ def _stale(profile: str) -> None:
     from reflect_rl.report.replay import stale
 
     found = stale(profile)
+    if found.empty:
+        raise ReflectRLError(f"profile {profile!r} has no results; `reproduce --profile {profile}` makes them")
     old = found[found["stale"]].drop(columns="stale")
     print(f"{len(old)} of {len(found)} stages of profile {profile} were made by other code than today's")
     if len(old):
@@ -78,7 +81,9 @@ def _verify(profiles: list[str]) -> None:
     known, wrong = committed(), 0
     for name in profiles or known:
         if name not in known:
-            raise unknown("profile with committed results", name, known)
+            settings.profile(name)  # which says so where there is none
+            made = f"`reproduce --profile {name}` makes them"
+            raise ReflectRLError(f"profile {name!r} has no committed results, which {', '.join(known)} have; {made}")
         findings, of_code = verify(name), stale(name)
         wrong += len(findings)
         print(f"{name}: {f'{len(findings)} findings' if findings else 'as the raw episodes have it'}", flush=True)
@@ -124,11 +129,16 @@ def _release(profile: str, env: str, regime: str, variant: str, seed: int) -> No
 
 def _settings(profile: str, env: str, regime: str, variant: str, seed: int, overrides: str) -> None:
     """what is in force for one variant and seed, what it means, and where each value comes from"""
-    means = profiles.meanings()
-    rows = [
-        (*row, means[row[0]])
-        for row in profiles.describe(settings.load(profile, env, variant, seed, overrides, regime))
-    ]
+    config, means = settings.load(profile, env, variant, seed, overrides, regime), meanings()
+    plan = profiles.profile(profile)
+    of = [name for name in plan.regimes_of(config.env) if variant in plan.variants_of(config.env, name)]
+    if config.regime not in of:
+        here = f" in regime {config.regime}" if config.regime else ""
+        print(
+            f"note: profile {profile} does not run {variant}{here}; {', '.join(of) or 'no regime'} does",
+            file=sys.stderr,
+        )
+    rows = [(*row, means[row[0]]) for row in profiles.describe(config)]
     widths = [None, 24, 36, 70]
     print(tabulate(rows, ("setting", "value", "from", "meaning"), "simple", maxcolwidths=widths, disable_numparse=True))
 
@@ -219,6 +229,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ReflectRLError, JobsFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ReflectRLError) else 1
+    except BrokenPipeError:  # as of `| head`
+        sys.stdout = None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further Ctrl-C has nothing left to stop
         print("error: interrupted; the same command continues", file=sys.stderr)

@@ -1,77 +1,32 @@
-"""Settings: one dataclass a section, every field with its meaning and its range (which pydantic checks)."""
+"""Settings: one dataclass a section, every field with its meaning and its range."""
 
 import dataclasses
-import functools
+import inspect
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 from urllib.parse import urlparse
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
-
 from reflect_rl.core.errors import ReflectRLError, unknown
+from reflect_rl.core.ranges import (
+    Count,
+    Counts,
+    Flag,
+    Fraction,
+    LearningRate,
+    Mixture,
+    Natural,
+    Seed,
+    Settings,
+    Shares,
+    Text,
+    real,
+    whole,
+)
 from reflect_rl.core.variants import VARIANTS, Variant
-
-
-def whole(low: int, high: int = 10**9) -> Any:
-    """The type of whole numbers from `low` to `high`; booleans are none."""
-    text = f"a whole number from {low} " + (f"to {high:,}" if high != 10**9 else "on")
-    return Annotated[int, Field(strict=True, ge=low, le=high, description=text)]
-
-
-def real(low: float, high: float, above: bool = False, below: bool = False) -> Any:
-    """The type of numbers from `low` to `high`, without `low` itself where `above`, without `high` where `below`."""
-    upper = "and below" if below else "and at most" if above else "to"
-    text = f"a number {'above' if above else 'from'} {low:g} {upper} {high:g}"
-    bounds = {"gt" if above else "ge": low, "lt" if below else "le": high}
-    read = BeforeValidator(lambda value: float(value) if isinstance(value, str) else value)  # YAML 1.1: 3e-3 is text
-    return Annotated[float, read, Field(strict=True, allow_inf_nan=False, description=text, **bounds)]
-
-
-Count = whole(1)
-Natural = whole(0)
-Seed = whole(0, 2**32 - 1)
-Fraction = real(0, 1)
-LearningRate = real(0, 1, above=True)
-Flag = Annotated[bool, Field(strict=True, description="true or false")]
-Text = Annotated[str, Field(strict=True, description="text")]
-Counts = Annotated[tuple[Count, ...], Field(min_length=1, description="a list of whole numbers from 1 on: [15,20]")]
-Shares = Annotated[tuple[Fraction, ...], Field(description="a list of numbers from 0 to 1, such as [0.2,0.1]")]
-Mixture = Annotated[
-    tuple[Fraction, ...],
-    BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,)),
-    Field(min_length=1, description="a number from 0 to 1, or a list of them: [0,0.3]"),
-]
-_hints = functools.cache(functools.partial(get_type_hints, include_extras=True))
-_adapter = functools.cache(TypeAdapter)
-
-
-def check(cls: type, section: str, name: str, value: Any) -> Any:
-    """One setting as its dataclass will hold it; raises ReflectRLError on an unknown one and out of its range."""
-    if name not in _hints(cls):
-        raise unknown(f"setting of {section}", name, _hints(cls))
-    hint, key = _hints(cls)[name], f"{section}.{name}".lstrip(".")
-    try:
-        return _adapter(hint).validate_python(value)
-    except ValidationError as error:
-        if get_origin(hint) is Literal:
-            raise unknown(key, value, get_args(hint)) from error
-        raise ReflectRLError(f"setting {key}={value!r} should be {hint.__metadata__[-1].description}") from error
-
-
-@dataclass_transform(frozen_default=True)
-class Settings:
-    """Makes each subclass a frozen dataclass that holds its fields to their ranges; `section` stands in the errors."""
-
-    def __init_subclass__(cls, section: str):
-        cls.section = section
-        dataclass(frozen=True)(cls)
-
-    def __post_init__(self):
-        for name in _hints(type(self)):
-            object.__setattr__(self, name, check(type(self), self.section, name, getattr(self, name)))
 
 
 class DataConfig(Settings, section="data"):
@@ -133,11 +88,13 @@ class ModelConfig(Settings, section="model"):
     n_head: whole(1, 1000) = 4  #: their heads
     d_model: whole(1, 100_000) = 64  #: their width
     context: whole(2, 10_000_000) = 96  #: longest prompt with its answer, in tokens
-    max_new_tokens: Count = 24  #: longest reflection in tokens (paper: at most 100)
+    max_new_tokens: Count = 24  #: longest reflection, or action that is scored, in tokens (paper: at most 100)
     init_std: real(0, 1, above=True) = 0.02  #: standard deviation of fresh weights (0.02: GPT-2's, for a large model)
     start: Literal["random", "lookup"] = "random"  #: `lookup`: an LFM2's attention begins by finding what is alike
     vocab_size: whole(258, 10_000_000) = 1024  #: at most; 256 bytes and two special tokens at least
-    micro_batch: Natural = 0  #: prompts that go through a base at a time in RL; 0: by device and memory
+    #: of an action's likelihood where its text is scored: `sum` is the distribution that SFT trains, others flatten it
+    normalisation: Literal["sum", "token", "word"] = "sum"
+    micro_batch: Natural = 0  #: prompts that go through a base at a time in training; 0: by device and memory
     reflection_rows: Natural = 0  #: prompts that a reflector answers at a time; 0: by device and size
 
     def __post_init__(self):
@@ -173,6 +130,7 @@ class SFTConfig(Settings, section="reflector or policy"):
 
 
 PASSES = {"pg": (1, 1), "ppo": (2, 4)}  # epochs and minibatches of an objective, unless they are given
+GROUPED = ("rloo", "grpo", "gigpo")  # advantages that compare episodes of one task
 
 
 class RLConfig(Settings, section="rl"):
@@ -181,13 +139,14 @@ class RLConfig(Settings, section="rl"):
     env_steps: Count = 100_000  #: budget of environment steps, the same for every variant
     episodes_per_update: Count = 128  #: played as one batch before each update
     steps_per_update: Natural = 0  #: at least; batches are joined until an update has so many
-    group: Count = 1  #: episodes of an update that begin with the same task; `rloo` and `grpo` compare them
+    group: Count = 1  #: episodes of an update that begin with the same task; `rloo`, `grpo` and `gigpo` compare them
     objective: Literal["pg", "ppo"] = "ppo"  #: policy gradient, or PPO's clipped ratio
     #: of the actions (`train.advantages`): return-to-go, minus the others' mean at that step, by a critic, in groups
-    advantage: Literal["return", "leave_one_out", "gae", "rloo", "grpo"] = "gae"
+    advantage: Literal["return", "leave_one_out", "gae", "rloo", "grpo", "gigpo"] = "gae"
     discount: Fraction = 0.95  #: gamma (paper: none, 1)
     gae_lambda: Fraction = 0.9  #: lambda of generalised advantage estimation
-    normalise: Flag = True  #: whether advantages get mean 0, and their deviation or a former, larger one as unit
+    #: whether advantages get their deviation, or a former, larger one, as unit, and mean 0 where they are not of groups
+    normalise: Flag = True
     epochs: whole(0, 1000) = 0  #: passes over a batch (in a single one PPO clips nothing); 0: by objective
     minibatches: whole(0, 1000) = 0  #: parts of a pass; 0: by objective
     clip: real(0, 1, above=True, below=True) = 0.2  #: PPO's clipping range (the authors' code: 0.1)
@@ -200,6 +159,9 @@ class RLConfig(Settings, section="rl"):
     kl: real(0, 1000) = 0.0  #: coefficient of the KL divergence to the warmed-up policy
     #: last successes that are imitated in each update as far as they beat the critic (the authors' code: 50, as they are)
     replay: whole(0, 1_000_000) = 0
+    #: where the reflector learns online, too (`train.online_reflector`); with 0 it samples and learns nothing
+    reflector_learning_rate: Fraction = 1e-4
+    reflector_kl: real(0, 1000) = 0.1  #: and the coefficient of its KL divergence a token to the warmed-up reflector
     max_grad_norm: real(0, 1000, above=True) = 0.3  #: gradient clipping (paper: 0.3)
     milestone: Flag = True  #: whether the environment's milestone is rewarded in training (evaluation always counts it)
     stage_shares: Shares = ()  #: of the budget for the easier stages in order, where a variant begins with them
@@ -224,7 +186,7 @@ class RLConfig(Settings, section="rl"):
             raise ReflectRLError(
                 f"rl.replay={self.replay} asks a critic what a success was worth; give rl.advantage=gae, or rl.replay=0"
             )
-        if self.advantage in ("rloo", "grpo") and self.group == 1:
+        if self.advantage in GROUPED and self.group == 1:
             raise ReflectRLError(f"rl.advantage={self.advantage} compares episodes of one task; give rl.group as 8")
 
 
@@ -338,6 +300,19 @@ class Config(Settings, section=""):
 
 SECTIONS = {f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
 DECIDING = tuple(name for name in SECTIONS if name != "client")  # those that results depend on
+
+
+def meanings() -> dict[str, str]:
+    """What each dotted setting means: the comment behind it, or the one above it."""
+    found = {}
+    for section, cls in SECTIONS.items():
+        above: list[str] = []
+        for line in inspect.getsource(cls).splitlines():
+            if setting := re.fullmatch(r"    (\w+): .*?(?:  #: (.*))?", line):
+                found[f"{section}.{setting[1]}"] = setting[2] or " ".join(above)
+            comment = re.fullmatch(r"    #: (.*)", line)
+            above = [*above, comment[1]] if comment else []
+    return found
 
 
 def threads() -> int:

@@ -23,6 +23,7 @@ from reflect_rl.core import paths
 from reflect_rl.core.config import Config, threads
 from reflect_rl.core.errors import ReflectRLError, unknown
 from reflect_rl.core.files import RUN_MARK, write_json, writing
+from reflect_rl.core.variants import Variant
 
 PLAIN = int | float | str | tuple  # constants whose text says what they are
 
@@ -212,7 +213,8 @@ class Stage(NamedTuple):
     group: str  #: whose it is: `data`, or that of the `{warmup}` or `{variant}`; empty where of no seed either
 
 
-FOR_POLICY = ("target", "policy_draw", "policy_examples")  # settings of the data that decide nothing else
+OF_POLICY = ("target", "policy_draw", "policy_examples")  # settings of the data that decide nothing else
+OF_REFLECTOR = ("reflector_learning_rate", "reflector_kl")  # settings of RL, where it trains the reflector
 _DATA, _PLAYERS = ("data", "model"), ("data", "model", "reflector", "policy", "rl")
 STAGES = {
     "data": Stage(_DATA, ("reflect_rl.train.data",), "data"),
@@ -241,8 +243,11 @@ def _identity(config: Config, stage: str) -> dict:
     used = {"data": learns, "model": learns, "policy": bool(arm.warmup), "rl": arm.rl, "prompted": arm.prompted}
     used["reflector"] = arm.reflection and bool(arm.warmup)
     settings = config.sections(*(name for name in known.sections if used.get(name, True)))
-    if stage in ("data", "reflector", "reflections"):
-        settings["data"] = {key: value for key, value in settings["data"].items() if key not in FOR_POLICY}
+    for section, names in _without_use(arm, stage).items():
+        if section in settings:
+            settings[section] = {key: value for key, value in settings[section].items() if key not in names}
+    if arm.scores_texts and stage == "policy":  # the others name their arm, or do not depend on it
+        settings["scores_texts"] = True
     settings["group"] = known.group.format(warmup=arm.warmup, variant=config.variant)
     if known.group == "{variant}":
         settings["arm"] = arm.deciding()
@@ -250,6 +255,16 @@ def _identity(config: Config, stage: str) -> dict:
         settings = {"env": config.env, "split": config.evaluation.split, "tasks": config.evaluation.tasks, "group": ""}
     identity = {"settings": settings, "code": stage_code(config, stage)}
     return identity if stage in ("data", "probes") else identity | {"threads": threads()}  # these two need no torch
+
+
+def _without_use(arm: Variant, stage: str) -> dict[str, tuple[str, ...]]:
+    """The settings, by section, that decide nothing of a variant's stage."""
+    before = stage in ("data", "reflector", "reflections")  # the policy
+    return {
+        "data": OF_POLICY if before else (),
+        "model": () if arm.scores_texts and stage in ("rl", "evaluation") else ("normalisation",),
+        "rl": () if arm.trains_reflector else OF_REFLECTOR,
+    }
 
 
 def stage_code(config: Config, stage: str) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import inspect
 import itertools
 import os
 import re
@@ -14,8 +13,9 @@ import pydantic
 import yaml
 
 from reflect_rl.core import paths
-from reflect_rl.core.config import SECTIONS, Config, Seed, check
+from reflect_rl.core.config import SECTIONS, Config
 from reflect_rl.core.errors import ReflectRLError, unknown
+from reflect_rl.core.ranges import Seed, check
 from reflect_rl.core.variants import VARIANTS
 
 
@@ -307,19 +307,6 @@ def load(
     sections, sources = _merge(layers)
     about = {"overrides": pairs, "env_code": env_code, "regime": found.regime(env, regime)[0], "sources": sources}
     return Config(profile, env, variant, seed, **sections, **about)
-
-
-def meanings() -> dict[str, str]:
-    """What each dotted setting means: the comment behind it, or the one above it."""
-    found = {}
-    for section, cls in SECTIONS.items():
-        above: list[str] = []
-        for line in inspect.getsource(cls).splitlines():
-            if setting := re.fullmatch(r"    (\w+): .*?(?:  #: (.*))?", line):
-                found[f"{section}.{setting[1]}"] = setting[2] or " ".join(above)
-            comment = re.fullmatch(r"    #: (.*)", line)
-            above = [*above, comment[1]] if comment else []
-    return found
 
 
 def extends() -> bool:  # whether runs that results hold already are taken from there

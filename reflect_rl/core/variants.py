@@ -15,6 +15,8 @@ class Variant:
     rl: bool = False  #: whether the policy is trained online
     milestones: bool = True  #: whether RL rewards the environment's milestones
     stages: bool = False  #: whether RL begins with the environment's easier stages
+    scores_texts: bool = False  #: whether the policy scores the text of each action, and names no label
+    trains_reflector: bool = False  #: whether RL trains the reflector, too
     prompted: bool = False  #: whether it is a language model that is prompted and not trained
     few_shot: bool = False  #: the same with worked examples
     scripted: bool = False  #: whether it is a rule of the environment's own, such as a search, that learns nothing
@@ -54,6 +56,14 @@ VARIANTS = {
                                         warmup="reflect_rl", reflection=True, rl=True, milestones=False),
     "reflect_rl_stages": Variant("with stages", "Reflect-RL that begins with the environment's easier stages.",
                                  warmup="reflect_rl", reflection=True, rl=True, stages=True),
+    "reflect_sft_texts": Variant("texts before RL", "Frozen reflector; policy after its supervised warm-up on the "
+                                 "texts of actions, no RL.", warmup="reflect_rl", reflection=True, scores_texts=True),
+    "reflect_rl_texts": Variant("texts for labels", "Reflect-RL that scores the text of every action after a prompt of its own "
+                                "(action-prompt normalisation).", warmup="reflect_rl", reflection=True, rl=True,
+                                scores_texts=True),
+    "reflect_rl_both": Variant("both online", "Reflect-RL whose reflector goes on learning from the rewards, too.",
+                               warmup="reflect_rl", reflection=True, rl=True,
+                               trains_reflector=True),
     "prompted": Variant("Prompted", "A larger language model, prompted and not fine-tuned.", prompted=True),
     "prompted_few_shot": Variant("Prompted, few-shot", "The same, with worked examples.", prompted=True, few_shot=True),
     "prompted_reflection": Variant("Prompted, reflecting", "The same, with a thought of its own before it acts.",

@@ -104,8 +104,8 @@ class EnvSpec:
     The environment itself is a `gymnasium.Env` whose observation is text and whose action is an index into
     `info["actions"]`, the legal actions (`tuple[str, ...]`, at least one, no duplicates). `reset(options={"task": id})`
     starts that very episode. `info["success"]` is a bool; `info["ended"]` may say how an episode ended. An index beyond
-    the legal actions costs a step, changes nothing else, and is named in `info["invalid_action"]`. `envs.check` tells
-    whether an environment is so.
+    the legal actions costs a step, changes nothing else, and is named in `info["invalid_action"]`; what is no whole number
+    is a TypeError. `envs.check` tells whether an environment is so.
 
     Raises:
         ReflectRLError: fields are missing or not of their type; the message lists all of them.
@@ -120,9 +120,11 @@ class EnvSpec:
     expert_action: Callable[[gym.Env], int]  #: index of the best action that a player can know of
     teacher: Teacher  #: writes a reflection on a `Situation`, by rules; it names the expert's action
 
+    label: str = ""  #: in figures; by default the name
     goal: str = ""  #: what the game is about, for language models that are prompted
     legend: str = ""  #: how to read an observation, for the same
     settings: Annotated[Names, Field(min_length=1)] = ("full",)  #: families of tasks that are evaluated
+    titles: Mapping[str, str] = field(default_factory=dict)  #: of settings in figures; of one without it its name
     training_setting: str = "full"  #: family that data, RL and the choice of reflectors use; one of `settings` or not
     headline: str = ""  #: stands for the environment; by default `training_setting` if it is evaluated, else the first
     selection_settings: Names = ()  #: choices are made on their validation tasks; by default the headline's
@@ -176,11 +178,18 @@ class EnvSpec:
             "claims_horizon": self.claims_horizon or self.horizon,
             "defaults": MappingProxyType({**self.defaults}),
             "gym_id": self.gym_id or f"reflect_rl/{self.name}-v0",
+            "label": self.label or self.name,
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
         if outside := {self.headline, *self.selection_settings} - {*settings}:
             raise ReflectRLError(f"headline and selection_settings should be among {settings}, {outside} are not")
+        if outside := self.titles.keys() - {*settings}:
+            raise ReflectRLError(f"titles should be of the settings {settings}, {outside} are none")
+
+    def title(self, setting: str) -> str:
+        """A family of tasks in figures."""
+        return self.titles.get(setting, setting)
 
     def panel(self, setting: str, split: str, most: int = 0) -> tuple[str, ...]:
         """The tasks of a family and split; with `most` the first ones of it (of each of its parts: `first_tasks`)."""

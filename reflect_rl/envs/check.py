@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.spaces import Text
 from gymnasium.utils.env_checker import check_env
 
-from reflect_rl.core import config
+from reflect_rl.core import config, ranges
 from reflect_rl.core.errors import ReflectRLError, unknown
 from reflect_rl.envs import play
 from reflect_rl.envs.base import SPLITS, EnvSpec
@@ -165,7 +165,7 @@ def defaults(spec: EnvSpec, tasks: Sequence[str], require: Require) -> None:
         try:
             if section not in config.SECTIONS:
                 raise unknown("section of settings", section, config.SECTIONS)
-            config.check(config.SECTIONS[section], section, name, value)
+            ranges.check(config.SECTIONS[section], section, name, value)
         except ReflectRLError as error:
             require(False, f"its default of {key}: {error}")
 

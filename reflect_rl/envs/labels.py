@@ -10,7 +10,7 @@ from reflect_rl.core.errors import ReflectRLError
 
 @dataclass(frozen=True)
 class Labels:
-    """A rule for the labels of legal actions."""
+    """A rule for the labels of legal actions, or (`lm.prompts.Texts`) for their texts where these are scored."""
 
     of: Callable[[Sequence[str]], tuple[int, ...]]  #: legal actions -> the numbers of their labels, all different
     names: tuple[str, ...]  #: the text of each label; numbers are below their count

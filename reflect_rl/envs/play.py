@@ -50,13 +50,13 @@ def advised_action(text: str, actions: Sequence[str]) -> int | None:
 
     Of several that end at the same place ("door" and "open door") it is the longest.
     """
-    places = [(_last_end(text, action), len(action)) for action in actions]
+    places = [(last_mention(text, action), len(action)) for action in actions]
     best = max(range(len(actions)), key=places.__getitem__)
     return best if places[best][0] >= 0 else None
 
 
-def _last_end(text: str, action: str) -> int:
-    """Where the last mention of an action ends in a text; -1 where there is none."""
+def last_mention(text: str, action: str) -> int:
+    """Where the last mention of an action, in whole words and numbers, ends in a text; -1 where there is none."""
     place = text.rfind(action)
     while place >= 0:
         end = place + len(action)

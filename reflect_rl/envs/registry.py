@@ -1,5 +1,6 @@
 """The environments by name: the library's own, those of other packages, and those that are registered by hand."""
 
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -22,7 +23,13 @@ def offer(name: str, spec: str, gym_id: str) -> None:
 
 def names() -> tuple[str, ...]:
     """All environments: the library's own, those of other packages, and those registered since."""
-    return tuple(dict.fromkeys((*_built_in, *sorted(entry_points(group=GROUP).names), *_registered)))
+    return tuple(dict.fromkeys((*_built_in, *_of_packages(), *_registered)))
+
+
+@cache
+def _of_packages() -> tuple[str, ...]:
+    """Those of other packages, which are looked up once, since that takes some 10 ms."""
+    return tuple(sorted(entry_points(group=GROUP).names))
 
 
 def get(name: str) -> EnvSpec:

@@ -1,14 +1,18 @@
-"""The two players: a frozen reflector that writes, and a policy that answers with one label token."""
+"""The two players: a reflector that writes, and a policy that answers with a label token or (`lm.scoring`) a text."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 
+import numpy as np
 import torch
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.labels import IN_ORDER, Labels
-from reflect_rl.lm.models import activate, causal_lm, hidden_states, rows_that_fit
+from reflect_rl.lm.arithmetic import seeded
+from reflect_rl.lm.models import activate, last_states, logits, pad, rows_that_fit
+
+SAMPLED = 128  # prompts that a reflector samples on at a time, at most
 
 
 class Encoder:
@@ -53,12 +57,6 @@ class Encoder:
             "limit": self.limit,
             "shortened": self.shortened,
         }
-
-
-def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """Right-padded `(B, T)` tensor. A causal model's outputs at a row's own positions do not see the padding."""
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 
 class Prefix:
@@ -107,6 +105,10 @@ class Policy:
             raise ReflectRLError("a label of this tokenizer is more than one token; use labels that are single tokens")
         self.label_ids = torch.tensor([x[0] for x in ids])
 
+    def rows_of(self, legal: Sequence) -> int:
+        """Rows that go through the model for a prompt with these legal actions."""
+        return 1
+
     def hidden(self, prompts: Sequence[str]) -> torch.Tensor:
         """`(B, D)` hidden states at the last position of each prompt."""
         activate(self.model, "policy")
@@ -125,27 +127,29 @@ class Policy:
         if self.prefix is not None and self.prefix.begins(rows):
             options = {"use_cache": True, "past_key_values": self.prefix.cache(len(rows))}
             rows = [row[len(self.prefix.ids) :] for row in rows]
-        ids = pad(rows, self.pad_id).to(self.model.device)
-        last = torch.tensor([[len(row) - 1] for row in rows], device=ids.device)
-        return hidden_states(self.model, ids, last, **options)[:, 0]
+        return last_states(self.model, rows, self.pad_id, **options)
 
-    def label_log_probs(self, hidden: torch.Tensor, legal: Sequence[Sequence[int]]) -> torch.Tensor:
+    def _label_log_probs(self, hidden: torch.Tensor, legal: Sequence[Sequence[int]]) -> torch.Tensor:
         """`(B, A)` log-probabilities; `legal` holds the labels of each row's legal actions, -inf behind them."""
-        rows, head = self.label_ids[: 1 + max(map(max, legal))], causal_lm(self.model).get_output_embeddings()
-        logits = hidden.float() @ head.weight[rows].float().T  # in bfloat16 they would be rounded to 1/16 or so
-        if getattr(head, "bias", None) is not None:
-            logits = logits + head.bias[rows].float()
-        numbers = pad(legal, -1).to(logits.device)
-        logits = logits.gather(1, numbers.clamp(min=0))
-        return logits.masked_fill(numbers < 0, -torch.inf).log_softmax(-1)
+        found = logits(self.model, hidden, self.label_ids[: 1 + max(map(max, legal))])
+        numbers = pad(legal, -1).to(found.device)
+        found = found.gather(1, numbers.clamp(min=0))
+        return found.masked_fill(numbers < 0, -torch.inf).log_softmax(-1)
+
+    def states_and_log_probs(
+        self, prompts: Sequence[str], legal: Sequence[Sequence[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`hidden` of the prompts and `log_probs` of their legal actions."""
+        hidden = self.hidden(prompts)
+        return hidden, self._label_log_probs(hidden, legal)
 
     def log_probs(self, prompts: Sequence[str], legal: Sequence[Sequence[int]]) -> torch.Tensor:
         """`(B, A)` exact log-probabilities of the legal actions, -inf behind the last legal one."""
-        return self.label_log_probs(self.hidden(prompts), legal)
+        return self.states_and_log_probs(prompts, legal)[1]
 
 
 class Reflector:
-    """Writes one reflection a prompt by greedy decoding; frozen, so equal prompts are answered from memory.
+    """Writes one reflection a prompt by greedy decoding. As long as its weights stay, equal prompts are answered from memory.
 
     Prompts are decoded in blocks, left-padded, with a mask. A small model on a CPU in float32 gets blocks of fixed shapes:
     a multiple of `width` tokens, by the prompt's own length, and one of two numbers of rows that give the same digits. So
@@ -195,6 +199,32 @@ class Reflector:
                 self._generate(block, *shape, shared)
         return [self.memory[prompt] for prompt in prompts]
 
+    @torch.no_grad()
+    def sample(self, prompts: Sequence[str], seed: int) -> list[tuple[list[int], list[int]]]:
+        """Token ids of each prompt and of a text after it, sampled at temperature 1, with its end where that was drawn.
+
+        Equal prompts get texts of their own; `seed` decides all of them, and nothing is remembered.
+        """
+        self.model.eval()
+        activate(self.model, "reflector")
+        encoded, found = self.encode(prompts), []
+        size = SAMPLED if self.fixed else self.rows or rows_that_fit(self.model, self.context, SAMPLED)
+        for first in range(0, len(encoded), size):
+            rows = encoded[first : first + size]
+            width = max(map(len, rows))
+            ids = torch.tensor([[self.tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
+            mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+            with seeded(int(np.random.default_rng([seed, first]).integers(2**32))):
+                out = self._decode(ids, mask, self.max_new_tokens, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+            for row, text in zip(rows, out[:, width:].tolist(), strict=True):
+                end = text.index(self.tokenizer.eos_token_id) + 1 if self.tokenizer.eos_token_id in text else len(text)
+                found.append((row, text[:end]))
+        return found
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The one line that token ids stand for."""
+        return " ".join(self.tokenizer.decode(ids, skip_special_tokens=True).split())
+
     def _blocks(self, rows: list[tuple[str, list[int]]], shared: int) -> Iterator[tuple[list, int, int]]:
         """Rows of about one length, their number, and the length of the longest without its `shared` tokens."""
         self.rows = self.rows or rows_that_fit(self.model, self.context, 128)
@@ -230,12 +260,12 @@ class Reflector:
         options = {"min_new_tokens": 2, "output_logits": True, "return_dict_in_generate": True}
         return torch.stack(self._decode(ids, mask, 2, **options).logits)
 
-    def _decode(self, ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int, **options):
+    def _decode(self, ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int, do_sample: bool = False, **options):
         return self.model.generate(
             input_ids=ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),
             max_new_tokens=max_new_tokens,
-            do_sample=False,
+            do_sample=do_sample,
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.tokenizer.pad_token_id,
             **options,

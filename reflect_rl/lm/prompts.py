@@ -1,4 +1,4 @@
-"""The text that the two players read: single-prompt action enumeration, one label token an action."""
+"""The text that the two players read: each legal action listed with a label, or none, where texts are scored."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -12,6 +12,17 @@ from reflect_rl.envs.labels import IN_ORDER, Labels, in_order
 
 MOST = len(IN_ORDER.names)  # legal actions of a state
 LETTERS = tuple(a + b for a, b in itertools.product(("", *ascii_uppercase), ascii_uppercase))
+
+
+@dataclass(frozen=True)
+class Texts(Labels):
+    """No labels: an action stands for itself, and prompts list none."""
+
+    of: Callable[[Sequence[str]], tuple[str, ...]] = tuple
+    names: tuple[str, ...] = ()
+
+    def texts(self, numbers: Sequence[str]) -> list[str]:
+        return [*numbers]
 
 
 def labels_for(tokenizer: PreTrainedTokenizerBase, own: Labels) -> Labels:
@@ -71,6 +82,14 @@ def policy_prompt_ending_in_advice(
     return f"{observation}\nLast: {last_action or 'none'}\nActions: {listed}\n{end}"
 
 
+def policy_prompt_without_list(
+    observation: str, last_action: str, actions: Sequence[str], reflection: str | None, labels: Sequence[str]
+) -> str:
+    """What the policy answers with an action's text."""
+    thought = "" if reflection is None else f"\nReflection: {reflection}"
+    return f"{observation}\nLast: {last_action or 'none'}{thought}\nAnswer:"
+
+
 @dataclass(frozen=True)
 class Format:
     """How prompts are written: by default as the players are trained to read them."""
@@ -80,8 +99,11 @@ class Format:
 
 
 PLAIN, ADVICE_LAST = Format(), Format(policy=policy_prompt_ending_in_advice)
+WITHOUT_LIST = Format(policy=policy_prompt_without_list)
 
 
 def format_of(labels: Labels) -> Format:
     """How the prompts of a policy with these labels are written."""
+    if isinstance(labels, Texts):
+        return WITHOUT_LIST
     return ADVICE_LAST if labels.advice_last else PLAIN

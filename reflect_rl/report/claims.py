@@ -15,6 +15,8 @@ The verdict on a comparison is that of the first of these that applies:
 6. `undecided`: more seeds or tasks are needed.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -95,6 +97,17 @@ def _judged(episodes: pd.DataFrame, ceilings: pd.DataFrame | None, rule: Rule) -
     return rows
 
 
+def counted(claims: pd.DataFrame, envs: Sequence[str], rule: Rule) -> str:
+    """How many of the verdicts of `claims_table` are which, and what no comparison in `envs` tests, in words."""
+    if claims.empty:
+        return "Nothing that configs/claims.yaml lists was played here, so no claim is judged."
+    said = ", ".join(f"{number} {name}" for name, number in claims["verdict"].value_counts().items())
+    tested = set(zip(claims["env"], claims["claim"], strict=True))
+    untested = {env: [claim for claim in rule.claims if (env, claim) not in tested] for env in envs}
+    left = "; ".join(f"{', '.join(names)} in {env}" for env, names in untested.items() if names)
+    return f"Comparisons: {said}." + f"\n\nClaims that are not tested here: {left}." * bool(left)
+
+
 def verdicts(claims: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
     """Rows of `claims_table` at a glance: a row a claim and comparison, a column a panel; effects in percentage points.
 
@@ -120,8 +133,7 @@ def _compared(env: str, entry: Entry, episodes: pd.DataFrame, rule: Rule) -> dic
     better, worse = (found[found["variant"] == name] for name in entry.comparison)
     if prompted and len(worse) < rule.prompted_episodes:
         return None
-    row = {"claim": entry.claim, "env": env, "setting": entry.setting, "regime": entry.regime}
-    row["panel"] = f"{entry.setting}, {entry.horizon} steps, {entry.split}, {entry.decoding}"
+    row = {"claim": entry.claim, "env": env, "setting": entry.setting, "regime": entry.regime, "panel": entry.panel}
     row["greedy"] = "" if prompted else _greedy(entry, matching(episodes, **place | {"decoding": "greedy"}))
     row |= {"comparison": " vs ".join(entry.comparison), "n_seeds": 0, "n_tasks": 0, "a": None}
     row["seeds"] = rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds)

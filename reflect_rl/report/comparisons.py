@@ -31,10 +31,11 @@ def main_results(main: pd.DataFrame) -> Figure:
     test = main[main["split"] == HEADLINE["split"]]
     settings, variants, horizons = _settings(test), in_order(test["variant"]), sorted(test["horizon"].unique())
     height = 0.35 + 0.2 * len(variants)
+    spec = get(style.one_env(test))
     figure, axes = style.grid_of_panels(len(horizons), len(settings), 1.9, height, sharex=True, sharey=True)
     for axis, (horizon, setting) in zip(axes.flat, itertools.product(horizons, settings), strict=True):
         _draw_success(axis, matching(test, setting=setting, horizon=horizon), variants)
-        axis.set(title=f"{setting}, {horizon} steps", xlim=(-0.05, 1.05), ylim=(len(variants) - 0.5, -0.5))
+        axis.set(title=f"{spec.title(setting)},\n{horizon} steps", xlim=(-0.05, 1.05), ylim=(len(variants) - 0.5, -0.5))
         axis.set_xticks(SHARE, [f"{tick:g}" for tick in SHARE])
         style.name_ticks(axis, "y", [VARIANTS[name].label for name in variants])
     for axis in axes[-1]:
@@ -81,14 +82,14 @@ def ablations(episodes: pd.DataFrame) -> Figure:
     Small dots are seeds, thin lines join equal ones, and the large dot is their mean with the tables' 95% interval.
     """
     episodes = matching(at_headline(episodes[episodes["variant"].isin(ABLATIONS)], every_setting=True), **HEADLINE)
-    settings, variants = _settings(episodes), in_order(episodes["variant"])
+    settings, variants, spec = _settings(episodes), in_order(episodes["variant"]), get(style.one_env(episodes))
     num_columns = min(len(settings), 2 if len(settings) <= 4 else 3)
     figure, axes = style.grid_of_panels(-(-len(settings) // num_columns), num_columns, 2.8, 2.1, sharey=True)
     lowest = 0.95  # not a hair's breadth where all are perfect
     for axis, setting in zip(axes.flat, settings, strict=False):
         rows = episodes[episodes["setting"] == setting]
         lowest = min(lowest, _draw_seeds(axis, rows, variants))
-        axis.set(xlim=(-0.5, len(variants) - 0.2), title=f"{rows['env'].iloc[0]}, {setting}")
+        axis.set(xlim=(-0.5, len(variants) - 0.2), title=f"{spec.label}: {spec.title(setting)}")
         labels = [VARIANTS[name].label.replace("w/o ", "w/o\n").replace("-RL", "-\nRL") for name in variants]
         style.name_ticks(axis, "x", labels)
     for unused in axes.flat[len(settings) :]:
@@ -148,7 +149,7 @@ def reflector_effect(reflector: pd.DataFrame) -> Figure:
         axis.set(ylim=(0, 1.02), xlim=(-0.5, 2.5), title=title)
         axis.set_yticks(SHARE, [f"{tick:g}" for tick in SHARE])
         style.name_ticks(axis, "x", list(situations.values()))
-    axes[0].set_ylabel(f"{env}: share of prompts")
+    axes[0].set_ylabel(f"{get(env).label}: share of prompts")
     entries = [entry(VARIANTS[v].label, marker="os^D"[i % 4], color=COLOURS[v]) for i, v in enumerate(variants)]
     style.legend_below(figure, entries)
     return figure

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
+from reflect_rl.envs.registry import get
 from reflect_rl.report import style
 from reflect_rl.report.rule import Rule, read_rule
 from reflect_rl.report.style import COLOURS, FAINT, INK, STYLE, entry
@@ -13,12 +14,13 @@ from reflect_rl.report.tables import versus
 
 CAPTION = (
     "The differences in success that the claims are judged by, with 95% intervals over seeds and tasks; these are of each "
-    "comparison alone, while verdicts adjust p for all comparisons of the profile."
+    "comparison alone, while verdicts adjust p for all comparisons of the profile. Look at which intervals lie wholly on one side "
+    "of 0, and at why the others are undecided."
 )
 VERDICTS = {  # colour, and whether the dot is filled
     "reproduced": (COLOURS["reflect_rl"], True),
     "not reproduced": (COLOURS["reflect_rl_no_negatives"], True),
-    "equivalent": (COLOURS["sft_rl"], False),
+    "equivalent": (COLOURS["sft_rl"], True),
     "at the ceiling": (COLOURS["sft_rl"], True),
     "undecided": ("#808080", False),
 }
@@ -33,7 +35,7 @@ def forest(claims: pd.DataFrame, rule: Rule | None = None) -> Figure | None:
     rule, rows = rule or read_rule(), claims[claims["effect"].notna()]
     if rows.empty:
         return None
-    figure = Figure(figsize=(6.6, 0.75 + 0.165 * len(rows) + 0.3 * rows["claim"].nunique()), layout="constrained")
+    figure = Figure(figsize=(6.9, 0.75 + 0.165 * len(rows) + 0.3 * rows["claim"].nunique()), layout="constrained")
     axis, y, names, places = figure.subplots(), 0.0, [], []
     margin = blended_transform_factory(figure.transFigure, axis.transData)
     for claim, sentence in rule.claims.items():
@@ -63,11 +65,14 @@ def forest(claims: pd.DataFrame, rule: Rule | None = None) -> Figure | None:
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
     looks = {"linestyle": "none", "marker": "s", "color": FAINT, "alpha": 0.5, "markersize": 7}
-    style.legend_below(figure, [entry(f"within {100 * rule.margin:.0f} points: no difference that matters", **looks)])
+    open_dot = {"linestyle": "none", "marker": "o", "color": VERDICTS["undecided"][0], "markerfacecolor": "white"}
+    within = entry(f"within {100 * rule.margin:.0f} points: no difference that matters", **looks)
+    style.legend_below(figure, [within, entry("undecided", markersize=4, **open_dot)])
     return figure
 
 
 def _name(row, compared: bool) -> str:
     """Where a comparison was made, and what was compared where its claim has several."""
-    where = f"{row.env}: {row.setting}" + f", regime {row.regime}" * bool(row.regime)
+    spec = get(row.env)
+    where = f"{spec.label}: {spec.title(row.setting)}" + f", regime {row.regime}" * bool(row.regime)
     return f"{where}\n({versus(row.comparison)})" if compared else where

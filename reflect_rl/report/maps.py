@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reflect_rl.core.variants import VARIANTS
+from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.stats import t_interval
 from reflect_rl.report import style
 from reflect_rl.report.curves import FEW, measurements
@@ -35,19 +36,23 @@ CAPTIONS = {  # also what a reader is told who does not see the figure
     "map": "Test success by the number of distinct reflections that the teacher wrote, before and after RL (arrows), sampled, with "
     "reflections and on the same situations without them (trained anew in each panel, with a tokenizer that has read its "
     "reflections); `all` is one for each situation of the data, not to scale; bars are 95% intervals over tasks and the seeds "
-    "of each regime; where a panel has no arrow nothing was run.",
+    "of each regime; where a panel has no arrow nothing was run. Look at how long an arrow is (RL's part) and at how far the "
+    "ends of the two colours lie apart (reflections' part).",
     "parts": "What Reflect-RL owes to RL (its success minus that before RL) and to reflection (minus that of SFT + RL on "
     "the same situations, each arm with the settings that were tuned for it in the first regime), sampled, by the number of reflections; bars "
-    "are 95% intervals of the paired differences.",
+    "are 95% intervals of the paired differences. Look at where one of them is large and the other none.",
     "costs": "Validation success of Reflect-RL over environment steps, from before RL at step 0, by the number of "
     "reflections; dots are means over seeds where it was measured, bars at the end 95% intervals over seeds; dashed is SFT + RL "
-    "with the most examples, which hold what was executed and so need no teacher, or else the expert's actions.",
+    "with the most examples, which hold what was executed or else the expert's actions. Look at which curves still rise at "
+    "the end: there more steps may bring more.",
     "warmup": "Test success by the length of the policy's warm-up, the same for all arms, sampled, on the seeds "
-    "that all regimes have; bars are 95% intervals over these and tasks.",
+    "that all regimes have; bars are 95% intervals over these and tasks. Look at whether a longer warm-up takes Reflect-RL "
+    "before RL to where it is after RL, so that RL has nothing to add.",
     "random": "Test success by the share of random actions in the data, which the policy imitates, sampled, on the seeds "
-    "that all regimes have; bars are 95% intervals over these and tasks.",
+    "that all regimes have; bars are 95% intervals over these and tasks. Look at how much of the randomness RL makes good, "
+    "with reflections and without.",
     "steps": "Test success by the environment steps of RL, sampled, on the seeds that all regimes have; bars are "
-    "95% intervals over these and tasks.",
+    "95% intervals over these and tasks. Look at what more steps bring to each arm.",
 }
 ALONG = {  # dotted setting: name of the figure, the axis
     "policy.steps": ("warmup", "Warm-up of the policy (gradient steps)"),
@@ -122,7 +127,8 @@ def success_map(main: pd.DataFrame) -> Figure | None:
 
 def _test_success(rows: pd.DataFrame) -> str:
     """The axis of success on one panel, with the panel's name."""
-    return f"Test success, sampled (share),\n{rows['setting'].iloc[0]}, {rows['horizon'].iloc[0]} steps"
+    row = rows.iloc[0]
+    return f"Test success, sampled (share),\n{get(row['env']).title(row['setting'])}, {row['horizon']} steps"
 
 
 def _arrow(axis: Axes, rows: pd.DataFrame, ends: tuple[str, str], x: float, unit: float, colour: str) -> None:

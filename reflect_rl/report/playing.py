@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.base import EnvSpec, Situation
-from reflect_rl.envs.play import advised_action
+from reflect_rl.envs.play import advised_action, last_mention
 from reflect_rl.lm.players import Reflector
 from reflect_rl.lm.prompts import format_of, reflection_prompt
 from reflect_rl.report.film import film_strip
@@ -40,8 +40,8 @@ def counterfactuals(spec: EnvSpec, now: Situation, reflector: Reflector | None =
     advised = advised_action(teachers, now.actions)
     if advised is not None:
         others = [action for action in now.actions if action != now.actions[advised] and action not in teachers]
-        start = teachers.rfind(now.actions[advised])
-        end = start + len(now.actions[advised])
+        end = last_mention(teachers, now.actions[advised])
+        start = end - len(now.actions[advised])
         wrong = next((f"{teachers[:start]}{other}{teachers[end:]}" for other in others), None)
     own = reflector and reflector.reflect([reflection_prompt(now.observation, now.last_action)])[0]
     found = {"the reflector's": own, "the teacher's": teachers, "wrong advice": wrong, NONE: ""}

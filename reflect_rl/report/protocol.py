@@ -1,5 +1,8 @@
 """How a profile's numbers come about, in words that stand beside every table."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.profiles import Profile
 from reflect_rl.core.variants import VARIANTS
@@ -58,25 +61,38 @@ def _counted(number: int, what: str) -> str:
 
 
 def hardware(profile_name: str, env: str) -> str:
-    """What the runs of an environment's collected results were made on, in a sentence; empty where there are none yet."""
+    """What the runs of an environment's collected results were made on, and how long their RL took, in a sentence; empty where
+    there are none yet."""
     _, entry = collected(profile_name).get(env, (None, None))
-    return "" if entry is None else f"Made on {'; '.join(entry['machines'])}."
+    if entry is None:
+        return ""
+    return (
+        f"Made on {'; '.join(entry['machines'])}; RL of all runs took {entry['rl_seconds'] / 3600:.1f} hours together."
+    )
 
 
 def regimes(profile_name: str, env: str) -> str:
-    """What sets the regimes of an environment apart, in a sentence; empty where there is one."""
+    """What sets the regimes of an environment apart, as a list in Markdown; empty where there is one."""
     profile = settings.profile(profile_name)
     told = []
     for name, regime in profile.section(env).regimes.items():
-        given = ", ".join(f"{key}={value}" for key, value in regime.settings.items()) or "none"
+        given = [_given(regime.settings) or "none"]
+        given += [f"{VARIANTS[one].label} {_given(own)}" for one, own in regime.variant_overrides.items()]
+        if regime.variants and name != next(iter(profile.section(env).regimes)):
+            given.append("only " + ", ".join(VARIANTS[one].label for one in regime.variants))
         number = len(profile.seeds_of("reflect_rl", env, name))
-        told.append(f"`{name}` ({_counted(number, 'seed')}): {given}")
-    return f"Settings of the regimes: {'; '.join(told)}." if len(told) > 1 else ""
+        told.append(f"- `{name}` ({_counted(number, 'seed')}): {'; '.join(given)}")
+    return "\n".join(["Settings of the regimes:", "", *told]) if len(told) > 1 else ""
+
+
+def _given(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
 def protocols(profile_name: str) -> str:
     """Protocol, regimes and hardware of every environment of a profile, for tables that hold them all."""
     texts = {}
     for env in settings.profile(profile_name).envs:
-        texts[env] = " ".join(filter(None, (of(profile_name, env) for of in (protocol, regimes, hardware))))
+        said = " ".join(filter(None, (of(profile_name, env) for of in (protocol, hardware))))
+        texts[env] = "\n\n".join(filter(None, (said, regimes(profile_name, env))))
     return "\n\n".join(f"{env}. {text}" if len(texts) > 1 else text for env, text in texts.items())

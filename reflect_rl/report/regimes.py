@@ -5,6 +5,7 @@ import pandas as pd
 
 from reflect_rl.core.config import DECIDING, Config
 from reflect_rl.envs import settings
+from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.stats import paired_difference
 from reflect_rl.report.claims import in_points
 from reflect_rl.report.curves import on_common_steps
@@ -132,7 +133,8 @@ def contributions(
             place = {"env": env, "regime": entry.regime, "setting": entry.setting, "horizon": entry.horizon}
             own, added = matching(main, **place, split=HEADLINE["split"]), matching(parts, **place).set_index("part")
             success = own.set_index(["variant", "decoding"])["success"]
-            row = {"panel": f"{env}: {entry.setting}, {entry.horizon} steps", "regime": entry.regime}
+            spec = get(env)
+            row = {"panel": f"{spec.label}: {spec.title(entry.setting)}, {entry.horizon} steps", "regime": entry.regime}
             row["policy imitates"] = IMITATED[own["target"].dropna().iloc[0]] if own["target"].any() else ""
             for name, label in SHOWN.items():
                 row[label] = success.get((name, HEADLINE["decoding"]), np.nan)
@@ -141,7 +143,7 @@ def contributions(
                 known = part in added.index
                 row[name] = in_points(*added.loc[part, ["effect", "ci_low", "ci_high"]]) if known else ""
                 *compared, decoding = PARTS[part]
-                panel = f"{entry.setting}, {entry.horizon} steps, {entry.split}, {decoding}"
+                panel = entry.model_copy(update={"decoding": decoding}).panel
                 judged = {"env": env, "regime": entry.regime, "panel": panel, "comparison": " vs ".join(compared)}
                 if len(matching(undecided, **judged)):
                     row[name] += UNDECIDED

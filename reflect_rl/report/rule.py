@@ -22,6 +22,11 @@ class Entry(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_s
     split: Literal["train", "validation", "test"]
     decoding: Literal["sampled", "greedy"]
 
+    @property
+    def panel(self) -> str:
+        """The episodes on which it is made, in words."""
+        return f"{self.setting}, {self.horizon} steps, {self.split}, {self.decoding}"
+
 
 class Rule(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
     """What is compared, and what decides."""
@@ -59,7 +64,8 @@ class Rule(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_st
             "equivalent": f"the 95% interval lies within {points} of 0",
             "at the ceiling": f"both reach {self.ceiling:.0%} of the best possible success, so that nothing is left to show",
             "undecided": f"fewer than {others} (or what configs/claims.yaml asks of the regime), both below {self.floor:.0%}, or "
-            "neither of the above",
+            "neither of the above; *a decision needs* as many seeds as would decide in four of five cases, after the strictest of Holm's "
+            "adjustments, if difference and spread are what they seem",
         }
         claims = [f"- {claim}. {sentence}" for claim, sentence in self.claims.items()]
         return "\n".join(

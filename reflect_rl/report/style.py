@@ -22,6 +22,7 @@ COLOURS = {
     **{"sft_only": "#e69f00", "rl_only": "#cc79a7", "sft_rl": "#009e73"},
     **{"reflect_sft": "#00395a", "reflect_rl": "#0072b2", "reflect_rl_no_negatives": "#d55e00"},
     **{"reflect_rl_no_milestones": "#56b4e9", "reflect_rl_stages": "#7570b3"},
+    **{"reflect_sft_texts": "#0f4c45", "reflect_rl_texts": "#1b998b", "reflect_rl_both": "#b8336a"},
     **{"prompted": "#8c6d31", "prompted_few_shot": "#b5a16a"},
     **{"prompted_reflection": "#5c4a1e", "prompted_few_shot_reflection": "#c9b27c"},
 }

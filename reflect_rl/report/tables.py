@@ -20,7 +20,8 @@ ROW_KEYS = [
 #: The rows beside which the paper's numbers stand; at `EnvSpec.claims_horizon` also those of figures.
 HEADLINE = {"split": "test", "decoding": "sampled"}
 SITUATIONS = ["start", "right", "wrong"]
-BEFORE_RL = {"sft_only": "sft_rl", "reflect_sft": "reflect_rl"}  #: whose RL begins with these players
+#: whose RL begins with these players
+BEFORE_RL = {"sft_only": "sft_rl", "reflect_sft": "reflect_rl", "reflect_sft_texts": "reflect_rl_texts"}
 MARKS = ("names_best", "judges_right", "facts_right")  #: of a reflector, with intervals
 #: Columns that Markdown shows in per cent (`effect` and the bounds beside it: percentage points).
 RATES = {

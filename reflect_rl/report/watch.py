@@ -40,7 +40,7 @@ def watched(run: Config) -> list[dict]:
 def _choices(agent, step) -> list[tuple[str, float]]:
     if not isinstance(agent, PlayersAgent):
         return []
-    shares = np.exp(agent.log_probs(step.decision.prompt))
+    shares = np.exp(agent.log_probs(step.decision.prompt, step.actions))
     best = np.argsort(-shares, kind="stable")[:CHOICES]
     return [(step.actions[i], round(float(shares[i]), 3)) for i in best if shares[i] >= LEAST]
 

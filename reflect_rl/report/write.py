@@ -11,7 +11,7 @@ from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.report import comparisons, curves, film, maps, regimes, tables, watch
-from reflect_rl.report.claims import COLUMNS, claims_table, verdicts
+from reflect_rl.report.claims import COLUMNS, claims_table, counted, verdicts
 from reflect_rl.report.forest import CAPTION, forest
 from reflect_rl.report.protocol import hardware, protocol, protocols
 from reflect_rl.report.raw import Results
@@ -122,8 +122,9 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
     if own.episodes["variant"].isin(comparisons.ABLATIONS[1:]).any():
         figures["ablations"] = comparisons.ablations(own.episodes)
     for episode in watch.kept(profile, grid.stem(env, regime))[:1]:
-        title = f"{VARIANTS[episode['variant']].label}: {len(episode['frames']) - 1} steps, "
-        figures["episode"] = film.film_strip(episode["frames"], title + episode["ended"], spec.load_draw())
+        how = f"{len(episode['frames']) - 1} steps, {episode['ended']}"
+        title = f"{VARIANTS[episode['variant']].label} on {episode['task']}: {how}"
+        figures["episode"] = film.film_strip(episode["frames"], title, spec.load_draw())
     return Products(regime, made, figures)
 
 
@@ -134,13 +135,11 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     of_all, words = _of_all(profile, found), protocols(profile)
     of_profile = f"python -m reflect_rl report --profile {profile}"
     made_by = f"{of_profile} --env {env}"
-    counts = [f"{number} {name}" for name, number in of_all["claims"]["verdict"].value_counts().items()]
-    none = "Nothing that configs/claims.yaml lists was played here, so no claim is judged."
-    said = f"Comparisons: {', '.join(counts)}." if counts else none
+    rule = read_rule()
     for name, table in of_all.items():
         folder = paths.results(profile) if name == "claims" else paths.tables(profile)
         table = table[COLUMNS] if name == "claims" else table
-        opening = f"{said}\n\n{read_rule().in_words}" if name == "claims" else ""
+        opening = f"{counted(table, grid.envs, rule)}\n\n{rule.in_words}" if name == "claims" else ""
         tables.write_table(table, folder / name, TITLES_OF_ALL[name], words, of_profile, opening)
     made = {each: _of_regime(profile, env, each, found, of_all) for each in shown_alone(grid, env)}
     for each, of in made.items():

@@ -5,6 +5,8 @@ A batch lies episode after episode; `steps` `(N,)` are the places in the episode
 
 import numpy as np
 
+from reflect_rl.core.config import GROUPED
+
 SMALL = 1e-8  # a spread below it is none
 
 
@@ -69,12 +71,11 @@ def rloo(totals: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return of each of E episodes minus the mean of the others from the same start, `(E,)` (Ahmadian et al. 2024).
 
     Args:
-        totals: `(E,)` returns of whole episodes.
+        totals: `(E,)` undiscounted returns of whole episodes.
         starts: `(E,)` numbers from 0 of the tasks that they began with; one that is alone has advantage 0.
     """
     size = np.bincount(starts)[starts]
-    others = (np.bincount(starts, totals)[starts] - totals) / np.maximum(size - 1, 1)
-    return np.where(size > 1, totals - others, 0.0)
+    return _centred(totals, starts) * size / np.maximum(size - 1, 1)
 
 
 def grpo(totals: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -83,9 +84,37 @@ def grpo(totals: np.ndarray, starts: np.ndarray) -> np.ndarray:
     Arguments are those of `rloo`. A group of equal returns has advantage 0.
     """
     size = np.bincount(starts)[starts]
-    centred = totals - np.bincount(starts, totals)[starts] / size
+    centred = _centred(totals, starts)
     deviation = np.sqrt(np.bincount(starts, centred**2)[starts] / size)
     return np.where(deviation > SMALL, centred / np.maximum(deviation, SMALL), 0.0)
+
+
+def gigpo(
+    totals: np.ndarray, returns: np.ndarray, steps: np.ndarray, starts: np.ndarray, states: np.ndarray
+) -> np.ndarray:
+    """Of each step its episode's return minus the mean of its start, plus its own return-to-go minus the mean of all steps
+    at which episodes of that start showed the same observation, `(N,)`.
+
+    Feng et al. 2025, equation 8, with omega = 1 and, of the two that they give, F_norm = 1: in units of each group's own
+    deviation the loss of a few steps would count as much as a success where only failures meet.
+
+    Args:
+        totals, starts: as for `rloo`.
+        returns: `(N,)` discounted returns-to-go, which the steps are compared by.
+        states: `(N,)` numbers from 0 of the observations; one that is met once adds nothing.
+    """
+    meetings = np.unique(np.stack([_of_steps(starts, steps), states]), axis=1, return_inverse=True)[1]
+    return _of_steps(_centred(totals, starts), steps) + _centred(returns, meetings)
+
+
+def _centred(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Values minus the mean of their group, which `groups` number from 0: of one shape."""
+    return values - (np.bincount(groups, values) / np.maximum(np.bincount(groups), 1))[groups]
+
+
+def _of_steps(of_episodes: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """`(N,)` of each step what its episode has of `(E,)`."""
+    return of_episodes[np.cumsum(steps == 0) - 1]
 
 
 def spread(advantage: np.ndarray, former: float) -> float:
@@ -97,9 +126,13 @@ def spread(advantage: np.ndarray, former: float) -> float:
     return max(float(advantage.std()), 0.99 * former)
 
 
-def normalised(advantage: np.ndarray, deviation: float) -> np.ndarray:
-    """`(N,)` with mean 0, in units of `deviation` (`spread`); all 0 where they are equal."""
-    centred = advantage - advantage.mean()
+def normalised(advantage: np.ndarray, deviation: float, estimator: str = "gae") -> np.ndarray:
+    """`(N,)` with mean 0, in units of `deviation` (`spread`); all 0 where they are equal.
+
+    Of estimators that compare in groups each group has mean 0 already, and the mean over steps, of which a longer episode has
+    more, is not taken from it: episodes of equal return keep advantage 0.
+    """
+    centred = advantage if estimator in GROUPED else advantage - advantage.mean()
     return centred / deviation if deviation > SMALL else centred
 
 
@@ -111,23 +144,26 @@ def advantage(
     values: np.ndarray | None = None,
     discount: float = 1.0,
     decay: float = 1.0,
+    states: np.ndarray | None = None,
 ) -> np.ndarray:
     """`(N,)` advantages of all steps: computed once for all passes over a batch.
 
     Args:
-        estimator: `return` (the return-to-go itself), `leave_one_out`, `gae`, `rloo` or `grpo`.
+        estimator: `return` (the return-to-go itself), `leave_one_out`, `gae`, `rloo`, `grpo` or `gigpo`.
         rewards: `(N,)`.
         starts: `(E,)`, as for `rloo`.
         values: `(N,)` the critic's, for `gae`.
-        discount, decay: gamma and lambda; groups compare discounted returns of whole episodes.
+        discount, decay: gamma and lambda; returns of whole episodes, as groups compare them, are not discounted.
+        states: `(N,)`, for `gigpo`.
     """
     if estimator == "gae":
         return gae(rewards, values, steps, discount, decay)
     returns = return_to_go(rewards, steps, discount)
     if estimator == "leave_one_out":
         return returns - leave_one_out_means(returns, steps)
-    if estimator in ("rloo", "grpo"):
-        first = _first_steps(steps)
-        of_episode = {"rloo": rloo, "grpo": grpo}[estimator](returns[first], starts)
-        return np.repeat(of_episode, np.diff(np.append(first, len(steps))))
+    totals = return_to_go(rewards, steps)[_first_steps(steps)]
+    if estimator == "gigpo":
+        return gigpo(totals, returns, steps, starts, states)
+    if estimator in GROUPED:
+        return _of_steps({"rloo": rloo, "grpo": grpo}[estimator](totals, starts), steps)
     return returns

@@ -1,8 +1,9 @@
-"""A critic: a network of its own that reads the policy's hidden state and sends no gradient into it."""
+"""A critic: a network of its own that reads a player's hidden state and sends no gradient into it."""
 
 import torch
 
 from reflect_rl.lm.arithmetic import seeded
+from reflect_rl.train.objectives import value_loss
 
 
 class Critic(torch.nn.Module):
@@ -19,3 +20,11 @@ class Critic(torch.nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """`(B, D)` -> `(B,)` values."""
         return self.body(states.detach().float())[:, 0]
+
+    def fit(self, states: torch.Tensor, row: torch.Tensor, targets: torch.Tensor, rate: float, steps: int) -> None:
+        """`steps` of AdamW towards `(N,)` targets: `(U, D)` hidden states, `(N,)` which of them each target is of."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=0.0)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            value_loss(self(states)[row], targets).backward()
+            optimizer.step()

@@ -20,7 +20,7 @@ from reflect_rl.envs.base import EnvSpec, Situation, Teacher
 from reflect_rl.envs.labels import Labels
 from reflect_rl.envs.play import act, begin, expert_steps
 from reflect_rl.envs.registry import get
-from reflect_rl.lm.prompts import format_of, labels_for, policy_prompt, reflection_prompt
+from reflect_rl.lm.prompts import Texts, format_of, labels_for, policy_prompt, reflection_prompt
 from reflect_rl.lm.tokenizers import load_tokenizer, train_tokenizer
 
 
@@ -312,6 +312,8 @@ def drawn(config: Config, name: str) -> list[Example]:
 def read(config: Config, name: str) -> list[dict]:
     """The lines of one of `SETS`: prompt, completion, kind."""
     labels = get(config.env).labels
-    if config.model.base:
+    if config.arm.scores_texts:
+        labels = Texts()
+    elif config.model.base:
         labels = labels_for(load_tokenizer(config.model), labels)
     return _pairs(drawn(config, name), SETS[name][0], labels, config.data.target)

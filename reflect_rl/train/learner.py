@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,11 @@ from reflect_rl.envs.labels import Labels
 from reflect_rl.lm import distributed, models
 from reflect_rl.train import advantages, objectives
 from reflect_rl.train.critic import Critic
+from reflect_rl.train.online_reflector import ReflectorLearner
 from reflect_rl.train.rollout import Episode
 from reflect_rl.train.warmup import PlayerPair
+
+SCORED = 512  # rows that go forward and backward at a time where each action has one
 
 
 @dataclass
@@ -27,13 +30,14 @@ class Batch:
     """
 
     prompts: list[str]  # (U,)
-    legal: list[tuple[int, ...]]  # (U,) labels of the legal actions
+    legal: list[Sequence]  # (U,) labels of the legal actions, or their texts where these are scored
     row: torch.Tensor  # (N,) index into prompts
     action: torch.Tensor  # (N,)
     log_prob: torch.Tensor  # (N,) of the action when it was taken
     reward: np.ndarray  # (N,)
     step: np.ndarray  # (N,) place in the episode
     start: np.ndarray  # (E,) number of the task that each episode began with
+    state: np.ndarray  # (N,) number of the state before the action
     advantage: torch.Tensor | None = None  # (N,) the same in every pass
     target: torch.Tensor | None = None  # (N,) what the critic is fitted to
     reference: torch.Tensor | None = None  # (U, A) log-probabilities of the warmed-up policy
@@ -41,19 +45,20 @@ class Batch:
     @classmethod
     def of(cls, episodes: list[Episode], labels: Labels, device: torch.device | str = "cpu") -> "Batch":
         transitions = [t for episode in episodes for t in episode.transitions]
-        rows: dict[str, int] = {}
-        row = [rows.setdefault(t.decision.prompt, len(rows)) for t in transitions]
-        legal = {t.decision.prompt: t.actions for t in transitions}
+        rows: dict[tuple[str, tuple[str, ...]], int] = {}  # a prompt without a list does not say what is legal
+        row = [rows.setdefault((t.decision.prompt, t.actions), len(rows)) for t in transitions]
         starts: dict[str, int] = {}
+        states: dict[str, int] = {}
         return cls(
-            prompts=list(rows),
-            legal=[labels.of(legal[prompt]) for prompt in rows],
+            prompts=[prompt for prompt, _ in rows],
+            legal=[labels.of(actions) for _, actions in rows],
             row=torch.tensor(row, device=device),
             action=torch.tensor([t.decision.action for t in transitions], device=device),
             log_prob=torch.tensor([t.decision.log_prob for t in transitions], device=device),
             reward=np.array([t.reward for t in transitions]),
             step=np.concatenate([np.arange(len(e)) for e in episodes]),
             start=np.array([starts.setdefault(e.task, len(starts)) for e in episodes]),
+            state=np.array([states.setdefault(t.observation, len(states)) for t in transitions]),
         )
 
 
@@ -71,6 +76,8 @@ MEASURED = ("loss", "entropy", "kl", "clip_fraction", "value_loss")  # means ove
 class Learner:
     """The policy with its optimizer, the successes that it replays, and its critic where advantages need one.
 
+    Where the reflector is trained, too, its learner is beside them, and updates it after the policy.
+
     Attributes:
         fitted: whether the critic has been fitted to a first batch.
         spread: of the advantages so far (`advantages.spread`).
@@ -85,14 +92,24 @@ class Learner:
         self.rows = config.model.micro_batch  # that go forward and backward at a time; 0: all of them
         if not self.rows and isinstance(self.policy.model, PeftModel):
             self.rows = models.rows_that_fit(self.policy.model, config.model.context, 64, backward=True)
+        elif not self.rows and config.arm.scores_texts:
+            self.rows = SCORED
+        self.reference = models.copies(self.policy.model, "policy") if self.config.kl else {}
         own = models.weights(self.policy.model, "policy")
-        self.reference = {k: p.detach().clone() for k, p in own.items()} if self.config.kl else {}
-        rates, parameters = [self.config.learning_rate], [list(own.values())]
+        rates, parameters = [self.config.learning_rate], [[*own.values()]]
         if self.config.advantage == "gae":
             self.critic = Critic(self.policy.model.config.hidden_size, self.seed).to(self.device)
             rates, parameters = [*rates, self.config.critic_learning_rate], [*parameters, [*self.critic.parameters()]]
+        self.reflector = ReflectorLearner(config, players.reflector) if config.arm.trains_reflector else None
         groups = [{"params": of, "lr": rate, "peak": rate} for of, rate in zip(parameters, rates, strict=True)]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+
+    def playing(self, update: int) -> PlayerPair:
+        """The players for the episodes of an update: a reflector that learns samples."""
+        if self.reflector is None:
+            return self.players
+        self.reflector.begin(update)
+        return PlayerPair(self.policy, self.reflector)
 
     def update(self, episodes: list[Episode], progress: float, stage: str) -> dict[str, float]:
         """One update on a batch of episodes.
@@ -103,8 +120,9 @@ class Learner:
 
         Returns:
             The means over the passes of loss, gradient norm, entropy, clip fraction and, NaN where there is none, KL
-            divergence to the warmed-up policy and the critic's loss. Where the loss or the gradient is not finite, no step
-            is taken on it, the passes end there and `loss` says so.
+            divergence to the warmed-up policy and the critic's loss; and the divergence of a reflector that learns, NaN
+            of another. Where the loss or the gradient is not finite, no step is taken on it, the passes end there and
+            `loss` says so.
         """
         config = self.config
         for group in self.optimizer.param_groups:
@@ -128,37 +146,43 @@ class Learner:
                 "all should be 1: the policy's probabilities depend on the batch; try model.dtype=float32",
                 stacklevel=2,
             )
+        diverged = math.nan
+        if self.reflector is not None:
+            diverged = self.reflector.update(episodes, progress)
+            if math.isnan(diverged):
+                return {key: math.nan for key in logs[-1]}
         if config.replay:
             new = [Success(stage, episode) for episode in episodes if episode.success]
             self.replay = (former + new)[-config.replay :]
-        return {key: sum(entry[key] for entry in logs) / len(logs) for key in logs[0]}
+        means = {key: sum(entry[key] for entry in logs) / len(logs) for key in logs[0]}
+        return means | {"reflector_kl": diverged}
 
     def _judged(self, batch: Batch) -> Batch:
-        """The batch with what all its passes share: advantages, the critic's targets, the warmed-up policy's choices."""
+        """The batch with what all its passes share: advantages, the critic's targets, the warmed-up policy's view."""
         config, values, row = self.config, None, batch.row.cpu().numpy()
         if self.critic is not None:
-            states = self._each(batch, self.policy.hidden)
+            states = self._each(batch, lambda rows: self.policy.hidden([batch.prompts[i] for i in rows]))
             if not self.fitted:
                 self._fit(states, advantages.return_to_go(batch.reward, batch.step, config.discount), batch.row)
             with torch.no_grad():
                 values = self.critic(states).cpu().numpy().astype(float)[row]
-        given = batch.reward, batch.step, batch.start, values, config.discount, config.gae_lambda
+        given = batch.reward, batch.step, batch.start, values, config.discount, config.gae_lambda, batch.state
         found = advantages.advantage(config.advantage, *given)
         if values is not None:
             batch.target = torch.tensor(found + values, dtype=torch.float32, device=self.device)
         self.spread = advantages.spread(found, self.spread)
-        found = advantages.normalised(found, self.spread) if config.normalise else found
+        found = advantages.normalised(found, self.spread, config.advantage) if config.normalise else found
         batch.advantage = torch.tensor(found, dtype=torch.float32, device=self.device)
         if self.reference:
             batch.reference = self._of_reference(batch)
         return batch
 
     @torch.no_grad()
-    def _each(self, batch: Batch, ask: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:
-        """`(U, ...)` what the policy says of the distinct prompts, each process asking for its part."""
+    def _each(self, batch: Batch, ask: Callable[[list[int]], torch.Tensor]) -> torch.Tensor:
+        """`(U, ...)` what the policy says of the distinct prompts, by their numbers; each process asks for its part."""
         found: list[np.ndarray] = []  # rows of arrays: of tensors each would take its storage and its device along
-        for part in self._parts(distributed.shard(torch.arange(len(batch.prompts)))):
-            found += [*ask([batch.prompts[i] for i in part.tolist()]).float().cpu().numpy()]
+        for part in self._parts(batch, distributed.shard(torch.arange(len(batch.prompts)))):
+            found += [*ask(part.tolist()).float().cpu().numpy()]
         return torch.from_numpy(np.stack(distributed.gather(found))).to(self.device)
 
     def _fit(self, states: torch.Tensor, returns: np.ndarray, row: torch.Tensor) -> None:
@@ -166,32 +190,20 @@ class Learner:
 
         The advantages of this one batch are by the critic that has seen its returns, and so are small.
         """
-        optimizer = torch.optim.AdamW(self.critic.parameters(), lr=self.config.critic_learning_rate, weight_decay=0.0)
         targets = torch.tensor(returns, dtype=torch.float32, device=self.device)
-        for _ in range(self.config.critic_steps):
-            optimizer.zero_grad()
-            objectives.value_loss(self.critic(states)[row], targets).backward()
-            optimizer.step()
+        self.critic.fit(states, row, targets, self.config.critic_learning_rate, self.config.critic_steps)
         self.fitted = True
 
     def _of_reference(self, batch: Batch) -> torch.Tensor:
         """`(U, A)` log-probabilities of the policy as it was warmed up."""
-        own = models.weights(self.policy.model, "policy")
-        now = {k: p.detach().clone() for k, p in own.items()}
-        legal = dict(zip(batch.prompts, batch.legal, strict=True))
         width = max(map(len, batch.legal))
 
-        def ask(prompts: list[str]) -> torch.Tensor:
-            found = self.policy.log_probs(prompts, [legal[prompt] for prompt in prompts])
+        def ask(rows: list[int]) -> torch.Tensor:
+            found = self.policy.log_probs([batch.prompts[i] for i in rows], [batch.legal[i] for i in rows])
             return torch.nn.functional.pad(found, (0, width - found.shape[1]), value=-torch.inf)
 
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(self.reference[name])
-            found = self._each(batch, ask)
-            for name, parameter in own.items():
-                parameter.copy_(now[name])
-        return found
+        with models.holding(self.policy.model, "policy", self.reference):
+            return self._each(batch, ask)
 
     @torch.no_grad()
     def _past(self, successes: list[Success]) -> Batch | None:
@@ -202,7 +214,7 @@ class Learner:
         if not successes or not distributed.is_main():
             return None
         past = Batch.of([success.episode for success in successes], self.policy.labels, self.device)
-        parts = self._parts(torch.arange(len(past.prompts)))
+        parts = self._parts(past, torch.arange(len(past.prompts)))
         hidden = torch.cat([self.policy.hidden([past.prompts[i] for i in part.tolist()]) for part in parts])
         values = self.critic(hidden).cpu().numpy().astype(float)[past.row.cpu().numpy()]
         returns = advantages.return_to_go(past.reward, past.step, self.config.discount)
@@ -215,11 +227,11 @@ class Learner:
         total = torch.zeros(len(MEASURED), device=self.device)
         self.optimizer.zero_grad()
         steps = torch.isin(batch.row, part).sum()
-        for rows in self._parts(distributed.shard(part)):
+        for rows in self._parts(batch, distributed.shard(part)):
             loss, measured = self._loss(batch, rows, bonus, steps)
             loss.backward()
             total += torch.stack([loss.detach(), *measured])
-        for rows in self._parts(torch.arange(len(past.prompts) if past else 0, device=self.device)):
+        for rows in self._parts(past, torch.arange(len(past.prompts) if past else 0, device=self.device)):
             loss = self._replay_loss(past, rows)
             loss.backward()
             total[0] += loss.detach()
@@ -229,9 +241,12 @@ class Learner:
             norms.append(torch.nn.utils.clip_grad_norm_(group["params"], self.config.max_grad_norm).item())
         return dict(zip(MEASURED, distributed.all_reduce(total).tolist(), strict=True)) | {"grad_norm": norms[0]}
 
-    def _parts(self, rows: torch.Tensor) -> list[torch.Tensor]:
-        """Rows as they go forward and backward; none where a process has no part in a small batch."""
-        return list(rows.split(self.rows or len(rows))) if len(rows) else []
+    def _parts(self, batch: Batch | None, rows: torch.Tensor) -> list[torch.Tensor]:
+        """Prompts of a batch as they go forward and backward; none where a process has no part in a small batch."""
+        if not len(rows) or not self.rows:
+            return [rows] if len(rows) else []
+        ends = torch.tensor([self.policy.rows_of(batch.legal[i]) for i in rows.tolist()]).cumsum(0)
+        return list(rows.split([count for count in torch.bincount((ends - 1) // self.rows).tolist() if count]))
 
     def _loss(
         self, batch: Batch, part: torch.Tensor, bonus: float, whole: torch.Tensor
@@ -243,8 +258,8 @@ class Learner:
         """
         config, steps, rows = self.config, torch.isin(batch.row, part), part.tolist()
         row = torch.searchsorted(part, batch.row[steps])
-        hidden = self.policy.hidden([batch.prompts[i] for i in rows])
-        log_probs = self.policy.label_log_probs(hidden, [batch.legal[i] for i in rows])
+        asked = [batch.prompts[i] for i in rows], [batch.legal[i] for i in rows]
+        hidden, log_probs = self.policy.states_and_log_probs(*asked)
         log_prob = log_probs[row, batch.action[steps]]
         old, advantage = batch.log_prob[steps], batch.advantage[steps]
         if config.objective == "ppo":
@@ -265,7 +280,7 @@ class Learner:
         return weight * loss, [weight * each.to(self.device) for each in measured]
 
     def _replay_loss(self, past: Batch, part: torch.Tensor) -> torch.Tensor:
-        """Share of the replayed loss of the steps whose prompt is in `part`, as in `_loss` (Oh et al. 2018, equation 2).
+        """Share of the replayed loss of steps whose prompt is in `part`, as in `_loss` (Oh et al. 2018, equation 2).
 
         Without an importance ratio: it would be next to 0 for what the policy has come to avoid, which is to come back.
         """

@@ -43,7 +43,8 @@ def release(config: Config) -> Path:
         "tokenizer.json": stage_dir(config, "data") / "tokenizer.json",
     }
     if config.arm.reflection:
-        sources["reflector.safetensors"] = stage_dir(config, "reflector") / "weights.safetensors"
+        warm, trained = stage_dir(config, "reflector") / "weights.safetensors", stage_dir(config, "rl")
+        sources["reflector.safetensors"] = trained / "reflector.safetensors" if config.arm.trains_reflector else warm
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in sources.items():
         shutil.copyfile(source, folder / name)

@@ -1,4 +1,4 @@
-"""Stage 2: the online loop. Roll out, compute returns, update the policy; the reflector stays frozen."""
+"""Stage 2: the online loop. Roll out, compute returns, update the policy (and of one variant the reflector)."""
 
 import math
 import time
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from transformers import PreTrainedModel
 
 from reflect_rl.core.checkpoints import Checkpoints, optimizer_tensors, restore_optimizer
 from reflect_rl.core.config import Config
@@ -82,8 +83,9 @@ def train(config: Config) -> PlayerPair:
     """Train, or load where that was done before, the policy of a variant with online RL.
 
     Files in the run folder of the stage `rl`: `metrics.csv` (one row an update, row 0 before the first), `status.json`
-    (`ok` or `collapsed` and why, environment steps, seconds, memory), `policy.safetensors`, `checkpoints/`. A run
-    that was killed continues from its newest checkpoint and ends with the same numbers.
+    (`ok` or `collapsed` and why, environment steps, seconds, memory), `policy.safetensors`, `checkpoints/`. A run that
+    was killed continues from its newest checkpoint and ends with the same numbers. Where RL trains the reflector, too,
+    there is `reflector.safetensors`, and `reflector_kl` in the metrics: nats a token from its warm-up, before the step.
 
     Of several processes (`lm.distributed`) each plays a part of the episodes and computes a part of the gradient.
 
@@ -95,20 +97,30 @@ def train(config: Config) -> PlayerPair:
         raise ReflectRLError(f"variant {config.variant!r} has no online RL; choose one of: {', '.join(trained)}")
     folder = stage_dir(config, "rl")
     players = warm_up(config)
+    trained_files = [f"{name}.safetensors" for name in _learning(config, players)]
     if distributed.is_main():
         with locked_run_dir(config, "rl"):
-            missing = not all((folder / name).exists() for name in ("status.json", "policy.safetensors"))
+            missing = not all((folder / name).exists() for name in ("status.json", *trained_files))
             if distributed.broadcast(missing):
                 _train(config, players, folder)
     elif distributed.broadcast(None):
         _train(config, players, folder)
     distributed.barrier()
-    models.load_weights(players.policy.model, "policy", folder / "policy.safetensors")
+    for name, model in _learning(config, players).items():
+        models.load_weights(model, name, folder / f"{name}.safetensors")
+    if config.arm.trains_reflector:
+        players.reflector.memory.clear()
     return players
 
 
+def _learning(config: Config, players: PlayerPair) -> dict[str, PreTrainedModel]:
+    """The players that RL trains, by name, and their models."""
+    found = {"policy": players.policy.model}
+    return found | {"reflector": players.reflector.model} if config.arm.trains_reflector else found
+
+
 def _train(config: Config, players: PlayerPair, folder: Path) -> None:
-    learner = Learner(config, players)
+    learner, columns = Learner(config, players), METRICS + ["reflector_kl"] * config.arm.trains_reflector
     checkpoints = Checkpoints(folder / "checkpoints")
     state = _resume(learner, checkpoints)
     if state is None:
@@ -126,12 +138,13 @@ def _train(config: Config, players: PlayerPair, folder: Path) -> None:
         if state["update"] % config.rl.checkpoint_every == 0 and distributed.is_main():
             state["seconds"] = time.monotonic() - started
             _save(learner, checkpoints, state)
-            write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=METRICS))
+            write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=columns))
     bar.close()
     if not distributed.is_main():
         return
-    write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=METRICS))
-    models.save_weights(players.policy.model, "policy", folder / "policy.safetensors")
+    write_csv(folder / "metrics.csv", pd.DataFrame(state["metrics"], columns=columns))
+    for name, model in _learning(config, players).items():
+        models.save_weights(model, name, folder / f"{name}.safetensors")
     status = {
         "status": "collapsed" if state["reason"] else "ok",
         "reason": state["reason"],
@@ -141,12 +154,13 @@ def _train(config: Config, players: PlayerPair, folder: Path) -> None:
         "peak_gpu_memory_mb": round(peak_gpu_memory_mb()),
     }
     write_json(folder / "status.json", status)
-    keep_reflections(config, players)
+    if not config.arm.trains_reflector:
+        keep_reflections(config, players)
 
 
 def _update(config: Config, learner: Learner, state: dict) -> bool:
     """One turn of the loop, recorded in `state`; False where loss or gradient were not finite."""
-    setting, episodes = rollouts(config, learner.players, state["update"], state["env_steps"])
+    setting, episodes = rollouts(config, learner.playing(state["update"]), state["update"], state["env_steps"])
     learnt = learner.update(episodes, min(1.0, state["env_steps"] / config.rl.env_steps), setting)
     state["update"] += 1
     state["env_steps"] += sum(map(len, episodes))
@@ -178,6 +192,12 @@ def _save(learner: Learner, checkpoints: Checkpoints, state: dict) -> None:
     }
     if learner.critic is not None:
         tensors["critic"] = learner.critic.state_dict()
+    if learner.reflector is not None:
+        own = models.weights(learner.players.reflector.model, "reflector")
+        tensors["reflector"] = {name: weight.detach() for name, weight in own.items()}
+        tensors["reflector_optimizer"] = optimizer_tensors(learner.reflector.optimizer)
+        tensors["reflector_critic"] = learner.reflector.critic.state_dict()
+        state = state | {"reflector_spread": learner.reflector.spread}
     replay = [asdict(success) for success in learner.replay]
     checkpoints.save(state["update"], tensors, state | {"replay": replay, "spread": learner.spread})
 
@@ -193,6 +213,11 @@ def _resume(learner: Learner, checkpoints: Checkpoints) -> dict | None:
     if learner.critic is not None:
         learner.critic.load_state_dict(tensors["critic"])
         learner.fitted = True
+    if learner.reflector is not None:
+        models.set_weights(learner.players.reflector.model, "reflector", tensors["reflector"], checkpoints.folder)
+        restore_optimizer(learner.reflector.optimizer, tensors["reflector_optimizer"])
+        learner.reflector.critic.load_state_dict(tensors["reflector_critic"])
+        learner.reflector.fitted, learner.reflector.spread = True, state.pop("reflector_spread")
     learner.spread = state.pop("spread")
     learner.replay = [Success(**kept | {"episode": _episode(kept["episode"])}) for kept in state.pop("replay")]
     return state

@@ -81,7 +81,7 @@ class Agent(Protocol):
 class PlayersAgent:
     """The two players as one agent; without a reflector the policy decides alone.
 
-    Distributions are kept by prompt, so an agent must not outlive a change of the policy's weights.
+    Distributions are kept by prompt and legal actions, so an agent must not outlive a change of the policy's weights.
     """
 
     def __init__(
@@ -89,7 +89,8 @@ class PlayersAgent:
     ):
         self.policy, self.reflector, self.greedy = policy, reflector, greedy
         self.prompts = prompts or format_of(policy.labels)
-        self._log_probs: dict[str, np.ndarray] = {}
+        # a prompt without a list does not say what is legal
+        self._log_probs: dict[tuple[str, tuple[str, ...]], np.ndarray] = {}
 
     def decide(self, episodes: Sequence[ActiveEpisode]) -> list[Decision]:
         if self.reflector is None:
@@ -97,15 +98,15 @@ class PlayersAgent:
         else:
             asked = [self.prompts.reflection(e.observation, e.last_action) for e in episodes]
             reflections = self.reflector.reflect(asked)
-        labels = [self.policy.labels.of(e.actions) for e in episodes]
-        prompts = [
-            self.prompts.policy(e.observation, e.last_action, e.actions, reflection, self.policy.labels.texts(numbers))
-            for e, reflection, numbers in zip(episodes, reflections, labels, strict=True)
-        ]
-        self._score(prompts, labels)
+        labels, keys = self.policy.labels, []
+        for e, reflection in zip(episodes, reflections, strict=True):
+            names = labels.texts(labels.of(e.actions))
+            prompt = self.prompts.policy(e.observation, e.last_action, e.actions, reflection, names)
+            keys.append((prompt, e.actions))
+        self._score(keys)
         decisions = []
-        for episode, prompt, reflection in zip(episodes, prompts, reflections, strict=True):
-            log_probs = self._log_probs[prompt]
+        for episode, key, reflection in zip(episodes, keys, reflections, strict=True):
+            log_probs, (prompt, _) = self._log_probs[key], key
             if self.greedy:
                 action = int(log_probs.argmax())
             else:
@@ -114,18 +115,17 @@ class PlayersAgent:
             decisions.append(Decision(action, prompt, float(log_probs[action]), reflection or ""))
         return decisions
 
-    def log_probs(self, prompt: str) -> np.ndarray:
+    def log_probs(self, prompt: str, actions: Sequence[str]) -> np.ndarray:
         """`(A,)` log-probabilities of the legal actions at a prompt that has been decided on."""
-        return self._log_probs[prompt]
+        return self._log_probs[prompt, tuple(actions)]
 
     @torch.no_grad()
-    def _score(self, prompts: Sequence[str], legal: Sequence[tuple[int, ...]]) -> None:
-        new = {p: numbers for p, numbers in zip(prompts, legal, strict=True) if p not in self._log_probs}
+    def _score(self, keys: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+        new = [key for key in dict.fromkeys(keys) if key not in self._log_probs]
         if new:
-            rows = self.policy.log_probs(list(new), list(new.values())).double().cpu().numpy()
-            self._log_probs.update(
-                {p: row[: len(numbers)] for (p, numbers), row in zip(new.items(), rows, strict=True)}
-            )
+            legal = [self.policy.labels.of(actions) for _, actions in new]
+            rows = self.policy.log_probs([prompt for prompt, _ in new], legal).double().cpu().numpy()
+            self._log_probs.update({key: row[: len(key[1])] for key, row in zip(new, rows, strict=True)})
 
 
 def play(

@@ -19,7 +19,8 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.runtime import progress
 from reflect_rl.lm import models
 from reflect_rl.lm.arithmetic import seeded
-from reflect_rl.lm.players import Encoder, pad
+from reflect_rl.lm.models import pad
+from reflect_rl.lm.players import Encoder
 
 IGNORED = -100
 CHECKPOINT_EVERY = 100  # steps at most
@@ -43,6 +44,11 @@ class Pairs(Dataset):
 
     def __len__(self):
         return len(self.rows)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest pair."""
+        return max(len(p) + len(c) for p, c in self.rows)
 
     def __getitem__(self, index):
         return self.rows[index]
@@ -111,7 +117,10 @@ class _Trainer(Trainer):
     measure: Callable[[], float]
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        return completion_loss(model, inputs)
+        loss = completion_loss(model, inputs)
+        if num_items_in_batch is None or self.args.gradient_accumulation_steps == 1:
+            return loss
+        return loss * ((inputs["labels"][:, 1:] != IGNORED).sum() / num_items_in_batch)  # of all parts the mean
 
     def evaluate(self, *args, metric_key_prefix="eval", **kwargs):
         metrics = {f"{metric_key_prefix}_score": self.measure()}
@@ -143,19 +152,23 @@ def fit(
     seed: int,
     description: str,
     measure: Callable[[], float] | None = None,
+    rows: int = 0,
 ) -> list[dict]:
     """Train `model` in place; returns the Trainer's log. Continues from a checkpoint in `folder`.
 
-    With `measure`, the weights kept are those of the step at which it was best, and training stops early once
-    it reaches `config.good_enough`.
+    A batch goes through the model in equal parts of at most `rows` examples (0: an adapter's as `models.rows_that_fit` says, a
+    whole model's at once); the gradient is that of the batch. With `measure`, the weights kept are those of the step at which it
+    was best, and training stops early once it reaches `config.good_enough`.
     """
     resume = _whole_checkpoint(folder)
     player = model.active_adapter if isinstance(model, PeftModel) else ""
     best = folder / "best.safetensors"
+    if not rows and isinstance(model, PeftModel):
+        rows = models.rows_that_fit(model, pairs.longest, config.batch_size, backward=True)
     with seeded(seed):
         trainer = _Trainer(
             model=model,
-            args=_arguments(config, folder, seed, measure is not None),
+            args=_arguments(config, folder, seed, measure is not None, rows or config.batch_size),
             train_dataset=pairs.bucketed(config, np.random.default_rng([seed, 7])) if config.bucket else pairs,
             eval_dataset=pairs if measure else None,
             data_collator=pairs.collate,
@@ -176,11 +189,15 @@ def fit(
     return [line for line in trainer.state.log_history if "loss" in line or "eval_score" in line]
 
 
-def _arguments(config: SFTConfig, folder: Path, seed: int, measured: bool) -> TrainingArguments:
+def _arguments(config: SFTConfig, folder: Path, seed: int, measured: bool, most: int) -> TrainingArguments:
+    parts = next(
+        n for n in range(1, config.batch_size + 1) if config.batch_size % n == 0 and config.batch_size // n <= most
+    )
     args = TrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=config.batch_size // parts,
+        gradient_accumulation_steps=parts,
         learning_rate=config.learning_rate,
         warmup_steps=round(config.warmup_fraction * config.steps),
         optim="adamw_torch_fused",

@@ -18,6 +18,7 @@ from reflect_rl.envs.registry import get
 from reflect_rl.lm import distributed, models
 from reflect_rl.lm.players import Encoder, Policy, Reflector
 from reflect_rl.lm.prompts import labels_for, reflection_prompt
+from reflect_rl.lm.scoring import ScoringPolicy
 from reflect_rl.lm.tokenizers import load_tokenizer
 from reflect_rl.train import data
 from reflect_rl.train.agents import Follow, PerturbedAgent
@@ -51,7 +52,10 @@ def players_with(config: Config, tokenizer_file: Path) -> PlayerPair:
     tokenizer = load_tokenizer(config.model, tokenizer_file)
     built = models.build(config.model, tokenizer, config.seed)
     model = config.model
-    policy = Policy(built["policy"], tokenizer, model.context, labels_for(tokenizer, get(config.env).labels))
+    if config.arm.scores_texts:
+        policy = ScoringPolicy(built["policy"], tokenizer, model.context, model.max_new_tokens, model.normalisation)
+    else:
+        policy = Policy(built["policy"], tokenizer, model.context, labels_for(tokenizer, get(config.env).labels))
     if not config.arm.reflection:
         return PlayerPair(policy, None)
     limits = model.context, model.max_new_tokens, model.reflection_rows
@@ -160,13 +164,15 @@ def _ensure(config: Config, name: str, player: Policy | Reflector, set_name: str
         if not target.exists():
             models.activate(player.model, name)
             tokenizer = player.encode.tokenizer
-            end, limit = [tokenizer.eos_token_id] if name == "reflector" else [], player.encode.limit
+            writes = name == "reflector" or config.arm.scores_texts  # text that ends, and no label
+            end, limit = [tokenizer.eos_token_id] * writes, player.encode.limit
             room = config.model.context - limit
             lines, settings = data.read(config, set_name), getattr(config, name)
             pairs = Pairs(lines, Encoder(tokenizer, limit), room, end)
             description = f"{config.arm.warmup} seed {config.seed}: {name} warm-up"
             work = folder / "checkpoints"
-            log = fit(player.model, pairs, settings, work, config.seed, description, measure)
+            rows = config.model.micro_batch
+            log = fit(player.model, pairs, settings, work, config.seed, description, measure, rows)
             write_csv(folder / "log.csv", pd.DataFrame(log).reindex(columns=LOG_COLUMNS))
             models.save_weights(player.model, name, target)
             shutil.rmtree(work, ignore_errors=True)

@@ -81,7 +81,10 @@ def test_cores_are_counted_from_one(capsys, cores):
 @pytest.mark.parametrize(
     ("rows", "printed"),
     [
-        ([], ["0 of 0 stages of profile laptop were made by other code than today's"]),
+        (
+            [["lake", "rl", "c", "c", False]],
+            ["0 of 1 stages of profile laptop were made by other code than today's"],
+        ),
         (
             [["lake", "rl", "a", "b", True], ["lake", "data", "c", "c", False]],
             [
@@ -97,6 +100,20 @@ def test_stale_results_are_listed(capsys, monkeypatch, rows, printed):
     monkeypatch.setattr(replay, "stale", lambda profile: pd.DataFrame(rows, columns=columns).astype({"stale": bool}))
     assert main(["stale"]) == 0
     assert capsys.readouterr().out.splitlines() == printed
+
+
+@pytest.mark.parametrize("command", [["stale", "--profile", "template"], ["verify", "template"]])
+def test_a_profile_without_results_is_no_profile_whose_results_are_in_order(capsys, command):
+    assert main(command) == 2
+    assert "`reproduce --profile template` makes them" in capsys.readouterr().err
+
+
+def test_settings_say_which_regimes_run_a_variant(capsys):
+    asked = ["settings", "--profile", "beyond", "--variant", "reflect_rl_both"]
+    assert main(asked) == 0
+    said = "note: profile beyond does not run reflect_rl_both in regime texts; online-reflector, online-reflector-frozen does"
+    assert said in capsys.readouterr().err
+    assert main([*asked, "--regime", "online-reflector"]) == 0 and not capsys.readouterr().err
 
 
 def test_release_copies_the_weights_of_the_run_that_is_asked_for(capsys, monkeypatch, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from reflect_rl.core import paths, profiles
-from reflect_rl.core.config import SECTIONS, RLConfig
+from reflect_rl.core.config import SECTIONS, RLConfig, meanings
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
@@ -382,10 +382,19 @@ def test_laptop_has_at_least_five_seeds_and_every_variant():
     found = profiles.profile("laptop")
     assert len(set(found.seeds)) >= 5
     listed = set(found.variants).union(*map(found.variants_of, found.envs))
-    assert listed == set(VARIANTS) - {"embeddings"}  # whose weights are an extra
+    beyond = {"reflect_sft_texts", "reflect_rl_texts", "reflect_rl_both"}
+    extra = {"embeddings"}  # whose weights are an extra
+    assert listed == set(VARIANTS) - beyond - extra
 
 
-@pytest.mark.parametrize("name", ["laptop", "study"])
+def test_beyond_has_the_settings_of_the_study():
+    ours, studied = (yaml.safe_load((paths.configs() / f"{name}.yaml").read_text()) for name in ("beyond", "study"))
+    own = ours["taxi"].keys() - {"regimes"}
+    assert own and {key: ours["taxi"][key] for key in own} == {key: studied["taxi"][key] for key in own}
+    assert ours["taxi"]["regimes"]["texts"]["settings"] == studied["taxi"]["regimes"]["paper"]["settings"]
+
+
+@pytest.mark.parametrize("name", ["laptop", "study", "beyond"])
 def test_all_variants_have_the_same_budget_of_environment_steps_on_the_same_engine(name):
     found = settings.profile(name)
     for env in found.envs:
@@ -397,7 +406,7 @@ def test_all_variants_have_the_same_budget_of_environment_steps_on_the_same_engi
 
 
 def test_tuning_tries_one_grid_for_every_arm_on_seeds_of_its_own():
-    first, *more = profiles.profile("study").tuning["taxi"]
+    first, *more = [grid for grid in profiles.profile("study").tuning["taxi"] if grid.regime == "paper"]
     trained = {v for v in profiles.profile("study").variants_of("taxi", "paper") if VARIANTS[v].rl}
     assert set(first.variants) == trained
     *tries, without_replay = more
@@ -434,7 +443,7 @@ def test_the_settings_are_the_points_that_tuning_chose(name):
 
 
 def test_what_a_setting_means_is_the_comment_behind_it_or_above_it():
-    means = profiles.meanings()
+    means = meanings()
     assert set(means) == {f"{section}.{name}" for section, cls in SECTIONS.items() for name in cls.__dataclass_fields__}
     assert means["data.horizon"] == "steps after which a trajectory is cut"
     assert means["data.reflections"].endswith("0: one on every situation")  # it stands above

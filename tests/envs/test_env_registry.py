@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints
 
 import gymnasium as gym
@@ -31,6 +32,7 @@ def offered(monkeypatch, *points):
     """Let other packages offer these (name, value)."""
     found = EntryPoints(EntryPoint(name, value, registry.GROUP) for name, value in points)
     monkeypatch.setattr(registry, "entry_points", lambda **wanted: found.select(**wanted))
+    monkeypatch.setattr(registry, "_of_packages", cache(registry._of_packages.__wrapped__))
 
 
 # --- names ---
@@ -130,6 +132,8 @@ def test_a_misspelt_field_is_refused():
 def test_other_wrong_values_are_refused():
     with pytest.raises(ReflectRLError, match=r"should be among \('full',\), {'fall'} are not"):
         changed(headline="fall")
+    with pytest.raises(ReflectRLError, match=r"titles should be of the settings \('full',\), {'fall'} are none"):
+        changed(titles={"fall": "whole task"})
     with pytest.raises(ReflectRLError, match="tokenizer_pattern .*unterminated subpattern"):
         changed(tokenizer_pattern="(")
     with pytest.raises(ReflectRLError, match=r"rate \(Input should be less than or equal to 1\)"):

@@ -1,5 +1,6 @@
 """The models behind the players: their outputs, weights, and two adapters on one base."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -9,7 +10,8 @@ from peft import PeftModel
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.lm import models
-from reflect_rl.lm.players import Encoder, Policy, Reflector, pad
+from reflect_rl.lm.models import pad
+from reflect_rl.lm.players import Encoder, Policy, Reflector
 from reflect_rl.lm.scratch import from_scratch
 
 
@@ -57,9 +59,23 @@ def test_weights_of_another_model_are_refused(model, tokenizer, tmp_path):
         models.load_weights(other, "policy", path)
 
 
-def test_in_main_memory_eight_prompts_go_through_a_model_at_a_time(model):
+def test_other_weights_are_held_and_own_ones_come_back_after_an_error_too(model):
+    own = models.copies(model, "policy")
+    other = {name: weight + 1 for name, weight in own.items()}
+    for error in (None, ZeroDivisionError):
+        with contextlib.suppress(ZeroDivisionError), models.holding(model, "policy", other):
+            assert all(torch.equal(other[name], p) for name, p in models.weights(model, "policy").items())
+            if error:
+                raise error
+        assert all(torch.equal(own[name], p) for name, p in models.weights(model, "policy").items())
+
+
+def test_in_main_memory_eight_prompts_go_through_a_model_at_a_time_and_long_ones_one_by_one_backward(model):
     assert models.rows_that_fit(model, 96, most=64, backward=True) == 8
     assert models.rows_that_fit(model, 96, most=4) == 4
+    assert models.rows_that_fit(model, 768, most=64) == 8
+    assert models.rows_that_fit(model, 768, most=64, backward=True) == 2
+    assert models.rows_that_fit(model, 5000, most=64, backward=True) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -8,7 +8,8 @@ from grid_game import LEGAL, PROMPTS, QUESTIONS, SIZE
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.envs.labels import IN_ORDER
-from reflect_rl.lm.players import Policy, Reflector, pad
+from reflect_rl.lm.models import pad
+from reflect_rl.lm.players import Policy, Reflector
 from reflect_rl.lm.tokenizers import train_tokenizer
 
 

@@ -253,3 +253,15 @@ def test_claims_refuse_different_tasks():
     where = "taxi full reflect_rl vs sft_rl, regime plentiful: no common seeds and tasks"
     with pytest.raises(ReflectRLError, match=where):
         claims.claims_table(pd.concat([episodes("reflect_rl", rates(0.5)), worse]), rule=rule())
+
+
+def test_claims_are_counted_and_those_that_nothing_tests_are_named():
+    one = episodes("reflect_rl", rates(*[0.9] * 5)), episodes("sft_only", rates(*[0.1] * 5))
+    table = claims.claims_table(pd.concat(one), None, rule())
+    tested = table["claim"].unique()
+    (env,) = table["env"].unique()
+    said = claims.counted(table, [env, "elsewhere"], rule())
+    left = [name for name in rule().claims if name not in tested]
+    assert said.startswith("Comparisons: ") and left
+    assert said.endswith(f"not tested here: {', '.join(left)} in {env}; {', '.join(rule().claims)} in elsewhere.")
+    assert claims.counted(table[:0], [env], rule()).startswith("Nothing that configs/claims.yaml lists")

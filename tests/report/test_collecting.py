@@ -318,7 +318,9 @@ def test_regimes_share_runs_and_have_rows_and_files_of_their_own(counted, monkey
         files = {path.stem for path in folder.glob(f"counting_*.{kind}")}
         assert {f"counting_{name}" for name in ("one_reflector", "two_reflector")} < files
     assert (paths.results("tiny") / "counting_two_episodes.json").exists()
-    told = "Settings of the regimes: `one` (2 seeds): none; `two` (1 seed): none."
+    told = (
+        "Settings of the regimes:\n\n- `one` (2 seeds): none\n- `two` (1 seed): none; only Random, SFT + RL, Reflect-RL"
+    )
     assert told in (paths.tables("tiny") / "main.md").read_text()
     assert "regime `two`, 1 seed," in (paths.tables("tiny") / "counting_two_headline.md").read_text()
     assert set(replay.stale("tiny").env) == {"counting"} and made.maps == {}  # nothing to compare

@@ -232,7 +232,7 @@ def test_settings_stand_in_the_environments_order_with_its_headline_first():
     panels = [found.assign(setting=name, horizon=h) for name in ("pickup", "full") for h in (15, 20)]
     figure = comparisons.main_results(tables.main_table(pd.concat(panels), CEILINGS))
     titles = [axis.get_title() for axis in figure.axes]
-    assert titles == ["full, 15 steps", "pickup, 15 steps", "full, 20 steps", "pickup, 20 steps"]
+    assert titles == [f"{of},\n{steps} steps" for steps in (15, 20) for of in ("whole task", "pickup alone")]
 
 
 def test_claims_in_one_picture():
@@ -252,13 +252,13 @@ def test_claims_in_one_picture():
     ends = [line.get_segments()[0][:, 0].tolist() for container in axis.containers for line in container.lines[2]]
     assert np.array(ends) == pytest.approx(np.array([[30, 70], [-20, 0], [-1, 3]]))
     assert [label.get_text() for label in axis.get_yticklabels()] == [
-        "taxi: full, regime paper",
-        "taxi: pickup",
-        "taxi: full, regime paper",
+        "Taxi: whole task, regime paper",
+        "Taxi: pickup alone",
+        "Taxi: whole task, regime paper",
     ]
     both = [label.get_text() for label in forest(table.fillna(0.0), rule).axes[0].get_yticklabels()]
     assert both[2:] == [
-        f"taxi: full, regime paper\n({of})" for of in ("Reflect-RL - w/o milestones", "with stages - Reflect-RL")
+        f"Taxi: whole task, regime paper\n({of})" for of in ("Reflect-RL - w/o milestones", "with stages - Reflect-RL")
     ]
     assert axis.get_yticks().tolist() == [float(dot.get_ydata()[0]) for dot in dots]
     written = [text.get_text() for text in axis.texts]

@@ -44,7 +44,9 @@ def test_it_needs_nothing_beside_it(written):
     _, text, _, _ = written
     sources = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert sources and not [
-        source for source in sources if not re.match(r"data:image/png;base64,|#|https://doi\.org/", source)
+        source
+        for source in sources
+        if not re.match(r"data:image/png;base64,|#|../../notebooks/|https://doi\.org/", source)
     ]
     anchors = {source[1:] for source in sources if source.startswith("#")}
     ids = re.findall(r'id="([^"]*)"', text)

@@ -209,7 +209,7 @@ def test_what_rl_and_reflections_add_at_a_glance_is_what_the_rule_asks_for():
     assert len(table) == 1
     row = table.iloc[0]
     assert (row["panel"], row["regime"], row["policy imitates"]) == (
-        "taxi: full, 20 steps",
+        "Taxi: whole task, 20 steps",
         "paper",
         "executed",
     )

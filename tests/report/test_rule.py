@@ -75,12 +75,13 @@ def test_the_rule_is_no_profile(judge_by):
 def test_the_projects_rule_compares_what_is_played():
     rule = read_rule()
     assert set(rule.claims) == {*"1234567", "RL"}
-    assert {*"123456", "RL"} == {entry.claim for entries in rule.comparisons.values() for entry in entries}
-    assert {name for named in rule.seeds_of_regime.values() for name in named} == {"paper", "limited-200-hint"}
-    played = profile("study")
+    assert {*"1234567", "RL"} == {entry.claim for entries in rule.comparisons.values() for entry in entries}
+    ten = {"paper", "limited-200-hint", "texts", "texts-limited"}
+    assert {name for named in rule.seeds_of_regime.values() for name in named} == ten
     for env, entries in rule.comparisons.items():
         spec = get(env)
         for entry in entries:
+            played = profile("beyond" if entry.claim == "7" else "study")
             assert entry.setting in spec.settings and entry.horizon in spec.defaults["evaluation.horizons"]
             assert "reflect_rl" in entry.comparison
             assert set(entry.comparison) <= set(played.variants_of(env, entry.regime))

@@ -1,5 +1,7 @@
 """Training two players that are adapters of one pretrained base."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -47,6 +49,22 @@ def test_reflector_is_unchanged_by_updates_of_the_policy(run):
     assert all(torch.equal(v, base_before[k]) for k, v in model.named_parameters() if "lora" not in k)
     players.reflector.memory.clear()
     assert players.reflector.reflect(QUESTIONS[:6]) == texts
+
+
+@pytest.mark.parametrize(("micro_batch", "rows"), [(0, 5), (3, 3)])
+def test_the_warm_up_of_an_adapter_goes_through_the_base_in_as_many_rows_as_fit(run, monkeypatch, micro_batch, rows):
+    seen, loss = [], sft.completion_loss
+    monkeypatch.setattr(models, "rows_that_fit", lambda *_, **__: 5)
+    monkeypatch.setattr(sft, "completion_loss", lambda model, inputs: seen.append(inputs) or loss(model, inputs))
+    config = replace(run, model=replace(run.model, micro_batch=micro_batch), policy=replace(run.policy, batch_size=15))
+    warmup._ensure(config, "policy", warmup.new_players(config).policy, "policy")
+    assert {len(inputs["labels"]) for inputs in seen} == {rows} and len(seen) == 15 // rows * config.policy.steps
+
+
+def test_texts_on_a_base_go_through_it_in_as_many_rows_as_fit(run, monkeypatch):
+    monkeypatch.setattr(models, "rows_that_fit", lambda *_, **__: 5)
+    texts = replace(run, variant="reflect_rl_texts")
+    assert Learner(texts, warmup.new_players(texts)).rows == 5
 
 
 def test_warm_up_and_rl_run_end_to_end_on_a_pretrained_base(run, monkeypatch):

@@ -64,9 +64,9 @@ def test_groups_by_hand():
 
 
 def test_group_advantages_are_those_of_the_whole_episode_in_all_its_steps():
-    """Discounted returns of the three episodes are -0.75, 4 and 2; the first two have one start."""
+    """Returns of the three episodes are 1, 4 and 7, whatever the discount; the first two have one start."""
     given = REWARDS, STEPS, np.array([0, 0, 1]), None, 0.5
-    np.testing.assert_allclose(advantages.advantage("rloo", *given), [-4.75] * 3 + [4.75] + [0] * 2)
+    np.testing.assert_allclose(advantages.advantage("rloo", *given), [-3] * 3 + [3] + [0] * 2)
     np.testing.assert_allclose(advantages.advantage("grpo", *given), [-1] * 3 + [1] + [0] * 2)
 
 
@@ -76,12 +76,86 @@ def test_normalised_has_mean_0_and_deviation_1_and_equal_ones_are_0():
     np.testing.assert_array_equal(advantages.normalised(np.full(4, 2.5), 0.0), np.zeros(4))
 
 
+@pytest.mark.parametrize("estimator", ["rloo", "grpo", "gigpo"])
+def test_episodes_of_equal_return_learn_nothing_from_other_groups(estimator):
+    """Two failures from one start, beside a short success and a long failure from another."""
+    steps = np.concatenate([np.arange(n) for n in (1, 1, 2, 10)])
+    rewards = np.array([-1.0, -1.0, 0.0, 1.0, *[0.0] * 9, -1.0])
+    found = advantages.advantage(estimator, rewards, steps, np.array([0, 0, 1, 1]), states=np.arange(14))
+    found = advantages.normalised(found, advantages.spread(found, 0.0), estimator)
+    np.testing.assert_array_equal(found[:2], [0, 0])
+    assert (found[2:4] > 0).all() and (found[4:] < 0).all()
+    assert advantages.normalised(RETURNS, 1.0, "return").mean() == pytest.approx(0)
+
+
 def test_small_differences_after_large_ones_are_not_blown_up():
     former = advantages.spread(100 * RETURNS, 0.0)
     assert former == pytest.approx(100 * RETURNS.std())
     now = advantages.spread(RETURNS, former)
     assert now == pytest.approx(0.99 * former)
     assert advantages.normalised(RETURNS, now).std() == pytest.approx(1 / 99)
+
+
+MEETINGS = [  # the start of an episode, and the state and reward of each step; the first episode comes back to state 1
+    (0, [(0, 0.0), (1, 2.0), (2, 0.0), (1, -1.0)]),
+    (0, [(0, 1.0), (1, 0.0), (3, 8.0)]),
+    (0, [(1, 1.0), (3, 0.0)]),
+    (1, [(1, -3.0), (0, 5.0)]),
+    (1, [(0, 0.5), (1, 2.0)]),
+    (1, [(0, 4.0)]),
+]
+
+
+def rewards_of(steps):
+    return [reward for _, reward in steps]
+
+
+def discounted(rewards):
+    return sum(reward * 0.5**i for i, reward in enumerate(rewards))
+
+
+def above_mean(value, group):
+    return value - sum(group) / len(group)
+
+
+def compared(worth_of_episode, worth_of_step):
+    """Of each step its episode among those of its start, and itself among the steps there in the same state.
+
+    Arguments say what the rewards of an episode, or those from a step to its end, are worth.
+    """
+    found = []
+    for start, steps in MEETINGS:
+        group = [other for begun, other in MEETINGS if begun == start]
+        whole = above_mean(worth_of_episode(rewards_of(steps)), [worth_of_episode(rewards_of(of)) for of in group])
+        for i, (state, _) in enumerate(steps):
+            there = [of[j:] for of in group for j, (met, _) in enumerate(of) if met == state]
+            part = above_mean(worth_of_step(rewards_of(steps[i:])), [worth_of_step(rewards_of(of)) for of in there])
+            found.append(whole + part)
+    return found
+
+
+def test_gigpo_by_hand():
+    """Totals of whole episodes are not discounted, returns-to-go of steps are, and a state is one of its start."""
+    steps = np.concatenate([np.arange(len(of)) for _, of in MEETINGS])
+    states, rewards = np.array([step for _, of in MEETINGS for step in of]).T
+    starts = np.array([start for start, _ in MEETINGS])
+    found = advantages.advantage("gigpo", rewards, steps, starts, discount=0.5, states=states.astype(int))
+    np.testing.assert_allclose(found, compared(sum, discounted))
+    for other in ((sum, lambda rewards: rewards[0]), (sum, sum), (discounted, discounted)):
+        assert not np.allclose(found, compared(*other))
+    meeting = np.flatnonzero(
+        states[:9] == 1
+    )  # of the first start, at whose steps rewards and returns order differently
+    returns = advantages.return_to_go(rewards, steps, 0.5)
+    assert rewards[meeting].argsort().tolist() != returns[meeting].argsort().tolist()
+
+
+def test_gigpo_compares_whole_episodes_alone_where_no_two_meet():
+    """Returns of 1, 4 and 7: RLOO's advantage times 2/3, since its mean holds the episode itself."""
+    given = REWARDS, STEPS, np.array([0, 0, 0])
+    found = advantages.advantage("gigpo", *given, states=np.arange(6))
+    np.testing.assert_allclose(found, [-3] * 3 + [0] + [3] * 2)
+    np.testing.assert_allclose(found, advantages.advantage("rloo", *given) * 2 / 3)
 
 
 @pytest.mark.parametrize("estimator", ["leave_one_out", "rloo"])

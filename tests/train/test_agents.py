@@ -1,4 +1,4 @@
-"""Episodes in lockstep, and the agents that are not trained."""
+"""Episodes in lockstep, the agents that are not trained, and what the players' agent remembers."""
 
 from dataclasses import replace
 
@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from corridor import SPEC as CORRIDOR
 from corridor import Corridor
+from train_helpers import load_rl
 
 from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.envs.labels import IN_ORDER
 from reflect_rl.envs.registry import get
 from reflect_rl.train.agents import Follow, PerturbedAgent, Random, Scripted
-from reflect_rl.train.rollout import Decision, play
+from reflect_rl.train.rollout import Decision, PlayersAgent, play
+from reflect_rl.train.warmup import new_players
 
 TAXI = get("taxi")
 
@@ -121,3 +124,14 @@ def test_follow_does_what_is_advised_and_wastes_the_step_without_advice():
     (episode,) = play(CORRIDOR, Follow(Words()), ["start-2"], rngs(1), 3)
     assert [t.decision.action for t in episode.transitions] == [1, 2, 2]
     assert episode.transitions[1].decision.reflection == "Well."
+
+
+def test_labels_may_be_numbered_by_a_list(homes):
+    policy, found = new_players(load_rl("sft_rl")).policy, []
+    for of in (IN_ORDER.of, lambda actions: [*range(len(actions))]):
+        policy.labels = replace(IN_ORDER, of=of)
+        agent = PlayersAgent(policy, None)
+        (episode,) = play(TAXI, agent, TAXI.tasks("full", "train")[:1], rngs(1), 5)
+        shares = [agent.log_probs(t.decision.prompt, [*t.actions]).tolist() for t in episode.transitions]
+        found.append((story(episode), shares))
+    assert found[0] == found[1]

@@ -74,6 +74,7 @@ def test_aggregation_by_distinct_prompt_gives_the_gradient_of_one_row_a_step(hom
         reward=batch.reward,
         step=batch.step,
         start=batch.start,
+        state=batch.state,
         advantage=batch.advantage,
         target=batch.target,
         reference=None if batch.reference is None else batch.reference[batch.row],

@@ -32,10 +32,10 @@ def pairs(tokenizer):
     return sft.Pairs(LINES, Encoder(tokenizer, 24), 8, [tokenizer.eos_token_id])
 
 
-def trained(tokenizer, pairs, folder, seed=0, training=TRAINING, measure=None):
+def trained(tokenizer, pairs, folder, seed=0, training=TRAINING, measure=None, rows=0):
     """Weights and log of a fresh model after its training."""
     model = from_scratch(SIZE, tokenizer, seed=0)
-    log = sft.fit(model, pairs, training, folder, seed, "test", measure)
+    log = sft.fit(model, pairs, training, folder, seed, "test", measure, rows)
     return {k: v.clone() for k, v in model.state_dict().items()}, log
 
 
@@ -47,6 +47,26 @@ def fit(tokenizer, pairs, tmp_path):
 @pytest.fixture(scope="module")
 def uninterrupted(tokenizer, pairs, tmp_path_factory):
     return trained(tokenizer, pairs, tmp_path_factory.mktemp("uninterrupted"))
+
+
+# --- a batch in parts ---
+
+
+@pytest.mark.parametrize("bucket", [0, 2])
+def test_a_batch_in_parts_gives_the_gradient_of_the_batch(fit, bucket):
+    training = replace(TRAINING, bucket=bucket)
+    (whole, log), (parts, other) = (fit(f"{rows}", training=training, rows=rows) for rows in (8, 3))
+    for name, weight in whole.items():
+        torch.testing.assert_close(parts[name], weight, rtol=0, atol=1e-4)
+    losses = [[line["loss"] for line in lines if "loss" in line] for lines in (log, other)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    alone, _ = fit("alone", training=replace(training, batch_size=2), rows=2)
+    assert any((alone[name] - weight).abs().max() > 1e-3 for name, weight in whole.items())
+
+
+def test_a_batch_that_fits_goes_through_at_once(fit, uninterrupted):
+    weights, log = fit(rows=8)
+    assert equal(weights, uninterrupted[0]) and log == uninterrupted[1]
 
 
 # --- the loss ---

@@ -44,7 +44,9 @@ def draw(axis: Axes, observation: str) -> None:
     room = ROWS - len(box) - 4
     for row, (item, is_folder) in enumerate(listed[:room], start=1):
         if row == room and len(listed) > room:
-            _line(axis, row, f"... and {len(listed) - row + 1} more", color=FAINT)
+            hidden = listed[row - 1 :]
+            read = sum(not is_folder and item.startswith("read ") for item, is_folder in hidden)
+            _line(axis, row, f"... and {len(hidden)} more{f', {read} read' if read else ''}", color=FAINT)
             break
         name, mark = (FOLDERS if is_folder else FILES).fullmatch(item).group("name", "mark")
         (_folder if is_folder else _page)(axis, row, mark or "")

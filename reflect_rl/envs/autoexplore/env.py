@@ -4,6 +4,7 @@ Actions and costs follow Zhou, Du & Li (2024): `cd`, `cat` and `id`; a step cost
 file earns the horizon H, and anything else costs it. All divided by H.
 """
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -109,7 +110,8 @@ class AutoExplore(gym.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.task = (options or {}).get("task") or self.draw(self.np_random)
+        given = (options or {}).get("task")
+        self.task = self.draw(self.np_random) if given is None else given
         self.question = self.find(self.task)
         self.at, self.steps, self.last_read = "", 0, ""
         self.read: set[str] = set()  # paths of files
@@ -117,7 +119,7 @@ class AutoExplore(gym.Env):
         return self._observe()
 
     def step(self, action):
-        action, cost, end = int(action), 1, ""
+        action, cost, end = operator.index(action), 1, ""
         self.steps += 1
         more = {}
         if not 0 <= action < len(self.moves):

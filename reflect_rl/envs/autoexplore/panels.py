@@ -54,6 +54,8 @@ def question(task: str) -> Question:
     of, *numbers = str(task).split("-")
     try:
         number, i, *variant = map(int, numbers)
+        if [str(n) for n in (number, i, *variant)] != numbers:  # " 7", "07" and others that int() takes
+            raise ValueError
         (split,) = (split for split, companies in COMPANIES[of].items() if number in companies)
         if not 0 <= i < QUESTIONS or [*map(lambda v: v in range(VARIANTS), variant)] != [True] * (split == "train"):
             raise ValueError

@@ -54,7 +54,14 @@ def tasks(setting: str, split: str) -> tuple[str, ...]:
 def asked(task: str) -> Asked:
     """What a task asks; raises ReflectRLError where the id names none."""
     setting, name, i, *variant = [*str(task).split("-"), "", ""][:3] + str(task).split("-")[3:]
-    split = next((s for s in SHARES if setting in SETTINGS and i.isdigit() and (name, int(i)) in _of(setting, s)), None)
+    split = next(
+        (
+            s
+            for s in SHARES
+            if setting in SETTINGS and i.isdecimal() and str(int(i)) == i and (name, int(i)) in _of(setting, s)
+        ),
+        None,
+    )
     if (
         split is None
         or variant != [v for v in variant if v in map(str, range(VARIANTS))]

@@ -26,22 +26,22 @@ def search(env: AutoExplore, by_names: bool) -> int:
     path = found(env)
     if path:
         return towards(env, path, "id")
-    asked, words = env.question, {*stems(env.question.text)}
-    for tier in (0, 1, 2) if by_names else (2,):
-
-        def wanted(path: str, is_file: bool, tier: int = tier) -> bool:
-            is_of_kind = not is_file or asked.reader.file_fit(asked.text, path) != "not"
-            return tier == 2 or is_of_kind and (tier == 1 or bool(words & {*name_stems(path.rpartition("/")[2])}))
-
+    for tier in range(3) if by_names else (2,):
         for folder in _nearest(env):
-            held = asked.folders[folder]
-            for path in (joined(folder, name) for name in held.files):
-                if path not in env.read and wanted(path, True):
-                    return towards(env, path, "cat")
-            for path in (joined(folder, name) for name in held.folders):
-                if path not in env.visits and wanted(path, False):
-                    return towards(env, path, "cd")
+            held = env.question.folders[folder]
+            for verb, names, known in (("cat", held.files, env.read), ("cd", held.folders, env.visits)):
+                for path in (joined(folder, name) for name in names):
+                    if path not in known and (tier == 2 or _turn(env.question, path, verb == "cat") <= tier):
+                        return towards(env, path, verb)
     return towards(env, min(env.read), "id")  # all was read and nothing answers
+
+
+def _turn(question: Question, path: str, is_file: bool) -> int:
+    """When a search by names comes to a path: 0 where it shares a word with the question, 1 without, 2 for a file of another
+    kind than is asked for."""
+    if is_file and question.reader.file_fit(question.text, path) == "not":
+        return 2
+    return int(not {*stems(question.text)} & {*name_stems(path.rpartition("/")[2])})
 
 
 def _nearest(env: AutoExplore) -> list[str]:

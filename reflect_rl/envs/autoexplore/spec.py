@@ -11,11 +11,13 @@ from reflect_rl.envs.autoexplore.references import REFERENCES
 from reflect_rl.envs.base import EnvSpec
 from reflect_rl.envs.labels import IN_ORDER
 
+HORIZON = 15  # steps, and what the answer is worth: the paper's
+
 
 def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvSpec:
     """The registration of AutoExplore on the questions and panels of a module, such as `panels`, and one who reads them."""
 
-    def make(horizon: int = 15) -> AutoExplore:
+    def make(horizon: int = HORIZON) -> AutoExplore:
         return AutoExplore(of.question, of.draw, horizon)
 
     def oracle_steps(task: str) -> int:  # of the shortest success: one step a folder, and the naming
@@ -33,8 +35,8 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
         facts=teacher.facts,
         goal=(
             "A file of a repository answers the question. Walk through its folders (cd), read files (cat), and name the file that "
-            "answers (id), which ends the game. Names may say nothing, or mislead: read a file before you name it. There are 15 "
-            "steps; a step costs 1, a wrong answer 15, and so does none."
+            "answers (id), which ends the game. Names may say nothing, or mislead: read a file before you name it. There are "
+            f"{HORIZON} steps; a step costs 1, a wrong answer {HORIZON}, and so does none."
         ),
         legend=(
             "What the file that was read last shows, the question, the folder in which the player stands (again: it was here "
@@ -44,11 +46,10 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
         settings=of.SETTINGS,
         training_setting=training,
         headline=training,
-        horizon=15,
+        horizon=HORIZON,
         defaults={
-            "rl.horizon": 15,
             "rl.stage_shares": (0.2, 0.2),
-            "evaluation.horizons": (15,),  # one: what running out of steps costs depends on it
+            "evaluation.horizons": (HORIZON,),  # no other: what running out of steps costs depends on it
             "model.context": 512,
             "model.max_new_tokens": 72,
             "model.vocab_size": 4096,  # each word a token
@@ -76,5 +77,20 @@ def spec(name: str, gym_id: str, of: ModuleType, reader: Reader, **more) -> EnvS
 
 #: the words of questions, of files and of their names, which have blanks, are the same tokens wherever they stand
 WORDS = r" ?[A-Za-z]+| ?[^A-Za-z\s]"
-SPEC = spec("autoexplore", "reflect_rl/AutoExplore-v0", panels, reading, tokenizer_pattern=WORDS)
-REAL = spec("autoexplore_real", "reflect_rl/AutoExploreReal-v0", real, covering)
+SPEC = spec(
+    "autoexplore",
+    "reflect_rl/AutoExplore-v0",
+    panels,
+    reading,
+    label="AutoExplore",
+    titles={"companies": "unseen companies", "trades": "unseen trades"},
+    tokenizer_pattern=WORDS,
+)
+REAL = spec(
+    "autoexplore_real",
+    "reflect_rl/AutoExploreReal-v0",
+    real,
+    covering,
+    label="AutoExplore, real repositories",
+    titles={"known": "known repositories", "new": "new repositories"},
+)

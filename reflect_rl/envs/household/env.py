@@ -6,6 +6,7 @@ the observation holds. Success is the engine's `won`, or of another goal than th
 """
 
 import itertools
+import operator
 import os
 import sys
 import weakref
@@ -129,7 +130,7 @@ class Household(gym.Env):
         return scene.won
 
     def step(self, action):
-        action = int(action)
+        action = operator.index(action)
         self.steps += 1
         truncated = self.steps >= self.horizon
         if not 0 <= action < len(self.actions):

@@ -87,7 +87,7 @@ class Recipe:
     def parse(cls, name: str) -> "Recipe":
         """The inverse of `name`; raises ReflectRLError where it is none."""
         parts = name.split("-")
-        if len(parts) != 5 or parts[0] not in TASK_TYPES or not parts[4].isdigit():
+        if len(parts) != 5 or parts[0] not in TASK_TYPES or not parts[4].isdecimal():
             raise ReflectRLError(f"{name!r} names no ALFWorld task; an example: {PAPER.name}")
         return cls(parts[0], parts[1], parts[3], int(parts[4]))
 
@@ -228,8 +228,11 @@ def trial_name(number: int) -> str:
 
 
 def trial_number(name: str) -> int:
-    """The inverse of `trial_name`."""
-    return int(name.removeprefix("trial_G"))
+    """The inverse of `trial_name`; raises ReflectRLError where it is none."""
+    number = name.removeprefix("trial_G")
+    if not number.isdecimal():
+        raise ReflectRLError(f"{name!r} names no trial of a generated game; an example: {trial_name(7)}")
+    return int(number)
 
 
 def _generators(recipe: Recipe, trial: int, attempt: int) -> tuple[random.Random, np.random.Generator]:

@@ -38,7 +38,14 @@ SPEC = EnvSpec(
         "where they were seen (in place: at a place that the task names), what is here, what is in hand, and where the "
         "player stands; an exclamation mark follows what the task names. It is all that the player knows."
     ),
+    label="Household",
     settings=store.SETTINGS,
+    titles={
+        "paper": "tomato into microwave",
+        "kitchens": "its kind, unseen kitchen",
+        "all_seen": "six types, rooms of training",
+        "all_unseen": "six types, unseen rooms",
+    },
     training_setting="full",
     headline="paper",
     selection_settings=store.SETTINGS[:3],
@@ -80,6 +87,7 @@ SPEC = EnvSpec(
 TEXT = replace(
     SPEC,
     name="alfworld_text",
+    label="Household as text",
     gym_id="reflect_rl/HouseholdText-v0",
     make=partial(Household, observation="text"),
     legend="What the game has said from the beginning of the episode; each command stands behind a >.",

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ SIZES = {  # setting -> games of each split; the paper played 4 games 25 times
     "all_unseen": {"train": 0, "validation": 60, "test": 60},
 }
 OTHER_GOALS = 6000  # tasks of training beside the games' own goals
+PLAIN = re.compile(r"[A-Za-z0-9_-]{1,200}")  # of which the parts of a task's name are made
 
 
 def real_root() -> Path | None:
@@ -179,8 +181,16 @@ def parse_task(task: str) -> Task:
     stage, _, rest = str(task).partition(":")
     game, _, goal = rest.partition("#")
     parts = game.split("/")
-    if stage not in STAGES or len(parts) != 3 or parts[0] not in SPLITS:
-        raise ReflectRLError(f"{task!r} is no ALFWorld task; an example: {tasks('paper', 'train')[0]!r}")
+    known = (
+        stage in STAGES
+        and len(parts) == 3
+        and parts[0] in SPLITS
+        and all(map(PLAIN.fullmatch, [*parts, goal or "none"]))
+    )
+    if known and real_root() is None:  # a name that only looks like one would make a game of its own
+        known = parts[1:] == [Recipe.parse(parts[1]).name, trial_name(trial_number(parts[2]))]
+    if not known:
+        raise ReflectRLError(f"{str(task)[:200]!r} is no ALFWorld task; an example: {tasks('paper', 'train')[0]!r}")
     if not goal:
         return Task(stage, game, Recipe.parse(parts[1]))
     recipe = Recipe.parse(goal)

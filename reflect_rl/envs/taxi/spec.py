@@ -21,7 +21,9 @@ SPEC = EnvSpec(
         "and what is there (w the passenger waits, s the passenger was set down again, d the destination, * the "
         "passenger was delivered). Between two cells ':' is open and '|' is a wall."
     ),
+    label="Taxi",
     settings=("pickup", "full", "pairs"),
+    titles={"pickup": "pickup alone", "full": "whole task", "pairs": "unseen pairs"},
     training_setting="full",
     headline="full",
     horizon=20,
@@ -41,5 +43,5 @@ SPEC = EnvSpec(
     draw="reflect_rl.envs.taxi.draw:DRAWING",
     # the paper does not say its horizon: its numbers stand beside the one at which every start can be solved
     reported=(Reported("full", "sft_rl", 0.0, "GPT-2 XL", 20), Reported("full", "reflect_rl", 0.58, "GPT-2 XL", 20)),
-    reported_on="100 random maps",
+    reported_on="100 random maps, by that source",
 )

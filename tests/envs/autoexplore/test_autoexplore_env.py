@@ -1,3 +1,4 @@
+import re
 import sys
 
 import numpy as np
@@ -161,8 +162,9 @@ def test_what_is_no_repository_or_question_is_refused():
         Question("?", "z", SMALL, 100, reading)
     with pytest.raises(ReflectRLError, match="horizon 0 leaves no step"):
         SPEC.make(horizon=0)
-    with pytest.raises(ReflectRLError, match="unknown task 'companies-1'"):
-        SPEC.make().reset(options={"task": "companies-1"})
+    for task in ("companies-1", "companies-15-0-0\n", "companies-015-0-0", "companies- 15-0-0"):
+        with pytest.raises(ReflectRLError, match=re.escape(f"unknown task {task!r}")):
+            SPEC.make().reset(options={"task": task})
 
 
 def test_a_walk_by_hand():

@@ -48,7 +48,18 @@ def test_a_task_is_its_question_and_a_variant_leaves_files_out():
 
 
 @pytest.mark.parametrize(
-    "task", ["", "new", "new-flask", "new-flask-x", "known-flask-0", "new-flask-999", "new-flask-0-1", "known-petl-0-9"]
+    "task",
+    [
+        "",
+        "new",
+        "new-flask",
+        "new-flask-x",
+        "known-flask-0",
+        "new-flask-999",
+        "new-flask-0-1",
+        "known-petl-0-9",
+        "new-flask-00",
+    ],
 )
 def test_an_unknown_task_is_named(task):
     with pytest.raises(ReflectRLError, match=f"unknown task '{task}'"):

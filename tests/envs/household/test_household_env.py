@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import check_env
 from small_games import example, reset, task_of
 
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.envs.household import store
+from reflect_rl.envs.household import games, store
 from reflect_rl.envs.household.env import Household, legal_actions, oracle_steps
 from reflect_rl.envs.household.goal import kind
 from reflect_rl.envs.household.spec import SPEC, TEXT
@@ -132,11 +132,29 @@ def test_another_goal_stands_in_the_games_text():
     assert f"Your task is to: {env.notes.task}." in env._texts[0] and env._texts[0].count("Your task is to") == 1
 
 
-def test_a_bad_task():
+@pytest.mark.parametrize(
+    "task",
+    [
+        "full-231",
+        "full:train/pick_and_place_simple-Tomato-None-Microwave-13/../trial_G00001",
+        "full:train/pick_and_place_simple-Tomato-N/../one-Microwave-13/trial_G00001",
+        "full:train/pick_and_place_simple-Tomato-Any-Microwave-13/trial_G00001",  # would be a game of its own
+        "full:train/pick_and_place_simple-Tomato-None-Microwave-13/trial_G1",
+        "full:train/pick_and_place_simple-Tomato-None-Microwave-13/trial_G00001#a b",
+    ],
+)
+def test_a_bad_task(task):
     with pytest.raises(
         ReflectRLError, match="is no ALFWorld task; an example: 'full:train/pick_and_place_simple-Tomato"
     ):
-        Household().reset(options={"task": "full-231"})
+        Household().reset(options={"task": task})
+
+
+def test_a_trial_without_a_number():
+    with pytest.raises(
+        ReflectRLError, match="'trial_G00 1' names no trial of a generated game; an example: trial_G00007"
+    ):
+        games.trial_number("trial_G00 1")
 
 
 def test_slots_are_used_again():
