@@ -126,9 +126,11 @@ def start_of(wildcards):
 
 @cache
 def makers(env):
-    """The first notebook that makes a stage which several regimes of an environment share, by the stage's key."""
+    """The first notebook that is run and makes a stage which several regimes of an environment share, by the stage's key."""
     found = {}
     for regime, variant, seed in profile.runs_of(env):
+        if (regime, variant, seed) in held(env):
+            continue
         place, group = place_of[env, regime], warmup_of(variant)
         found.setdefault(stages(place, "reflect_rl", seed, "data"), data.format(place=place, seed=seed))
         for stage in made_in_warmup(group) if group else ():

@@ -13,7 +13,6 @@ import pytest
 from reflect_rl.cli.jobs import Job
 from reflect_rl.core import paths
 from reflect_rl.core.config import DECIDING
-from reflect_rl.core.identity import STAGES, stage_code
 from reflect_rl.core.runtime import provenance
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
@@ -153,25 +152,44 @@ def test_what_regimes_share_is_made_by_the_first_while_the_others_leave_the_core
     assert not {job for job in planned(made, "--config", "profile=shared") if job.startswith("taxi/more seed 0: data")}
 
 
+def hold(profile, regime=""):
+    """Write results that hold `reflect_rl` of a regime alone, made by today's code."""
+    run = settings.load(profile, "taxi", "reflect_rl", 0, regime=regime)
+    key = {"env": "taxi", "regime": regime, "variant": "reflect_rl", "seed": 0}
+    rows = {name: pd.DataFrame([dict.fromkeys(columns) | key]) for name, columns in results.COLUMNS.items()}
+    rows["episodes"] = rows["episodes"].assign(task="any", provenance=get("taxi").source_of("any"))
+    entry = {
+        "regimes": {regime: {"settings": {"reflect_rl": run.sections(*DECIDING)}, "data_sha256": {}}},
+        "code": results.code_of(results.runs_of(settings.profile(profile), "taxi")),
+        "provenance": provenance() | {"threads": 1},
+        "machines": [],
+    }
+    results._merge(settings.profile(profile), "taxi", results.Results(**rows), entry)
+
+
 def test_what_results_hold_is_left_out_where_only_the_rest_is_asked_for(made, monkeypatch):
     """Results that hold `reflect_rl` alone: the other runs are planned, and what they start from."""
     monkeypatch.chdir(made)
     monkeypatch.delenv("REFLECT_RL_HOME", raising=False)
-    run = settings.load("laptop", "taxi", "reflect_rl", 0)
-    key = {"env": "taxi", "regime": "", "variant": "reflect_rl", "seed": 0}
-    rows = {name: pd.DataFrame([dict.fromkeys(columns) | key]) for name, columns in results.COLUMNS.items()}
-    rows["episodes"] = rows["episodes"].assign(task="any", provenance=get("taxi").source_of("any"))
-    entry = {
-        "regimes": {"": {"settings": {"reflect_rl": run.sections(*DECIDING)}, "data_sha256": {}}},
-        "code": {stage: stage_code(run, stage) for stage in STAGES},
-        "provenance": provenance() | {"threads": 1},
-        "machines": [],
-    }
-    results._merge(settings.profile("laptop"), "taxi", results.Results(**rows), entry)
+    hold("laptop")
     everything = planned(made, "--forceall")
     monkeypatch.setenv("REFLECT_RL_EXTEND", "1")
     rest = planned(made, "--forceall")
     assert everything - rest == {"reflect_rl seed 0: online RL", "taxi: quickstart"} and rest < everything
+
+
+def test_what_a_regime_shares_with_one_that_results_hold_it_makes_itself(made, monkeypatch):
+    """The same data and reflector: no notebook of the regime that is held is executed for them."""
+    monkeypatch.chdir(made)
+    monkeypatch.delenv("REFLECT_RL_HOME", raising=False)
+    regimes = "  regimes: {paper: {}, more: {settings: {policy.steps: 60}}}\n"
+    alone = TINY.replace("random, follow, rl_only, ", "").replace("env_steps: 1000", "env_steps: 2000")
+    (made / "configs" / "held.yaml").write_text(alone + regimes)
+    monkeypatch.setenv("REFLECT_RL_EXTEND", "1")
+    both = planned(made, "--config", "profile=held")
+    hold("held", "paper")
+    rest = planned(made, "--config", "profile=held")
+    assert {job.partition(" ")[0] for job in both - rest} == {"taxi/paper"} and len(both) - len(rest) == 3
 
 
 def test_one_environment_and_the_tuning_grid(tmp_path):
