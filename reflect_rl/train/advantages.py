@@ -161,9 +161,9 @@ def advantage(
     returns = return_to_go(rewards, steps, discount)
     if estimator == "leave_one_out":
         return returns - leave_one_out_means(returns, steps)
+    if estimator not in GROUPED:
+        return returns
     totals = return_to_go(rewards, steps)[_first_steps(steps)]
     if estimator == "gigpo":
         return gigpo(totals, returns, steps, starts, states)
-    if estimator in GROUPED:
-        return _of_steps({"rloo": rloo, "grpo": grpo}[estimator](totals, starts), steps)
-    return returns
+    return _of_steps({"rloo": rloo, "grpo": grpo}[estimator](totals, starts), steps)
