@@ -133,11 +133,8 @@ def _settings(profile: str, env: str, regime: str, variant: str, seed: int, over
     plan = profiles.profile(profile)
     of = [name for name in plan.regimes_of(config.env) if variant in plan.variants_of(config.env, name)]
     if config.regime not in of:
-        here = f" in regime {config.regime}" if config.regime else ""
-        print(
-            f"note: profile {profile} does not run {variant}{here}; {', '.join(of) or 'no regime'} does",
-            file=sys.stderr,
-        )
+        where = f"{', '.join(of)}, not in {config.regime or 'what is shown here'}" if of else "no regime"
+        print(f"note: profile {profile} runs {variant} in {where}", file=sys.stderr)
     rows = [(*row, means[row[0]]) for row in profiles.describe(config)]
     widths = [None, 24, 36, 70]
     print(tabulate(rows, ("setting", "value", "from", "meaning"), "simple", maxcolwidths=widths, disable_numparse=True))

@@ -111,7 +111,7 @@ def test_a_profile_without_results_is_no_profile_whose_results_are_in_order(caps
 def test_settings_say_which_regimes_run_a_variant(capsys):
     asked = ["settings", "--profile", "beyond", "--variant", "reflect_rl_both"]
     assert main(asked) == 0
-    said = "note: profile beyond does not run reflect_rl_both in regime texts; online-reflector, online-reflector-frozen does"
+    said = "note: profile beyond runs reflect_rl_both in online-reflector, online-reflector-frozen, not in texts"
     assert said in capsys.readouterr().err
     assert main([*asked, "--regime", "online-reflector"]) == 0 and not capsys.readouterr().err
 

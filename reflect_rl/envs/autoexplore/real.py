@@ -4,6 +4,7 @@
 """
 
 from functools import cache, lru_cache
+from itertools import product
 from zlib import crc32
 
 import numpy as np
@@ -38,39 +39,38 @@ def _of(setting: str, split: str) -> tuple[tuple[str, int], ...]:
 
 
 @cache
+def _ids(setting: str, split: str) -> dict[str, tuple[str, int]]:
+    """(package, number of its question) by the id of a task of a panel."""
+    variants = [f"-{v}" for v in range(VARIANTS)] if split == "train" else [""]
+    return {f"{setting}-{name}-{i}{variant}": (name, i) for variant in variants for name, i in _of(setting, split)}
+
+
+@cache
 def tasks(setting: str, split: str) -> tuple[str, ...]:
     """Ids of a setting and split, such as `new-flask-3`, in training with a variant: `known-petl-4-2`."""
     if setting not in (*SETTINGS, *DEPTHS):
         raise unknown("setting", setting, (*SETTINGS, *DEPTHS))
     if split not in SHARES:
         raise unknown("split", split, SHARES)
-    of = "known" if setting in DEPTHS else setting
-    most = DEPTHS.index(setting) + 1 if setting in DEPTHS else 99
-    found = [(name, i) for name, i in _of(of, split) if packages()[name].questions[i].path.count("/") <= most]
-    variants = [f"-{v}" for v in range(VARIANTS)] if split == "train" else [""]
-    return tuple(f"{of}-{name}-{i}{variant}" for variant in variants for name, i in found)
+    if setting in DEPTHS:
+        most = DEPTHS.index(setting) + 1
+        return tuple(task for task in _ids("known", split) if path(task).count("/") <= most)
+    return tuple(_ids(setting, split))
+
+
+@cache
+def _places() -> dict[str, tuple[str, int]]:
+    return {task: place for panel in product(SETTINGS, SHARES) for task, place in _ids(*panel).items()}
 
 
 def asked(task: str) -> Asked:
     """What a task asks; raises ReflectRLError where the id names none."""
-    setting, name, i, *variant = [*str(task).split("-"), "", ""][:3] + str(task).split("-")[3:]
-    split = next(
-        (
-            s
-            for s in SHARES
-            if setting in SETTINGS and i.isdecimal() and str(int(i)) == i and (name, int(i)) in _of(setting, s)
-        ),
-        None,
-    )
-    if (
-        split is None
-        or variant != [v for v in variant if v in map(str, range(VARIANTS))]
-        or len(variant) != (split == "train")
-    ):
+    if str(task) not in _places():
         raise ReflectRLError(
             f"unknown task {task!r}; take one from reflect_rl.envs.autoexplore.real.tasks(setting, split)"
         )
-    return packages()[name].questions[int(i)]
+    name, i = _places()[str(task)]
+    return packages()[name].questions[i]
 
 
 @lru_cache(maxsize=4096)
