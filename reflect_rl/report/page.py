@@ -29,7 +29,7 @@ from reflect_rl.report.protocol import hardware, protocol
 from reflect_rl.report.raw import collected, read_text_csv
 from reflect_rl.report.rule import read_rule, shown_alone
 from reflect_rl.report.style import image
-from reflect_rl.report.tables import versus
+from reflect_rl.report.tables import shown, versus
 
 PAGE = Path(__file__).with_suffix(".html")
 CAPTIONS = {
@@ -65,6 +65,7 @@ def write_page(profile_name: str) -> Path:
         profile=profile_name,
         claims=claims,
         forest=_pictures(profile_name, {"claims": OF_CLAIMS}),
+        added=_added(profile_name),
         places=[place for place in places if any(row["place"] == place for claim in claims for row in claim["rows"])],
         envs=[_env(profile, env, {key: episodes for key, episodes in kept.items() if key[0] == env}) for env in envs],
         made=[f"{_label(get(env))}: {hardware(profile_name, env)}" for env in envs],
@@ -110,6 +111,12 @@ def _claims(profile_name: str, own: Collection[tuple[str, str]]) -> list[dict]:
             )
         found.append({"number": number, "name": f"{number}. {sentence}", "rows": rows})
     return found
+
+
+def _added(profile_name: str) -> Markup | None:
+    """What RL and reflections add, as a table; None where nothing was compared."""
+    path = paths.result_file(profile_name, "tables/contributions.csv")
+    return Markup(shown(read_csv(path)).to_html(index=False, border=0)) if path else None
 
 
 def _env(profile: Profile, env: str, kept: dict[tuple[str, str], list[dict]]) -> dict:

@@ -60,6 +60,13 @@ def test_it_has_the_claims_figures_tables_protocol_and_hardware(written):
     assert all(machine in text for machine in known["taxi"][1]["machines"])
 
 
+def test_it_says_what_rl_and_reflections_add_where_that_was_compared(written, with_claims):
+    table = re.search(r'<section id="added">(.*?)</section>', with_claims, re.S)[1]
+    known = read_csv(ROOT / "results" / JUDGED / "tables/contributions.csv")
+    assert all(f"<td>{words}</td>" in table for words in known["RL adds"])
+    assert 'id="added"' not in written[1]
+
+
 def test_the_player_has_the_kept_episodes(written):
     _, text, kept, _ = written
     stored = re.search(r'<script type="application/json" id="episodes">(.*?)</script>', text, re.S)[1]
