@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.runtime import provenance
+from reflect_rl.core.runtime import hardware
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs.autoexplore.marks import ADVISED, RESPONSES, UNREAD, response
 from reflect_rl.envs.registry import get
@@ -65,9 +66,8 @@ def main() -> None:
                 print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     write_csv(HERE / "advice.csv", table)
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "threads", "python")}
     words = f"Profile {given.profile}, regime {regime}, {len(panel)} validation questions of {spec.headline}, means of the seeds"
-    words = f"{words} {', '.join(map(str, given.seeds))}, of success over all their episodes; {hardware}"
+    words = f"{words} {', '.join(map(str, given.seeds))}, of success over all their episodes; {hardware()}, {torch.get_num_threads()} threads"
     write_text(HERE / "advice.md", f"{over_seeds(table).to_markdown(index=False)}\n\n{words}\n")
 
 

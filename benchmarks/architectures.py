@@ -17,9 +17,10 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.runtime import peak_memory_mb, provenance
+from reflect_rl.core.runtime import hardware, peak_memory_mb
 from reflect_rl.envs.settings import load
 from reflect_rl.train import data
 from reflect_rl.train.warmup import training_log, warm_up
@@ -73,8 +74,10 @@ def main() -> None:
     table = pd.DataFrame(rows)
     here = Path(__file__).parent
     write_csv(here / "architectures.csv", table)
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "threads", "python")}
-    write_text(here / "architectures.md", f"{table.to_markdown(index=False)}\n\nSeed {arguments.seed}; {hardware}\n")
+    write_text(
+        here / "architectures.md",
+        f"{table.to_markdown(index=False)}\n\nSeed {arguments.seed}; {hardware()}, {torch.get_num_threads()} threads\n",
+    )
 
 
 if __name__ == "__main__":

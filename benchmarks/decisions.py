@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.runtime import peak_memory_mb, provenance
+from reflect_rl.core.runtime import hardware, peak_memory_mb
 from reflect_rl.envs.base import EnvSpec
 from reflect_rl.envs.registry import get
 from reflect_rl.envs.settings import load
@@ -122,8 +122,7 @@ def main() -> None:
     table["what"] = table.way.map(WAYS)
     here = Path(__file__).parent
     write_csv(here / "decisions.csv", table.round(3))
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "gpu", "python")}
-    write_text(here / "decisions.md", f"{table.round(3).to_markdown(index=False)}\n\nOne thread; {hardware}\n")
+    write_text(here / "decisions.md", f"{table.round(3).to_markdown(index=False)}\n\nOne thread; {hardware()}\n")
 
 
 if __name__ == "__main__":

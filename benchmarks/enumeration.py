@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reflect_rl.core.config import ModelConfig
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.runtime import provenance
+from reflect_rl.core.runtime import hardware
 from reflect_rl.envs.labels import bracketed, in_order
 from reflect_rl.lm.bases import load_base
 from reflect_rl.lm.models import logits, pad
@@ -206,8 +206,7 @@ def main() -> None:
     shown = table[["model", "state_tokens", "actions", "way", "seconds", "gflops", "memory_mb"]]
     wide = shown.pivot(index=["model", "state_tokens", "actions"], columns="way").round(3)
     wide.columns = [f"{WAYS[way]}: {name}" for name, way in wide.columns]
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "gpu", "python")}
-    text = f"{wide.reset_index().to_markdown(index=False)}\n\nThreads: {given.threads}; float32; {hardware}\n"
+    text = f"{wide.reset_index().to_markdown(index=False)}\n\nThreads: {given.threads}; float32; {hardware()}\n"
     write_text(HERE / "enumeration.md", text)
     draw(table).savefig(HERE / "enumeration.png", dpi=150)
 

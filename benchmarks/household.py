@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.runtime import provenance
+from reflect_rl.core.runtime import hardware
 from reflect_rl.envs.household import games, store
 from reflect_rl.envs.household.engine import workers
 from reflect_rl.envs.household.engine.engine import Engine
@@ -168,11 +168,10 @@ def main() -> None:
     here = Path(__file__).parent
     write_csv(here / "household.csv", table)
     write_csv(here / "household_memory.csv", memory)
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "python")}
     write_text(
         here / "household.md",
         f"{table.to_markdown(index=False)}\n\nMemory of the engine process over resets of {len(tasks)} games:\n\n"
-        f"{memory.to_markdown(index=False)}\n\nOne core a process; {hardware}\n",
+        f"{memory.to_markdown(index=False)}\n\nOne core a process; {hardware()}\n",
     )
 
 

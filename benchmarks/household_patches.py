@@ -164,12 +164,11 @@ def main() -> None:
     table = pd.DataFrame(rows)
     table.insert(5, "ratio", (table.run_s / table.run_s[0]).round(2))
     table.insert(6, "share", ((table.run_s - table.run_s[0]) / RUN_SECONDS).round(2))
-    from reflect_rl.core.runtime import provenance  # here: engine processes import this file, and need no torch
+    from reflect_rl.core.runtime import hardware  # here: engine processes import this file and need no torch
 
     here = Path(__file__).parent
     write_csv(here / "household_patches.csv", table)
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "python")}
-    write_text(here / "household_patches.md", f"{table.to_markdown(index=False)}\n\n{hardware}\n")
+    write_text(here / "household_patches.md", f"{table.to_markdown(index=False)}\n\n{hardware()}\n")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import torch
 
 from reflect_rl.core.config import Config
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.runtime import provenance
+from reflect_rl.core.runtime import hardware
 from reflect_rl.envs.labels import IN_ORDER, Labels, by_name
 from reflect_rl.envs.registry import get
 from reflect_rl.envs.settings import load, profile
@@ -151,9 +151,8 @@ def main() -> None:
     table = pd.DataFrame(rows)
     name = "lookup_pretrained" if config.model.base else "lookup"
     write_csv(HERE / f"{name}.csv", table)
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "threads", "python")}
     most = f"on average {np.mean([len(e.situation.actions) for e in test]):.0f} legal actions, {len(test)} situations"
-    note = f"Seed {given.seed}; {most}; {hardware}"
+    note = f"Seed {given.seed}; {most}; {hardware()}, {torch.get_num_threads()} threads"
     if config.model.base:
         note = f"{note}; {config.model.base}, batches of {config.policy.batch_size}, tested on {', '.join(held_out)}"
     write_text(HERE / f"{name}.md", f"{table.to_markdown(index=False)}\n\n{note}\n")

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.runtime import provenance
+from reflect_rl.core.runtime import hardware
 from reflect_rl.envs.autoexplore.marks import recognition
 from reflect_rl.envs.base import EnvSpec, Situation
 from reflect_rl.envs.play import advised_action
@@ -78,10 +79,9 @@ def main() -> None:
     marks = ["recall", "false_positives", "evidence", "advice"]
     means = table.groupby("panel", sort=False)[marks].agg(["mean", "min", "max"]).round(3)
     means.columns = [" ".join(of) for of in means.columns]
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "threads", "python")}
     words = (
         f"Profile {given.profile} {given.overrides}".rstrip()
-        + f", seeds {', '.join(map(str, given.seeds))}; {hardware}"
+        + f", seeds {', '.join(map(str, given.seeds))}; {hardware()}, {torch.get_num_threads()} threads"
     )
     write_text(HERE / "matching.md", f"{means.reset_index().to_markdown(index=False)}\n\n{words}\n")
 

@@ -25,7 +25,7 @@ from decisions import situations
 
 from reflect_rl.core.config import ModelConfig
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.runtime import peak_memory_mb, provenance
+from reflect_rl.core.runtime import hardware, peak_memory_mb
 from reflect_rl.envs.registry import get
 from reflect_rl.lm import models
 from reflect_rl.lm.bases import adapters
@@ -165,8 +165,7 @@ def main() -> None:
     table["what"] = table.way.map(WAYS)
     here = Path(__file__).parent
     write_csv(here / "pretrained.csv", table)
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "gpu", "python")}
-    text = f"{table.to_markdown(index=False)}\n\n{arguments.base}, at most {NEW_TOKENS} tokens a reflection, one thread; {hardware}\n"
+    text = f"{table.to_markdown(index=False)}\n\n{arguments.base}, at most {NEW_TOKENS} tokens a reflection, one thread; {hardware()}\n"
     write_text(here / "pretrained.md", text)
 
 

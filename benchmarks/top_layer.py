@@ -23,7 +23,7 @@ from transformers.models.lfm2.modeling_lfm2 import Lfm2DecoderLayer
 from reflect_rl.core.config import Config
 from reflect_rl.core.files import write_csv, write_text
 from reflect_rl.core.identity import stage_dir
-from reflect_rl.core.runtime import peak_memory_mb, provenance
+from reflect_rl.core.runtime import hardware, peak_memory_mb
 from reflect_rl.envs.settings import load
 from reflect_rl.lm import models, scratch
 from reflect_rl.lm.players import Encoder
@@ -100,8 +100,9 @@ def main() -> None:
     here = Path(__file__).parent
     write_csv(here / "top_layer.csv", table)
     shown = table.astype(object).where(table.notna(), "")
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "threads", "python")}
-    write_text(here / "top_layer.md", f"{shown.to_markdown(index=False)}\n\n{hardware}\n")
+    write_text(
+        here / "top_layer.md", f"{shown.to_markdown(index=False)}\n\n{hardware()}, {torch.get_num_threads()} threads\n"
+    )
 
 
 if __name__ == "__main__":

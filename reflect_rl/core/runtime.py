@@ -44,6 +44,12 @@ def provenance() -> dict:
     }
 
 
+def hardware(made: dict | None = None) -> str:
+    """What something was made on, in words; `made`: its `provenance`, by default that of this process."""
+    made = made or provenance()
+    return f"{made['machine']}, {made['cpu_cores']} CPU cores, {made['gpu'] or 'no GPU'}"
+
+
 def peak_memory_mb() -> float:
     """Peak resident memory of this process in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KB on Linux, in bytes on macOS

@@ -16,7 +16,7 @@ from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import read_csv, read_json, write_csv, write_json, writing
 from reflect_rl.core.identity import STAGES, stage_code, stage_dir
 from reflect_rl.core.profiles import Profile, extends
-from reflect_rl.core.runtime import progress, provenance
+from reflect_rl.core.runtime import hardware, progress, provenance
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.panels import PROMPT_COUNTS, evaluate
@@ -264,4 +264,4 @@ def _machines(run: Config) -> list[str]:
     stages = ["rl", "evaluation", *(("reflector", "policy") if run.arm.warmup else ())]
     files = [stage_dir(run, stage) / "provenance.json" for stage in stages]
     made = [read_json(path) for path in files if path.exists()]
-    return sorted({f"{on['machine']}, {on['cpu_cores']} CPU cores, {on['gpu'] or 'no GPU'}" for on in made})
+    return sorted({hardware(on) for on in made})

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from reflect_rl import envs
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.runtime import provenance
+from reflect_rl.core.runtime import hardware
 
 HERE = Path(__file__).parent
 WATCHED = ("open", "os", "subprocess", "socket", "shutil", "glob", "pathlib", "exec", "ctypes")
@@ -143,8 +143,7 @@ def main() -> None:
         rows[-1]["seconds"] = round(time.monotonic() - began)
     table = pd.DataFrame(rows)
     write_csv(HERE / "actions.csv", table)
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "python")}
-    write_text(HERE / "actions.md", f"{table.to_markdown(index=False)}\n\nSeed {given.seed}; {hardware}\n")
+    write_text(HERE / "actions.md", f"{table.to_markdown(index=False)}\n\nSeed {given.seed}; {hardware()}\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from reflect_rl.core.errors import ReflectRLError
 from reflect_rl.core.files import write_csv, write_text
-from reflect_rl.core.runtime import provenance
+from reflect_rl.core.runtime import hardware
 from reflect_rl.lm.endpoint import Endpoint
 
 HERE = Path(__file__).parent
@@ -69,11 +69,10 @@ def main() -> None:
     assert not gave_up[True], "an error of several lines"
     table = pd.DataFrame({"answer": [*faults], "times": [*faults.values()]}).sort_values("times", ascending=False)
     write_csv(HERE / "endpoint.csv", table)
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "python")}
     about = (
         f"{given.requests} replies to {len(set(texts))} questions, all as of a faultless server, by {len(asked)} requests; "
         f"none asked again once it was answered; {gave_up[False]} times three tries were not enough, with one clear line; "
-        f"{seconds:.0f} s; {hardware}"
+        f"{seconds:.0f} s; {hardware()}"
     )
     write_text(HERE / "endpoint.md", f"{table.to_markdown(index=False)}\n\n{about}\n")
 

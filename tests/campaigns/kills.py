@@ -22,7 +22,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from reflect_rl.core.files import digest, write_csv, write_text
-from reflect_rl.core.runtime import provenance
+from reflect_rl.core.runtime import hardware
 from reflect_rl.core.variants import VARIANTS
 
 HERE = Path(__file__).parent
@@ -32,7 +32,7 @@ from reflect_rl import envs
 from reflect_rl.evaluate.panels import evaluate
 """
 RUN = f"""{IMPORTS}
-evaluate(envs.load("smoke", "taxi", sys.argv[1], 0, "data.trajectories=400 data.sft_examples=800 reflector.steps=120 "
+evaluate(envs.load("smoke", "taxi", sys.argv[1], 0, "data.trajectories=4000 data.sft_examples=800 reflector.steps=120 "
     "reflector.evaluate_every=40 policy.steps=120 rl.env_steps=3000 rl.checkpoint_every=2 evaluation.tasks=20"))
 """
 NUMBERS = (
@@ -121,10 +121,7 @@ def main() -> None:
     table = pd.DataFrame(rows, columns=["run", "after_seconds", "stage", "same_numbers"])
     write_csv(HERE / "kills.csv", table)
     told = table.groupby("stage")["same_numbers"].agg(kills="size", ended_with_the_same_numbers="sum").reset_index()
-    hardware = {key: provenance()[key] for key in ("machine", "cpu_cores", "python")}
-    about = (
-        f"{len(table)} kills of {runs} runs, which take {seconds:.0f} s each; compared: {len(wanted)} files; {hardware}"
-    )
+    about = f"{len(table)} kills of {runs} runs, which take {seconds:.0f} s each; compared: {len(wanted)} files; {hardware()}"
     write_text(HERE / "kills.md", f"{told.to_markdown(index=False)}\n\n{about}\n")
 
 
