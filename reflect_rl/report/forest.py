@@ -13,8 +13,8 @@ from reflect_rl.report.style import COLOURS, FAINT, INK, STYLE, entry
 from reflect_rl.report.tables import versus
 
 CAPTION = (
-    "The differences in success that the claims are judged by, with 95% intervals over seeds and tasks; these are of each "
-    "comparison alone, while verdicts adjust p for all comparisons of the profile. Look at which intervals lie wholly on one side "
+    "The differences in success that the claims are judged by, with unadjusted 95% intervals over seeds and tasks, "
+    "while verdicts adjust p for all comparisons of the profile. Look at which intervals lie wholly on one side "
     "of 0, and at why the others are undecided."
 )
 VERDICTS = {  # colour, and whether the dot is filled

@@ -34,16 +34,16 @@ CURVES = {  # part: label, colour, marker, side
 }
 CAPTIONS = {  # also what a reader is told who does not see the figure
     "map": "Test success by the number of distinct reflections that the teacher wrote, before and after RL (arrows), sampled, with "
-    "reflections and on the same situations without them (trained anew in each panel, with a tokenizer that has read its "
+    "reflections and on the same situations without them (retrained in each panel, with a tokenizer fitted to its "
     "reflections); `all` is one for each situation of the data, not to scale; bars are 95% intervals over tasks and the seeds "
     "of each regime; where a panel has no arrow nothing was run. Look at how long an arrow is (RL's part) and at how far the "
     "ends of the two colours lie apart (reflections' part).",
-    "parts": "What Reflect-RL owes to RL (its success minus that before RL) and to reflection (minus that of SFT + RL on "
+    "parts": "What RL adds (Reflect-RL minus itself before RL) and what reflections add (Reflect-RL minus SFT + RL on "
     "the same situations, each arm with the settings that were tuned for it in the first regime), sampled, by the number of reflections; bars "
     "are 95% intervals of the paired differences. Look at where one of them is large and the other none.",
     "costs": "Validation success of Reflect-RL over environment steps, from before RL at step 0, by the number of "
     "reflections; dots are means over seeds where it was measured, bars at the end 95% intervals over seeds; dashed is SFT + RL "
-    "with the most examples, which hold what was executed or else the expert's actions. Look at which curves still rise at "
+    "on the most examples, with executed or else expert targets. Look at which curves still rise at "
     "the end: there more steps may bring more.",
     "warmup": "Test success by the length of the policy's warm-up, the same for all arms, sampled, on the seeds "
     "that all regimes have; bars are 95% intervals over these and tasks. Look at whether a longer warm-up takes Reflect-RL "

@@ -35,7 +35,7 @@ PAGE = Path(__file__).with_suffix(".html")
 CAPTIONS = {
     "main_results": "Success by variant, with 95% intervals over seeds and tasks. Look at the step from Reflect-RL before RL to "
     "Reflect-RL, which is what RL adds, and at that from SFT + RL, which is what reflections add; then at how far the dot "
-    "(sampled) lies from the square (greedy): that much of an arm is certainty.",
+    "(sampled) lies from the square (greedy): sharpening could close that gap.",
     "training_curves": "Validation success, the policy's entropy and the length of episodes over environment steps of RL: "
     "means over seeds and their 95% intervals. Look at where entropy has fallen before success rose: such an arm no longer "
     "explores, and keeps what it does.",
