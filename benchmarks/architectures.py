@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from reflect_rl.core.files import write_csv, write_text
 from reflect_rl.core.runtime import hardware, peak_memory_mb
@@ -74,10 +73,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     here = Path(__file__).parent
     write_csv(here / "architectures.csv", table)
-    write_text(
-        here / "architectures.md",
-        f"{table.to_markdown(index=False)}\n\nSeed {arguments.seed}; {hardware()}, {torch.get_num_threads()} threads\n",
-    )
+    write_text(here / "architectures.md", f"{table.to_markdown(index=False)}\n\nSeed {arguments.seed}; {hardware()}\n")
 
 
 if __name__ == "__main__":

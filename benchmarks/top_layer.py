@@ -100,9 +100,7 @@ def main() -> None:
     here = Path(__file__).parent
     write_csv(here / "top_layer.csv", table)
     shown = table.astype(object).where(table.notna(), "")
-    write_text(
-        here / "top_layer.md", f"{shown.to_markdown(index=False)}\n\n{hardware()}, {torch.get_num_threads()} threads\n"
-    )
+    write_text(here / "top_layer.md", f"{shown.to_markdown(index=False)}\n\n{hardware()}\n")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from reflect_rl.report.film import CARDS
 from reflect_rl.report.forest import CAPTION as OF_CLAIMS
 from reflect_rl.report.maps import CAPTIONS as OF_MAPS
 from reflect_rl.report.protocol import hardware, protocol
-from reflect_rl.report.raw import collected, read_text_csv
+from reflect_rl.report.raw import collected
 from reflect_rl.report.rule import read_rule, shown_alone
 from reflect_rl.report.style import image
 from reflect_rl.report.tables import shown, versus
@@ -60,12 +60,13 @@ def write_page(profile_name: str) -> Path:
     page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE.read_text())
     known = {"first": FIRST, "of": of, "scenes": scenes}
     claims = _claims(profile_name, own)
+    added = paths.result_file(profile_name, "tables/contributions.csv")
     places = [_place(env, regime) for env in envs for regime in profile.regimes_of(env)]
     text = page.render(
         profile=profile_name,
         claims=claims,
         forest=_pictures(profile_name, {"claims": OF_CLAIMS}),
-        added=_added(profile_name),
+        added=_table(added) if added else None,
         places=[place for place in places if any(row["place"] == place for claim in claims for row in claim["rows"])],
         envs=[_env(profile, env, {key: episodes for key, episodes in kept.items() if key[0] == env}) for env in envs],
         made=[f"{_label(get(env))}: {hardware(profile_name, env)}" for env in envs],
@@ -113,12 +114,6 @@ def _claims(profile_name: str, own: Collection[tuple[str, str]]) -> list[dict]:
     return found
 
 
-def _added(profile_name: str) -> Markup | None:
-    """What RL and reflections add, as a table; None where nothing was compared."""
-    path = paths.result_file(profile_name, "tables/contributions.csv")
-    return Markup(shown(read_csv(path)).to_html(index=False, border=0)) if path else None
-
-
 def _env(profile: Profile, env: str, kept: dict[tuple[str, str], list[dict]]) -> dict:
     """What the page shows of an environment; `kept`: the episodes of each place of it that has a part of the page."""
     spec = get(env)
@@ -156,7 +151,7 @@ def _pictures(profile_name: str, captions: dict[str, str], prefix: str = "") -> 
 
 
 def _table(path: Path) -> Markup:
-    return Markup(read_text_csv(path).to_html(index=False, border=0))
+    return Markup(shown(read_csv(path)).to_html(index=False, border=0))
 
 
 def _embedded(picture: Image.Image) -> str:

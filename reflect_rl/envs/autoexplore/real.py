@@ -23,8 +23,8 @@ SHARES = {"train": range(6), "validation": (7, 8), "test": (6, 9)}  # which of t
 
 
 @cache
-def _of(setting: str, split: str) -> tuple[tuple[str, int], ...]:
-    """(package, number of its question) of a panel; the first ones are of one package each."""
+def _ids(setting: str, split: str) -> dict[str, tuple[str, int]]:
+    """(package, number of its question) by the id of a task of a panel; the first ones are of one package each."""
     found = []
     for name, package in packages().items():
         is_known = package.source.split == "train"
@@ -35,14 +35,9 @@ def _of(setting: str, split: str) -> tuple[tuple[str, int], ...]:
                 split_of = next(of for of, shares in SHARES.items() if share in shares)
             if split_of == split and is_known == (setting == "known"):
                 found.append((name, i))
-    return tuple(sorted(found, key=lambda place: place[1]))
-
-
-@cache
-def _ids(setting: str, split: str) -> dict[str, tuple[str, int]]:
-    """(package, number of its question) by the id of a task of a panel."""
+    found.sort(key=lambda place: place[1])
     variants = [f"-{v}" for v in range(VARIANTS)] if split == "train" else [""]
-    return {f"{setting}-{name}-{i}{variant}": (name, i) for variant in variants for name, i in _of(setting, split)}
+    return {f"{setting}-{name}-{i}{variant}": (name, i) for variant in variants for name, i in found}
 
 
 @cache
@@ -103,7 +98,7 @@ def strata(task: str) -> dict[str, str]:
 @cache
 def _targets() -> frozenset[tuple[str, str]]:
     """(package, file) of every question of training."""
-    return frozenset((name, packages()[name].questions[i].path) for name, i in _of("known", "train"))
+    return frozenset((name, packages()[name].questions[i].path) for name, i in _ids("known", "train").values())
 
 
 def source(task: str) -> str:
