@@ -22,7 +22,7 @@ from reflect_rl.report.regimes import FACTS, facts
 from reflect_rl.report.style import COLOURS, FAINT, INK, SHARE, STYLE, entry
 from reflect_rl.report.tables import HEADLINE, at_headline, in_order, matching
 
-TARGETS = {"executed": "The policy imitates what was executed", "oracle": "The policy imitates the expert"}
+TARGETS = {"executed": "The policy imitates executed actions", "oracle": "The policy imitates the expert"}
 TELLS = {"action": "name the action", "hint": "give a hint", "verdict": "give the verdict alone"}
 ARMS = {  # label: colour, side of the number's tick, variant before and after RL
     "SFT + RL: same situations, no reflections": (COLOURS["sft_rl"], -1, ("sft_only", "sft_rl")),

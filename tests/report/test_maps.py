@@ -47,8 +47,8 @@ def arrows(axis):
 def test_the_map_has_an_arrow_from_before_to_after_rl_for_both_arms_and_every_number():
     axes = maps.success_map(main(played())).axes
     assert [axis.get_title() for axis in axes] == [
-        "The policy imitates what was executed;\nreflections name the action",
-        "The policy imitates what was executed;\nreflections give a hint",
+        "The policy imitates executed actions;\nreflections name the action",
+        "The policy imitates executed actions;\nreflections give a hint",
     ]
     green, blue = style.COLOURS["sft_rl"], style.COLOURS["reflect_rl"]
     assert [len(axis.texts) for axis in axes] == [6, 2]
