@@ -389,9 +389,10 @@ def test_laptop_has_at_least_five_seeds_and_every_variant():
 
 def test_beyond_has_the_settings_of_the_study():
     ours, studied = (yaml.safe_load((paths.configs() / f"{name}.yaml").read_text()) for name in ("beyond", "study"))
-    own = ours["taxi"].keys() - {"regimes"}
-    assert own and {key: ours["taxi"][key] for key in own} == {key: studied["taxi"][key] for key in own}
-    assert ours["taxi"]["regimes"]["texts"]["settings"] == studied["taxi"]["regimes"]["paper"]["settings"]
+    for env, regime in {"taxi": "texts", "alfworld": "parts"}.items():
+        own = ours[env].keys() - {"regimes"}
+        assert own and {key: ours[env][key] for key in own} == {key: studied[env][key] for key in own}
+        assert ours[env]["regimes"][regime]["settings"] == studied[env]["regimes"]["paper"]["settings"]
 
 
 @pytest.mark.parametrize("name", ["laptop", "study", "beyond"])
