@@ -53,10 +53,9 @@ def _tune(profile: str, env: str, cores: int) -> None:
 def _report(profile: str, env: str) -> None:
     """make tables and figures anew from the raw results; nothing is run"""
     from reflect_rl.report.page import write_page
-    from reflect_rl.report.write import write_all
+    from reflect_rl.report.write import write_profile
 
-    for name in settings.chosen(settings.profile(profile), env):
-        write_all(profile, name)
+    write_profile(profile, settings.chosen(settings.profile(profile), env))
     print(f"tables:  {paths.tables(profile)}\nfigures: {paths.figures(profile)}\nreport:  {write_page(profile)}")
 
 

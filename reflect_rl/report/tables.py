@@ -57,7 +57,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 def matching(rows: pd.DataFrame, **values) -> pd.DataFrame:
     """The rows that have these values in these columns."""
-    return rows[(rows[list(values)] == pd.Series(values)).all(axis=1)]
+    for name, value in values.items():
+        rows = rows[rows[name] == value]
+    return rows
 
 
 def at_headline(rows: pd.DataFrame, every_setting: bool = False) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from reflect_rl.report.replay import changed_settings, home_of_its_own
 from reflect_rl.report.results import deciding, runs_of
 from reflect_rl.report.tables import HEADLINE
 from reflect_rl.report.tuning import choose, tuning_results
-from reflect_rl.report.write import write_all
+from reflect_rl.report.write import write_profile
 
 NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?")
 DIGIT = 1.01e-4  # by which a number of a CSV may differ: one in the last digit that `tables.write_table` keeps
@@ -146,9 +146,7 @@ def of_episodes(profile_name: str) -> Iterator[Finding]:
 def of_products(profile_name: str) -> Iterator[Finding]:
     """The cells of tables, and the figures, that come out otherwise when they are made from the raw rows, in a home of its own,
     what is made by nothing, and rates that cannot be true."""
-    for env in settings.profile(profile_name).envs:
-        if env in collected(profile_name):
-            write_all(profile_name, env)
+    write_profile(profile_name, [env for env in settings.profile(profile_name).envs if env in collected(profile_name)])
     for kind in ("results", "figures"):
         made, there = (home / kind / profile_name for home in (paths.home(), paths.project()))
         for file in sorted({path.relative_to(of) for of in (made, there) for path in of.rglob("*") if path.is_file()}):

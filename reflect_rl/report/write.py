@@ -1,5 +1,6 @@
 """All tables and figures of a profile, made from its raw results and written to their files."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
@@ -14,7 +15,7 @@ from reflect_rl.report import comparisons, curves, film, maps, regimes, tables, 
 from reflect_rl.report.claims import COLUMNS, claims_table, counted, verdicts
 from reflect_rl.report.forest import CAPTION, forest
 from reflect_rl.report.protocol import hardware, protocol, protocols
-from reflect_rl.report.raw import Results
+from reflect_rl.report.raw import Results, collected
 from reflect_rl.report.results import results
 from reflect_rl.report.rule import read_rule, shown_alone
 from reflect_rl.report.strata import strata_table
@@ -131,16 +132,42 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
 def write_all(profile: str, env: str, found: Results | None = None, regime: str = "") -> Products:
     """Write the `products` of an environment to `results/<profile>/` and `figures/<profile>/`; returns those of `regime` (by
     default the first). The tables of all regimes are written in any case, those of one and its figures for `shown_alone`."""
-    found, grid = found or results(profile, env), settings.profile(profile)
-    of_all, words = _of_all(profile, found), protocols(profile)
-    of_profile = f"python -m reflect_rl report --profile {profile}"
-    made_by = f"{of_profile} --env {env}"
-    rule = read_rule()
-    for name, table in of_all.items():
-        folder = paths.results(profile) if name == "claims" else paths.tables(profile)
-        table = table[COLUMNS] if name == "claims" else table
-        opening = f"{counted(table, grid.envs, rule)}\n\n{rule.in_words}" if name == "claims" else ""
-        tables.write_table(table, folder / name, TITLES_OF_ALL[name], words, of_profile, opening)
+    found = found or results(profile, env)
+    of_all = _write_of_all(profile, found)
+    return replace(_write_env(profile, env, found, of_all, regime), claims=forest(of_all["claims"]))
+
+
+def write_profile(profile: str, envs: Iterable[str]) -> None:
+    """`write_all` for several environments; what those of one folder share is made once."""
+    shared = {}
+    for env in envs:
+        folder, _ = collected(profile).get(env, (None, None))
+        if folder not in shared:
+            found = results(profile, env)
+            shared[folder] = found, _write_of_all(profile, found)
+        _write_env(profile, env, *shared[folder])
+
+
+def _write_of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
+    """Write the tables of all environments, and the figure of the claims; returns the tables."""
+    words, made_by, of_all = (
+        protocols(profile),
+        f"python -m reflect_rl report --profile {profile}",
+        _of_all(profile, found),
+    )
+    for name in of_all.keys() - {"claims"}:
+        tables.write_table(of_all[name], paths.tables(profile) / name, TITLES_OF_ALL[name], words, made_by)
+    rule, judged, place = read_rule(), of_all["claims"][COLUMNS], paths.results(profile) / "claims"
+    opening = f"{counted(judged, settings.profile(profile).envs, rule)}\n\n{rule.in_words}"
+    tables.write_table(judged, place, TITLES_OF_ALL["claims"], words, made_by, opening)
+    if claims := forest(of_all["claims"]):
+        save(claims, paths.figures(profile) / "claims", made_by, CAPTION)
+    return of_all
+
+
+def _write_env(profile: str, env: str, found: Results, of_all: dict[str, pd.DataFrame], regime: str = "") -> Products:
+    """Write the tables and figures of an environment; returns its products of `regime`."""
+    grid, made_by = settings.profile(profile), f"python -m reflect_rl report --profile {profile} --env {env}"
     made = {each: _of_regime(profile, env, each, found, of_all) for each in shown_alone(grid, env)}
     for each, of in made.items():
         stem, here = grid.stem(env, each), f"{protocol(profile, env, each)} {hardware(profile, env)}"
@@ -152,7 +179,5 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     drawn = _maps(profile, env, found, of_all)
     for name, figure in drawn.items():
         save(figure, paths.figures(profile) / f"{env}_{name}", made_by, maps.CAPTIONS[name])
-    if claims := forest(of_all["claims"]):
-        save(claims, paths.figures(profile) / "claims", of_profile, CAPTION)
     asked = grid.regime(env, regime)[0]
-    return replace(made.get(asked) or _of_regime(profile, env, asked, found, of_all), maps=drawn, claims=claims)
+    return replace(made.get(asked) or _of_regime(profile, env, asked, found, of_all), maps=drawn)

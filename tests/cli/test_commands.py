@@ -131,10 +131,10 @@ def test_check_plays_an_environment(capsys):
 
 def test_report_makes_tables_and_figures_of_every_environment(capsys, monkeypatch):
     made = []
-    monkeypatch.setattr(write, "write_all", lambda *asked: made.append(asked))
+    monkeypatch.setattr(write, "write_profile", lambda *asked: made.append(asked))
     monkeypatch.setattr(page, "write_page", lambda profile: made.append(profile))
     assert main(["report", "--profile", "laptop", "--env", "taxi"]) == 0
-    assert made == [("laptop", "taxi"), "laptop"]
+    assert made == [("laptop", ("taxi",)), "laptop"]
     assert capsys.readouterr().out.startswith("tables: ")
 
 
