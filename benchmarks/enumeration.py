@@ -171,9 +171,11 @@ def draw(table: pd.DataFrame) -> Figure:
                 if measured != "memory_mb":
                     axis.plot(rows.actions, rows[f"{measured}_order"], ":", lw=1, color=colours[way])
             axis.set(xscale="log", yscale="log", xlabel="Legal actions", ylabel=names[measured])
-            axis.set_xticks(ACTIONS, [str(count) for count in ACTIONS])
+            axis.set_xticks(ACTIONS, [str(count) if count != 128 else "" for count in ACTIONS])
+            axis.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 3)))
+            axis.yaxis.set_major_formatter("{x:g}")
             axis.minorticks_off()
-            axis.set_title(f"{name}, state of {length} tokens")
+        axes[1].set_title(f"{name}, state of {length} tokens")
     handles, labels = grid[0][0].get_legend_handles_labels()
     handles.append(matplotlib.lines.Line2D([], [], ls=":", color="black"))
     figure.legend(handles, [*labels, "the paper's order"], loc="outside lower center", ncols=4)
