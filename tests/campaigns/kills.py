@@ -32,7 +32,7 @@ from reflect_rl import envs
 from reflect_rl.evaluate.panels import evaluate
 """
 RUN = f"""{IMPORTS}
-evaluate(envs.load("smoke", "taxi", sys.argv[1], 0, "data.trajectories=4000 data.sft_examples=800 reflector.steps=120 "
+evaluate(envs.load("smoke", "taxi", sys.argv[1], 0, "data.trajectories=400 data.sft_examples=800 reflector.steps=120 "
     "reflector.evaluate_every=40 policy.steps=120 rl.env_steps=3000 rl.checkpoint_every=2 evaluation.tasks=20"))
 """
 NUMBERS = (
