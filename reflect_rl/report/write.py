@@ -133,28 +133,25 @@ def write_all(profile: str, env: str, found: Results | None = None, regime: str 
     """Write the `products` of an environment to `results/<profile>/` and `figures/<profile>/`; returns those of `regime` (by
     default the first). The tables of all regimes are written in any case, those of one and its figures for `shown_alone`."""
     found = found or results(profile, env)
-    of_all = _write_of_all(profile, found)
-    return replace(_write_env(profile, env, found, of_all, regime), claims=forest(of_all["claims"]))
+    of_all, claims = _write_of_all(profile, found)
+    return replace(_write_env(profile, env, found, of_all, regime), claims=claims)
 
 
 def write_profile(profile: str, envs: Iterable[str]) -> None:
     """`write_all` for several environments; what those of one folder share is made once."""
-    shared = {}
+    known, shared = collected(profile), {}
     for env in envs:
-        folder, _ = collected(profile).get(env, (None, None))
+        folder, _ = known.get(env, (None, None))
         if folder not in shared:
             found = results(profile, env)
-            shared[folder] = found, _write_of_all(profile, found)
+            shared[folder] = found, _write_of_all(profile, found)[0]
         _write_env(profile, env, *shared[folder])
 
 
-def _write_of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
-    """Write the tables of all environments, and the figure of the claims; returns the tables."""
-    words, made_by, of_all = (
-        protocols(profile),
-        f"python -m reflect_rl report --profile {profile}",
-        _of_all(profile, found),
-    )
+def _write_of_all(profile: str, found: Results) -> tuple[dict[str, pd.DataFrame], Figure | None]:
+    """Write the tables of all environments, and the figure of the claims where there is one; returns both."""
+    of_all, words = _of_all(profile, found), protocols(profile)
+    made_by = f"python -m reflect_rl report --profile {profile}"
     for name in of_all.keys() - {"claims"}:
         tables.write_table(of_all[name], paths.tables(profile) / name, TITLES_OF_ALL[name], words, made_by)
     rule, judged, place = read_rule(), of_all["claims"][COLUMNS], paths.results(profile) / "claims"
@@ -162,7 +159,7 @@ def _write_of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
     tables.write_table(judged, place, TITLES_OF_ALL["claims"], words, made_by, opening)
     if claims := forest(of_all["claims"]):
         save(claims, paths.figures(profile) / "claims", made_by, CAPTION)
-    return of_all
+    return of_all, claims
 
 
 def _write_env(profile: str, env: str, found: Results, of_all: dict[str, pd.DataFrame], regime: str = "") -> Products:
