@@ -25,7 +25,7 @@ from reflect_rl.report.claims import COLUMNS, in_points
 from reflect_rl.report.film import CARDS
 from reflect_rl.report.forest import CAPTION as OF_CLAIMS
 from reflect_rl.report.maps import CAPTIONS as OF_MAPS
-from reflect_rl.report.protocol import hardware, protocol
+from reflect_rl.report.protocol import made_on, protocol
 from reflect_rl.report.raw import collected
 from reflect_rl.report.rule import read_rule, shown_alone
 from reflect_rl.report.style import image
@@ -69,7 +69,7 @@ def write_page(profile_name: str) -> Path:
         added=_table(added) if added else None,
         places=[place for place in places if any(row["place"] == place for claim in claims for row in claim["rows"])],
         envs=[_env(profile, env, {key: episodes for key, episodes in kept.items() if key[0] == env}) for env in envs],
-        made=[f"{_label(get(env))}: {hardware(profile_name, env)}" for env in envs],
+        made=[f"{_label(get(env))}: {made_on(profile_name, env)}" for env in envs],
         episodes=Markup(json.dumps(known).replace("<", "\\u003c")) if of else "",
     )
     write_text(path, text)

@@ -60,7 +60,7 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def hardware(profile_name: str, env: str) -> str:
+def made_on(profile_name: str, env: str) -> str:
     """What the runs of an environment's collected results were made on, and how long their RL took, in a sentence; empty where
     there are none yet."""
     _, entry = collected(profile_name).get(env, (None, None))
@@ -93,6 +93,6 @@ def protocols(profile_name: str) -> str:
     """Protocol, regimes and hardware of every environment of a profile, for tables that hold them all."""
     texts = {}
     for env in settings.profile(profile_name).envs:
-        said = " ".join(filter(None, (of(profile_name, env) for of in (protocol, hardware))))
+        said = " ".join(filter(None, (of(profile_name, env) for of in (protocol, made_on))))
         texts[env] = "\n\n".join(filter(None, (said, regimes(profile_name, env))))
     return "\n\n".join(f"{env}. {text}" if len(texts) > 1 else text for env, text in texts.items())

@@ -14,7 +14,7 @@ from reflect_rl.envs.registry import get
 from reflect_rl.report import comparisons, curves, film, maps, regimes, tables, watch
 from reflect_rl.report.claims import COLUMNS, claims_table, counted, verdicts
 from reflect_rl.report.forest import CAPTION, forest
-from reflect_rl.report.protocol import hardware, protocol, protocols
+from reflect_rl.report.protocol import made_on, protocol, protocols
 from reflect_rl.report.raw import Results, collected
 from reflect_rl.report.results import results
 from reflect_rl.report.rule import read_rule, shown_alone
@@ -167,7 +167,7 @@ def _write_env(profile: str, env: str, found: Results, of_all: dict[str, pd.Data
     grid, made_by = settings.profile(profile), f"python -m reflect_rl report --profile {profile} --env {env}"
     made = {each: _of_regime(profile, env, each, found, of_all) for each in shown_alone(grid, env)}
     for each, of in made.items():
-        stem, here = grid.stem(env, each), f"{protocol(profile, env, each)} {hardware(profile, env)}"
+        stem, here = grid.stem(env, each), f"{protocol(profile, env, each)} {made_on(profile, env)}"
         for name in of.tables.keys() - TITLES_OF_ALL:
             title = TITLES.get(name, f"Success on {env}, {get(env).headline if name == 'headline' else name}")
             tables.write_table(of.tables[name], paths.tables(profile) / f"{stem}_{name}", title, here, made_by)

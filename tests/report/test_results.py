@@ -50,12 +50,12 @@ def test_committed_results_are_read_until_others_were_collected_here(home):
 def test_tables_say_what_they_were_made_on(home, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(protocol, "collected", lambda profile: {})  # nothing was run yet
-        assert protocol.hardware("laptop", "taxi") == ""
-    assert protocol.hardware("laptop", "taxi").startswith("Made on ") and " CPU cores, " in protocol.hardware(
+        assert protocol.made_on("laptop", "taxi") == ""
+    assert protocol.made_on("laptop", "taxi").startswith("Made on ") and " CPU cores, " in protocol.made_on(
         "laptop", "taxi"
     )
     both = protocol.protocols("laptop")
-    assert protocol.hardware("laptop", "taxi") in both and protocol.protocol("laptop", "alfworld") in both
+    assert protocol.made_on("laptop", "taxi") in both and protocol.protocol("laptop", "alfworld") in both
 
 
 def test_a_protocol_says_what_the_claims_are_judged_on(home):
