@@ -72,18 +72,18 @@ def _stale(profile: str) -> None:
         print(old.to_string(index=False))
 
 
-def _verify(profiles: list[str]) -> None:
+def _verify(profiles: list[str], cores: int) -> None:
     """make tables, claims and figures of committed results anew from the raw episodes, and name all that differs or is missing"""
     from reflect_rl.report.replay import stale
-    from reflect_rl.report.verify import committed, verify
+    from reflect_rl.report.verify import committed, verify_each
 
     known, wrong = committed(), 0
-    for name in profiles or known:
-        if name not in known:
-            settings.profile(name)  # which says so where there is none
-            made = f"`reproduce --profile {name}` makes them"
-            raise ReflectRLError(f"profile {name!r} has no committed results, which {', '.join(known)} have; {made}")
-        findings, of_code = verify(name), stale(name)
+    for name in {*profiles} - {*known}:
+        settings.profile(name)  # which says so where there is none
+        made = f"`reproduce --profile {name}` makes them"
+        raise ReflectRLError(f"profile {name!r} has no committed results, which {', '.join(known)} have; {made}")
+    for name, findings in verify_each(profiles or known, cores):
+        of_code = stale(name)
         wrong += len(findings)
         print(f"{name}: {f'{len(findings)} findings' if findings else 'as the raw episodes have it'}", flush=True)
         for finding in findings:

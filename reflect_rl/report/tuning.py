@@ -12,7 +12,7 @@ from reflect_rl.evaluate import panels
 from reflect_rl.report.raw import read_rows
 
 COLUMNS = ["env", "regime", "variant", "seed", "overrides", "success", "chosen"]
-TUNED = ("data.policy_draw", "rl.learning_rate")  # of which each arm has its own
+TUNED = ("data.policy_draw", "rl.learning_rate", "rl.reflector_learning_rate")  # of which each arm has its own
 LEVEL = 0.01  # difference in validation success of two points of a tuning grid that is none
 
 

@@ -29,7 +29,9 @@ def edit(path: Path, old: str, new: str):
 
 @pytest.mark.slow
 def test_committed_results_come_out_of_their_raw_episodes():
-    assert [finding for name in verify.committed() for finding in verify.verify(name)] == []
+    found = dict(verify.verify_each(verify.committed(), processes=2))
+    assert {"study", "laptop"} <= found.keys()
+    assert not any(found.values())
 
 
 @pytest.mark.slow
