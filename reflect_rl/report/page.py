@@ -60,13 +60,13 @@ def write_page(profile_name: str) -> Path:
     page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE.read_text())
     known = {"first": FIRST, "of": of, "scenes": scenes}
     claims = _claims(profile_name, own)
-    added = paths.result_file(profile_name, "tables/contributions.csv")
+    glances = {name: paths.result_file(profile_name, f"tables/{name}.csv") for name in ("contributions", "contrasts")}
     places = [_place(env, regime) for env in envs for regime in profile.regimes_of(env)]
     text = page.render(
         profile=profile_name,
         claims=claims,
         forest=_pictures(profile_name, {"claims": OF_CLAIMS}),
-        added=_table(added) if added else None,
+        **{name: _table(path) for name, path in glances.items() if path},
         places=[place for place in places if any(row["place"] == place for claim in claims for row in claim["rows"])],
         envs=[_env(profile, env, {key: episodes for key, episodes in kept.items() if key[0] == env}) for env in envs],
         made=[f"{_label(get(env))}: {made_on(profile_name, env)}" for env in envs],

@@ -6,7 +6,7 @@ import pandas as pd
 from reflect_rl.core.config import DECIDING, Config
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
-from reflect_rl.evaluate.stats import paired_difference
+from reflect_rl.evaluate.stats import paired_difference, rate_interval
 from reflect_rl.report.claims import in_points
 from reflect_rl.report.curves import on_common_steps
 from reflect_rl.report.rule import Rule, read_rule
@@ -149,6 +149,33 @@ def contributions(
                     row[name] += UNDECIDED
             rows += [row] * bool(len(own))
     return pd.DataFrame(rows)
+
+
+def contrasts(episodes: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
+    """The `Rule.contrasts` of which the first and another were played: test success with its `rate_interval`, that of the
+    worst seed, and under both decodings the difference from the first over common seeds and tasks, in words."""
+    rows, test = [], matching(episodes, split=HEADLINE["split"])
+    for env, entries in (rule or read_rule()).contrasts.items():
+        for entry in entries:
+            panel = matching(test, env=env, setting=entry.setting, horizon=entry.horizon)
+            played = {key: seeds_by_tasks(of) for key, of in panel.groupby(["regime", "variant", "decoding"])}
+            known = [of for of in entry.of if (*of, HEADLINE["decoding"]) in played]
+            if len(known) > 1 and known[0] == entry.of[0]:
+                rows += [{"env": env, "contrast": entry.title} | _beside(played, known[0], of) for of in known]
+    return pd.DataFrame(rows)
+
+
+def _beside(played: dict[tuple[str, str, str], pd.DataFrame], first: tuple[str, str], of: tuple[str, str]) -> dict:
+    """A row of `contrasts`; `played` has the success of each regime, variant and decoding."""
+    values, greedy = played[*of, HEADLINE["decoding"]], played.get((*of, "greedy"))
+    row = {"regime": of[0], "variant": of[1], "n_seeds": len(values), "seed_min": values.mean(axis=1).min()}
+    row |= dict(zip(("success", "ci_low", "ci_high"), rate_interval(values.to_numpy()), strict=True))
+    row["success, greedy"] = np.nan if greedy is None else greedy.to_numpy().mean()
+    for decoding, name in ((HEADLINE["decoding"], "minus the first"), ("greedy", "minus the first, greedy")):
+        both = [played.get((*key, decoding)) for key in (of, first)]
+        known = None if of == first or any(one is None for one in both) else _difference(*both)
+        row[name] = in_points(known["effect"], known["ci_low"], known["ci_high"]) if known else ""
+    return row
 
 
 def budget_table(training: pd.DataFrame, known: pd.DataFrame, variant: str = "reflect_rl") -> pd.DataFrame:

@@ -28,6 +28,15 @@ class Entry(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_s
         return f"{self.setting}, {self.horizon} steps, {self.split}, {self.decoding}"
 
 
+class Contrast(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
+    """What is shown side by side, each minus the first, and not judged: test success of variants, which may differ in regime."""
+
+    title: str
+    setting: str
+    horizon: pydantic.PositiveInt
+    of: Annotated[tuple[tuple[str, VariantName], ...], pydantic.Field(min_length=2)]  #: (regime, variant)
+
+
 class Rule(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
     """What is compared, and what decides."""
 
@@ -40,6 +49,7 @@ class Rule(pydantic.BaseModel, extra="forbid", frozen=True, coerce_numbers_to_st
     prompted_episodes: pydantic.PositiveInt = 100  #: with fewer a prompted model does not enter
     claims: dict[str, str] = {}  #: sentences by number, or by a name where a claim is not the paper's
     comparisons: dict[str, tuple[Entry, ...]] = {}  #: by environment
+    contrasts: dict[str, tuple[Contrast, ...]] = {}  #: by environment
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "Rule":

@@ -27,6 +27,7 @@ MARKS = ("names_best", "judges_right", "facts_right")  #: of a reflector, with i
 RATES = {
     *("success", "ci_low", "ci_high", "validation", "ceiling", "paper", "effect", "names_fatal"),
     *("seed_min", "seed_max", "seed_sd", "SFT + RL", "Reflect-RL before RL", "after RL", "advice alone"),
+    "success, greedy",
     *(f"{mark}{bound}" for mark in MARKS for bound in ("", "_low", "_high")),
     *(f"{when} RL {statistic}" for when in ("before", "after") for statistic in ("mean", "min", "max")),
 }

@@ -32,6 +32,8 @@ TITLES_OF_ALL = {  # tables that hold all environments of a profile
     "claims": "The paper's claims, tested",
     "contributions": "What RL and reflections add: success on test tasks, sampled, and differences in percentage points with "
     "their own 95% intervals; †: a claim is about it and is undecided",
+    "contrasts": "Side by side, not judged: test success, sampled, with its 95% interval, and the difference from the first in "
+    "percentage points with its own",
 }
 TITLES = {  # tables of one environment, beside those of success in each of its settings
     "online_rl": "Validation success before and after online RL",
@@ -70,7 +72,10 @@ def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
     main = tables.main_table(found.episodes, found.ceilings, tables.validation(found.training, horizons))
     parts = regimes.parts_table(found.episodes)
     claims = claims_table(found.episodes, found.ceilings)
-    added = regimes.contributions(main, parts, claims)
+    glances = {
+        "contributions": regimes.contributions(main, parts, claims),
+        "contrasts": regimes.contrasts(found.episodes),
+    }
     return {
         "main": main,
         "seeds": tables.seed_table(found.episodes),
@@ -79,7 +84,7 @@ def _of_all(profile: str, found: Results) -> dict[str, pd.DataFrame]:
         "budgets": tables.given(found.budgets),
         "prompts": tables.prompt_table(found.prompts),
         "claims": claims,
-        **({"contributions": added} if len(added) else {}),
+        **{name: table for name, table in glances.items() if len(table)},
     }
 
 

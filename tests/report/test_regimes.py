@@ -232,3 +232,21 @@ def test_regimes_along_a_setting_are_compared_on_the_seeds_that_all_have():
         (regime, "sft_rl", seed) for regime in ("paper", "longer") for seed in (0, 1)
     }
     assert regimes.on_common_seeds(found, {("paper", "sft_rl"): 1}).empty
+
+
+def test_what_is_shown_side_by_side_is_compared_with_the_first():
+    more = {"reflect_rl": [(1, 1), (1, 1), (1, 0)]}
+    found = pd.concat([episodes(), episodes(more, regime="other"), episodes(more, regime="other", decoding="greedy")])
+    shown = {"title": "Targets", "setting": "full", "horizon": 20}
+    of = [("paper", "reflect_rl"), ("other", "reflect_rl"), ("paper", "sft_rl"), ("unplayed", "sft_rl")]
+    table = regimes.contrasts(found, Rule(contrasts={"taxi": [shown | {"of": of}]}))
+    assert [*zip(table["regime"], table["variant"], strict=True)] == of[:3]
+    assert table["success"].tolist() == pytest.approx([1 / 2, 5 / 6, 1 / 2])
+    assert table["seed_min"].tolist() == pytest.approx([0, 1 / 2, 1 / 2])
+    assert table["success, greedy"].tolist() == pytest.approx([np.nan, 5 / 6, np.nan], nan_ok=True)
+    first, other, same = table["minus the first"]
+    assert first == "" and other.startswith("+33 (") and same.startswith("0 (")
+    assert not table["minus the first, greedy"].any()  # there is none of the first
+    for without in (of[1:2] + of[:1], of[3:] + of[:1], of[:1] + of[3:]):  # another panel's, no first, nothing beside it
+        panel = shown | {"of": without, "setting": "full" if without[0] != of[1] else "pickup"}
+        assert regimes.contrasts(found, Rule(contrasts={"taxi": [panel]})).empty
