@@ -34,9 +34,7 @@ def _reproduce(profile: str, env: str, cores: int, extend: bool, forcerun: list[
         stem = plan.stem(name, plan.regimes_of(name)[0])
         print((paths.tables(profile) / f"{stem}_headline.md").read_text())
         print(f"as a figure: {paths.figures(profile) / f'{stem}_main_results.png'}\n")
-    print(
-        f"all tables:  {paths.tables(profile)}\nall figures: {paths.figures(profile)}\nthe report:  {write_page(profile)}"
-    )
+    print(f"tables:  {paths.tables(profile)}\nfigures: {paths.figures(profile)}\nreport:  {write_page(profile)}")
 
 
 def _tune(profile: str, env: str, cores: int) -> None:
@@ -47,7 +45,7 @@ def _tune(profile: str, env: str, cores: int) -> None:
     from reflect_rl.report.tuning import collect_tuning
 
     collect_tuning(profile, env)
-    print(f"tables:  {paths.tables(profile)}")
+    print(f"tuning: {paths.results(profile) / 'tuning.csv'}")
 
 
 def _report(profile: str, env: str) -> None:
@@ -60,7 +58,7 @@ def _report(profile: str, env: str) -> None:
 
 
 def _stale(profile: str) -> None:
-    """list the committed results whose code has changed since"""
+    """list the results and released weights whose code has changed since"""
     from reflect_rl.report.replay import stale
 
     found = stale(profile)

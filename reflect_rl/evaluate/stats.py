@@ -16,6 +16,7 @@ Interval = tuple[float, float, float]  # mean, lower and upper bound
 MeanSquares = tuple[np.ndarray, np.ndarray, np.ndarray]  # of seeds, of tasks, and what neither explains
 
 NO_VARIANCE = 1e-14  # of a mean of rates; below is rounding
+POWER, MOST = 0.8, 1000  # with which a decision is to come about, and how many seeds are tried
 
 
 def t_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
@@ -121,24 +122,18 @@ def p_value(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def seeds_needed(
-    a: np.ndarray,
-    b: np.ndarray,
-    margin: float = 0.05,
-    alpha: float = 0.05,
-    comparisons: int = 1,
-    power: float = 0.8,
-    most: int = 1000,
+    a: np.ndarray, b: np.ndarray, margin: float = 0.05, alpha: float = 0.05, comparisons: int = 1
 ) -> int | None:
     """Seeds with which `paired_difference` would decide, on as many tasks, if what is seen is the truth.
 
-    The fewest that with probability `power` either leave 0 out of the interval of confidence `1 - alpha / comparisons`
-    or put that of `1 - alpha` within `margin` of 0. None where `most` are too few, since tasks differ too much, or where
+    The fewest that with probability `POWER` either leave 0 out of the interval of confidence `1 - alpha / comparisons`
+    or put that of `1 - alpha` within `margin` of 0. None where `MOST` are too few, since tasks differ too much, or where
     one seed says nothing of their spread. With both arrays transposed: how many tasks are needed with as many seeds.
     """
     differences = _paired(_checked(a), _checked(b))
     num_seeds, num_tasks = differences.shape
     seeds, tasks, rest = mean_squares(differences)
-    counts = np.arange(2, most + 1)
+    counts = np.arange(2, MOST + 1)
     expected = np.maximum(seeds, rest), np.maximum(tasks - rest, 0) / num_seeds * counts + rest, rest
     variance, df = variance_of_mean(expected, counts, num_tasks)
     if num_seeds == 1:
@@ -153,7 +148,7 @@ def seeds_needed(
 
     effect = abs(differences.mean())
     equivalent = beyond(margin - effect, alpha) + beyond(margin + effect, alpha) - 1
-    decided = np.maximum(beyond(effect, alpha / comparisons), equivalent) >= power
+    decided = np.maximum(beyond(effect, alpha / comparisons), equivalent) >= POWER
     return int(counts[decided.argmax()]) if decided.any() else None
 
 

@@ -69,12 +69,7 @@ def claims_table(
     Raises:
         ReflectRLError: two variants have no seeds or tasks in common.
     """
-    return pd.DataFrame(_judged(episodes, ceilings, rule or read_rule()), columns=[*COLUMNS, "panel", "greedy"])
-
-
-def _judged(episodes: pd.DataFrame, ceilings: pd.DataFrame | None, rule: Rule) -> list[dict]:
-    """The rows of `claims_table`, with what `_compared` adds."""
-    rows = []
+    rule, rows = rule or read_rule(), []
     for env, entries in rule.comparisons.items():
         for entry in entries:
             found = matching(episodes, env=env, regime=entry.regime)
@@ -94,7 +89,7 @@ def _judged(episodes: pd.DataFrame, ceilings: pd.DataFrame | None, rule: Rule) -
         if row["greedy"]:
             notes.append(f"decoded greedily the difference is {row['greedy']} points")
         row["note"] = "; ".join(notes)
-    return rows
+    return pd.DataFrame(rows, columns=[*COLUMNS, "panel", "greedy"])
 
 
 def counted(claims: pd.DataFrame, envs: Sequence[str], rule: Rule) -> str:

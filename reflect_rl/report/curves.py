@@ -24,8 +24,9 @@ MEASURES = {
 
 
 @matplotlib.rc_context(STYLE)
-def training_curves(training: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
-    """Validation success, policy entropy and episode length over environment steps, with the ceiling where it is known.
+def training_curves(training: pd.DataFrame, ceilings: pd.DataFrame, horizon: int) -> Figure:
+    """Validation success, policy entropy and episode length over environment steps, with the ceiling where it is known
+    (`results.ceilings`, of the training setting within the horizon of RL).
 
     Lines are means over seeds, bands their 95% intervals. Vertical lines mark the stages of the curriculum that all seeds
     of a variant begin together, in its colour where it alone has them.
@@ -45,7 +46,7 @@ def training_curves(training: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
     entries = [entry(VARIANTS[v].label, color=COLOURS[v], linestyle=_dashes(v)) for v in variants]
     if training["seed"].nunique() > 1:
         entries.append(Patch(color=FAINT, alpha=0.5, linewidth=0, label="95% interval over seeds"))
-    ceiling = ceiling_of(ceilings, env, get(env).headline, "validation", get(env).claims_horizon)
+    ceiling = ceiling_of(ceilings, env, get(env).training_setting, "validation", horizon)
     if ceiling is not None:
         axes[0].axhline(ceiling, **CEILING)
         entries.append(entry("ceiling", **CEILING))

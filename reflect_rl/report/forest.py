@@ -60,9 +60,7 @@ def forest(claims: pd.DataFrame, rule: Rule | None = None) -> Figure | None:
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.axvspan(-100 * rule.margin, 100 * rule.margin, color=FAINT, alpha=0.3, linewidth=0)
     axis.set(ylim=(y + 0.2, 0.2), xlabel="Difference in test success (percentage points)")
-    axis.set_yticks(places, names)
-    axis.grid(axis="y", visible=False)
-    axis.tick_params(axis="y", length=0)
+    style.name_ticks(axis, "y", names, places)
     axis.spines["left"].set_visible(False)
     looks = {"linestyle": "none", "marker": "s", "color": FAINT, "alpha": 0.5, "markersize": 7}
     open_dot = {"linestyle": "none", "marker": "o", "color": VERDICTS["undecided"][0], "markerfacecolor": "white"}

@@ -69,20 +69,15 @@ def write_page(profile_name: str) -> Path:
         **{name: _table(path) for name, path in glances.items() if path},
         places=[place for place in places if any(row["place"] == place for claim in claims for row in claim["rows"])],
         envs=[_env(profile, env, {key: episodes for key, episodes in kept.items() if key[0] == env}) for env in envs],
-        made=[f"{_label(get(env))}: {made_on(profile_name, env)}" for env in envs],
+        made=[f"{get(env).label}: {made_on(profile_name, env)}" for env in envs],
         episodes=Markup(json.dumps(known).replace("<", "\\u003c")) if of else "",
     )
     write_text(path, text)
     return path
 
 
-def _label(spec: EnvSpec) -> str:
-    """An environment's name in Gymnasium's registry, without its package and version."""
-    return re.sub(r"-v\d+$", "", spec.gym_id.rpartition("/")[2])
-
-
 def _place(env: str, regime: str) -> str:
-    return ", ".join(filter(None, (_label(get(env)), regime)))
+    return ", ".join(filter(None, (get(env).label, regime)))
 
 
 def _anchor(env: str, regime: str) -> str:
@@ -107,7 +102,7 @@ def _claims(profile_name: str, own: Collection[tuple[str, str]]) -> list[dict]:
                     "anchor": _anchor(*place) if place in own else f"env-{row['env']}",
                     "comparison": versus(row["comparison"]),
                     "effect": in_points(*numbers) if "" not in numbers else "",
-                    "panel": f"{row['setting']}, {row['n_seeds']} seeds, {row['n_tasks']} tasks",
+                    "panel": f"{row['setting']}, {row['n_seeds']} seed{'s' * (row['n_seeds'] != 1)}, {row['n_tasks']} tasks",
                 }
             )
         found.append({"number": number, "name": f"{number}. {sentence}", "rows": rows})
@@ -119,7 +114,7 @@ def _env(profile: Profile, env: str, kept: dict[tuple[str, str], list[dict]]) ->
     spec = get(env)
     return {
         "name": env,
-        "label": _label(spec),
+        "label": spec.label,
         "goal": spec.goal,
         "maps": _pictures(profile.name, OF_MAPS, f"{env}_"),
         "regimes": [_regime(profile, spec, regime, episodes) for (_, regime), episodes in kept.items()],
@@ -135,7 +130,7 @@ def _regime(profile: Profile, spec: EnvSpec, regime: str, episodes: list[dict]) 
     tables = {title: paths.result_file(profile.name, f"tables/{stem}_{name}.csv") for name, title in titles.items()}
     return {
         "anchor": _anchor(spec.name, regime),
-        "title": f"{_label(spec)}, regime {regime}" if regime else f"{_label(spec)}: results",
+        "title": f"{spec.label}, regime {regime}" if regime else f"{spec.label}: results",
         "episodes": bool(episodes),
         "choices": any(frame.get("choices") for episode in episodes for frame in episode["frames"]),
         "tables": [{"title": title, "html": _table(path)} for title, path in tables.items() if path],

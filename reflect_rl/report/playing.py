@@ -1,6 +1,6 @@
 """What one plays with in a notebook: an episode step by step, an edited reflection, two reflectors, a browser of failures.
 
-Each widget shows what a function of this module returns, which works without one.
+Each widget shows what functions return that work without one.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -9,7 +9,7 @@ import pandas as pd
 
 from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
-from reflect_rl.core.files import read_csv, read_json, way_out, write_csv
+from reflect_rl.core.files import read_csv, read_json, way_out
 from reflect_rl.evaluate.panels import EPISODE_COLUMNS, PROMPT_COUNTS
 from reflect_rl.evaluate.probes import REFLECTION_COLUMNS
 from reflect_rl.train import rl
@@ -105,7 +105,3 @@ def checksums(folder: Path) -> pd.DataFrame:
             found.setdefault(place, {})[name] = sha256(own.to_csv(index=False).encode()).hexdigest()[:12]
     rows = [dict(zip(RUN, place, strict=True)) | of for place, of in found.items()]
     return pd.DataFrame(rows, columns=[*RUN, *FILES]).fillna("")
-
-
-def write_checksums(folder: Path) -> None:
-    write_csv(folder / CHECKSUMS, checksums(folder))

@@ -110,12 +110,11 @@ def parts_table(episodes: pd.DataFrame) -> pd.DataFrame:
 
 def _difference(a: pd.DataFrame, b: pd.DataFrame) -> dict | None:
     """Difference in success of two variants with its interval; None where they have no seed or no task in common."""
-    seeds, tasks = a.index.intersection(b.index), a.columns.intersection(b.columns)
-    if seeds.empty or tasks.empty:
+    a, b = a.align(b, join="inner")
+    if not a.size:
         return None
-    of_both = (frame.loc[seeds, tasks].to_numpy() for frame in (a, b))
-    effect = dict(zip(("effect", "ci_low", "ci_high"), paired_difference(*of_both), strict=True))
-    return {"n_seeds": len(seeds), "n_tasks": len(tasks)} | effect
+    effect = dict(zip(("effect", "ci_low", "ci_high"), paired_difference(a.to_numpy(), b.to_numpy()), strict=True))
+    return {"n_seeds": len(a), "n_tasks": a.shape[1]} | effect
 
 
 def contributions(

@@ -22,7 +22,7 @@ from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.panels import PROMPT_COUNTS, evaluate
 from reflect_rl.evaluate.probes import reflector_probes
 from reflect_rl.report import watch
-from reflect_rl.report.raw import COLUMNS, FILES, Results, collected, entries, write_checksums
+from reflect_rl.report.raw import CHECKSUMS, COLUMNS, FILES, Results, checksums, collected, entries
 from reflect_rl.report.rule import shown_alone
 from reflect_rl.train import data, rl, warmup
 
@@ -55,7 +55,7 @@ class Held(NamedTuple):
     data: str | None  #: checksum of the examples that it learned from
     machines: list[str]  #: on which it was made
     source: dict = {}  #: what the manifest says of the results that it is taken from; empty for run folders
-    episodes: Sequence[dict] = ()  #: what `watch.keep` kept of it there
+    episodes: Sequence[dict] = ()  #: those of it that are kept there to be watched
 
 
 def runs_of(profile: Profile, env: str) -> list[Config]:
@@ -153,7 +153,7 @@ def _collect(profile: Profile, env: str) -> None:
         seen = [firsts[regime][variant] for variant in watch.VARIANTS if variant in firsts[regime]]
         episodes = [episode for run, of in seen for episode in (of.episodes if of.source else watch.watched(run))]
         if episodes:
-            watch.keep(profile.name, profile.stem(env, regime), episodes)
+            write_json(watch.file_of(paths.results(profile.name), profile.stem(env, regime)), episodes)
     _merge(profile, env, found, entry)
 
 
@@ -195,7 +195,7 @@ def _merge(profile: Profile, env: str, found: Results, entry: dict) -> None:
         parts = [found if name == env else former.of(name) for name in known]
         for name, file in FILES.items():
             write_csv(folder / file, _joined([getattr(part, name) for part in parts]))
-        write_checksums(folder)
+        write_csv(folder / CHECKSUMS, checksums(folder))
         write_json(folder / "manifest.json", {"profile": profile.name, "environments": known})
 
 

@@ -13,11 +13,11 @@ def strata_table(episodes: pd.DataFrame, spec: EnvSpec) -> pd.DataFrame:
     with its interval and the mean return, which counts what it cost.
 
     Test episodes of one regime at `EnvSpec.claims_horizon`, sampled where a variant samples. Empty where the environment has
-    no strata.
+    no strata, or no such episodes.
     """
-    if spec.strata is None:
-        return pd.DataFrame()
     rows = matching(episodes, env=spec.name, split="test", horizon=spec.claims_horizon)
+    if spec.strata is None or rows.empty:
+        return pd.DataFrame()
     strata = {task: spec.strata(task) for task in rows["task"].unique()}
     of_task = pd.DataFrame.from_dict(strata, orient="index")
     table = []

@@ -1,6 +1,7 @@
 """How all figures look, what they have in common, and how they are written to files."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -9,12 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
 
 from reflect_rl.core import files
 from reflect_rl.core.errors import ReflectRLError
 
-#: One colour a variant in every figure: Okabe and Ito's colour-blind-safe set and two more, greys and browns for the
-#: untrained.
+#: One colour a variant in every figure: of the main ones from Okabe and Ito's colour-blind-safe set, greys and browns for most
+#: of the untrained.
 COLOURS = {
     **{"random": "#9a9a9a", "oracle": "#222222", "expert": "#6b6b6b"},
     **{"blind_search": "#c2b8a3", "name_search": "#a39274", "bm25_paths": "#8fa38c", "bm25_texts": "#5f7a5c"},
@@ -37,6 +39,7 @@ STYLE = {
     **{"svg.hashsalt": "reflect_rl", "svg.fonttype": "path", "savefig.dpi": 200, "figure.facecolor": "white"},
 }
 SHARE = [0, 0.25, 0.5, 0.75, 1]  # ticks of an axis of success rates
+thousands = EngFormatter(sep="")  # a number of steps or examples on an axis: `800`, `1.5k`
 CEILING = {"color": INK, "linestyle": "--", "linewidth": 0.8}
 
 
@@ -45,7 +48,7 @@ def save(figure: Figure, path_stem: Path, made_by: str, caption: str = "") -> No
 
     `made_by` (a script, command or notebook) goes into the metadata as `Source`, a caption as `Description`.
     """
-    path_stem, about = Path(path_stem), {"Source": made_by} | ({"Description": caption} if caption else {})
+    about = {"Source": made_by} | ({"Description": caption} if caption else {})
     for kind, dated in (("png", {}), ("svg", {"Date": None})):
         content = image(figure, kind, metadata=about | dated)
         files.write_bytes(path_stem.with_name(f"{path_stem.name}.{kind}"), content)
@@ -73,11 +76,6 @@ def entry(label: str, **style) -> Line2D:
     return Line2D([], [], label=label, **style)
 
 
-def thousands(count: float) -> str:
-    """A number of steps or examples on an axis: `800`, `1.5k`."""
-    return f"{count / 1000:g}k" if count >= 1000 else f"{count:g}"
-
-
 def legend_below(figure: Figure, entries: list) -> None:
     """A legend below all panels, in as many columns as fit."""
     columns = int(figure.get_figwidth() / 1.75)  # inches that the longest label takes
@@ -91,8 +89,8 @@ def grid_of_panels(num_rows: int, num_columns: int, width: float, height: float,
     return figure, figure.subplots(num_rows, num_columns, squeeze=False, **shared)
 
 
-def name_ticks(axis: Axes, which: str, names: list[str]) -> None:
-    """Names instead of numbers at 0, 1, ... of the axis `which` (`x` or `y`), without a grid and tick marks."""
-    axis.set(**{f"{which}ticks": range(len(names)), f"{which}ticklabels": names})
+def name_ticks(axis: Axes, which: str, names: list[str], places: Sequence[float] = ()) -> None:
+    """Names instead of numbers at 0, 1, ... or at `places` of the axis `which` (`x` or `y`), without a grid and tick marks."""
+    axis.set(**{f"{which}ticks": places or range(len(names)), f"{which}ticklabels": names})
     axis.grid(axis=which, visible=False)
     axis.tick_params(axis=which, length=0)

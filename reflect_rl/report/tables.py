@@ -20,8 +20,8 @@ ROW_KEYS = [
 #: The rows beside which the paper's numbers stand; at `EnvSpec.claims_horizon` also those of figures.
 HEADLINE = {"split": "test", "decoding": "sampled"}
 SITUATIONS = ["start", "right", "wrong"]
-#: whose RL begins with these players
-BEFORE_RL = {"sft_only": "sft_rl", "reflect_sft": "reflect_rl", "reflect_sft_texts": "reflect_rl_texts"}
+#: what an arm is before its RL
+BEFORE_RL = {"sft_rl": "sft_only", "reflect_rl": "reflect_sft", "reflect_rl_texts": "reflect_sft_texts"}
 MARKS = ("names_best", "judges_right", "facts_right")  #: of a reflector, with intervals
 #: Columns that Markdown shows in per cent (`effect` and the bounds beside it: percentage points).
 RATES = {
@@ -132,14 +132,13 @@ def main_table(episodes: pd.DataFrame, ceilings: pd.DataFrame, validated: pd.Dat
 
 
 def validation(training: pd.DataFrame, horizons: dict[tuple[str, str], int]) -> pd.DataFrame:
-    """Sampled success on validation tasks of the training setting, mean over seeds: of an arm with RL at its end, of one of
-    `BEFORE_RL` at its beginning. Columns env, regime, setting, horizon, variant, validation.
+    """Sampled success on validation tasks of the training setting, mean over seeds: of an arm with RL at its end, of what
+    it was before (`BEFORE_RL`) at its beginning. Columns env, regime, setting, horizon, variant, validation.
 
     `training` has `rl.METRICS` of each run, `horizons` that of RL in each environment and regime.
     """
     ends = _ends_of_rl(training, "env", "regime", "variant").mean()
-    players = {after: before for before, after in BEFORE_RL.items()}
-    begins = ends["before RL"][ends.index.isin(players, level="variant")].rename(index=players, level="variant")
+    begins = ends["before RL"][ends.index.isin(BEFORE_RL, level="variant")].rename(index=BEFORE_RL, level="variant")
     table = pd.concat([ends["after RL"], begins]).rename("validation").reset_index()
     settings = table["env"].map({env: get(env).training_setting for env in table["env"].unique()})
     steps = [horizons[key] for key in zip(table["env"], table["regime"], strict=True)]
@@ -239,7 +238,6 @@ def write_table(
 ) -> None:
     """Write `path_stem`.csv (rates 0 to 1, 4 digits) and .md (rates in per cent, variants as figures name them, with title,
     opening, protocol and the command)."""
-    path_stem = Path(path_stem)
     files.write_csv(path_stem.with_name(path_stem.name + ".csv"), frame.round(4))
     sides = ["right" if pd.api.types.is_numeric_dtype(frame[name]) else "left" for name in frame]
     body = shown(frame).to_markdown(index=False, disable_numparse=True, colalign=sides)

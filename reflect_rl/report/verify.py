@@ -1,7 +1,7 @@
 """Whether committed results are what the pipeline makes of the committed raw episodes, and can be true."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -29,14 +29,7 @@ TILE, SHADE, SHARE = 8, 0.1, 0.5  # a picture differs where more than this share
 POINTS = 0.01  # by which coordinates of a drawing may differ
 COORDINATES = re.compile(r'(?<=[ <])(?:d|x|y|x1|x2|y1|y2|width|height|transform|viewBox)="[^"]*"')
 HASHED = re.compile(r"\b[a-z][0-9a-f]{10}\b")  # ids that hash exact coordinates
-BESIDE_TABLES = {
-    *FILES.values(),
-    CHECKSUMS,
-    "manifest.json",
-    "seconds.json",
-    "tuning.csv",
-    "report.html",
-}
+BESIDE_TABLES = {*FILES.values(), CHECKSUMS, "tuning.csv", "report.html"}  # and all that is JSON
 EPISODE = ("variant", "seed", "task", "decoding")  # by which a kept episode and its raw row are the same
 
 
@@ -56,10 +49,10 @@ def committed() -> list[str]:
     return sorted(sizes, key=lambda name: (-sizes[name], name))
 
 
-def verify_each(names: Sequence[str], processes: int) -> Iterator[tuple[str, list[Finding]]]:
+def verify_each(profile_names: Sequence[str], processes: int) -> Iterator[tuple[str, list[Finding]]]:
     """Each profile with what is wrong with its results (`verify`), several checked at a time."""
     with ProcessPoolExecutor(processes) as pool:
-        yield from zip(names, pool.map(verify, names), strict=True)
+        yield from zip(profile_names, pool.map(verify, profile_names), strict=True)
 
 
 def verify(profile_name: str) -> list[Finding]:
@@ -84,12 +77,8 @@ def verify(profile_name: str) -> list[Finding]:
     return found
 
 
-def _folder(profile_name: str) -> Path:
-    return paths.project() / "results" / profile_name
-
-
 def _episodes(profile_name: str) -> pd.DataFrame:
-    return read_rows(_folder(profile_name) / FILES["episodes"], COLUMNS["episodes"])
+    return read_rows(paths.project() / "results" / profile_name / FILES["episodes"], COLUMNS["episodes"])
 
 
 def of_runs(profile_name: str) -> Iterator[Finding]:
@@ -125,7 +114,7 @@ def _episodes_of(run: Config) -> int:
 
 def of_rows(profile_name: str) -> Iterator[Finding]:
     """The runs whose raw rows are not those that were collected."""
-    folder, file = _folder(profile_name), f"results/{profile_name}/{CHECKSUMS}"
+    folder, file = paths.project() / "results" / profile_name, f"results/{profile_name}/{CHECKSUMS}"
     now, then = checksums(folder), read_text_csv(folder / CHECKSUMS)
     if list(then) != list(now) or then.duplicated(RUN).any():
         yield Finding(file, f"should have one row a run and the columns {', '.join(now)}")
@@ -165,16 +154,10 @@ def of_products(profile_name: str) -> Iterator[Finding]:
             if not (is_raw and len(file.parts) == 1) or (made / file).exists():
                 for what in _differences(there / file, made / file):
                     yield Finding(f"{kind}/{profile_name}/{file.as_posix()}", what)
-    try:
-        check_main(read_rows(paths.tables(profile_name) / "main.csv", ["regime"]))
-    except ReflectRLError as error:
-        yield Finding(f"results/{profile_name}", str(error))
     tuned = tuning_results(profile_name)
-    if tuned is not None:
-        for row in tuned[tuned["chosen"] != choose(tuned)].itertuples():
-            yield Finding(
-                f"results/{profile_name}/tuning.csv", f"chosen of {row.variant} {row.overrides}: {row.chosen}"
-            )
+    for row in () if tuned is None else tuned[tuned["chosen"] != choose(tuned)].itertuples():
+        yield Finding(f"results/{profile_name}/tuning.csv", f"chosen of {row.variant} {row.overrides}: {row.chosen}")
+    check_main(read_rows(paths.tables(profile_name) / "main.csv", ["regime"]))  # what it raises is a finding
 
 
 def _differences(then: Path, now: Path) -> Iterator[str]:
@@ -258,9 +241,7 @@ def _without_places(drawing: str) -> str:
     return HASHED.sub(lambda name: order[name[0]], shapes)
 
 
-COMPARE: dict[str, Callable[[Path, Path], Iterator[str]]] = {
-    **{".csv": _cells, ".md": _lines, ".png": _pixels, ".svg": _shapes}
-}
+COMPARE = {".csv": _cells, ".md": _lines, ".png": _pixels, ".svg": _shapes}
 
 
 def check_main(main: pd.DataFrame) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from reflect_rl.core import paths
 from reflect_rl.core.config import Config
-from reflect_rl.core.files import read_json, write_json
+from reflect_rl.core.files import read_json
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.panels import agents, frames
 from reflect_rl.train.rollout import PlayersAgent, play
@@ -47,10 +47,6 @@ def _choices(agent, step) -> list[tuple[str, float]]:
 
 def file_of(folder: Path, stem: str) -> Path:
     return folder / f"{stem}_episodes.json"
-
-
-def keep(profile_name: str, stem: str, episodes: list[dict]) -> None:
-    write_json(file_of(paths.results(profile_name), stem), episodes)
 
 
 def kept(profile_name: str, stem: str) -> list[dict]:

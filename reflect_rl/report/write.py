@@ -30,8 +30,8 @@ TITLES_OF_ALL = {  # tables that hold all environments of a profile
     "warm-up with repetitions, trained parameters, updates and steps of RL",
     "prompts": "Prompts of the policies in evaluation, in tokens",
     "claims": "The paper's claims, tested",
-    "contributions": "What RL and reflections add: success on test tasks, sampled, and differences in percentage points with "
-    "their own 95% intervals; †: a claim is about it and is undecided",
+    "contributions": "What RL and reflections add: success on test tasks, sampled (that of advice alone: greedy), and differences in "
+    "percentage points with their own 95% intervals; †: a claim is about it and is undecided",
     "contrasts": "Side by side, not judged: test success, sampled, with its 95% interval, and the difference from the first in "
     "percentage points with its own",
 }
@@ -105,7 +105,7 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
     """The tables of all, and those and the figures of one regime."""
     grid, spec = settings.profile(profile), get(env)
     regime, _ = grid.regime(env, regime)
-    own = found.of(env, regime)
+    own, run = found.of(env, regime), settings.load(profile, env, regime=regime)
     if own.episodes.empty:
         way = f"make them with `python -m reflect_rl reproduce --profile {profile} --env {env}`"
         raise ReflectRLError(f"no results of regime {regime!r} of {env} in profile {profile!r} yet; {way}")
@@ -121,7 +121,7 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
     if not (strata := strata_table(own.episodes, spec)).empty:
         made["strata"] = strata
     figures = {
-        "training_curves": curves.training_curves(own.training, own.ceilings),
+        "training_curves": curves.training_curves(own.training, own.ceilings, run.rl.horizon),
         "main_results": comparisons.main_results(main),
         "reflector": comparisons.reflector_effect(made["reflector"]),
     }

@@ -62,7 +62,7 @@ def frames(count=2):
 
 
 FIGURES = {
-    "training_curves": lambda: curves.training_curves(training(), CEILINGS),
+    "training_curves": lambda: curves.training_curves(training(), CEILINGS, 20),
     "main_results": lambda: comparisons.main_results(
         tables.main_table(episodes(["random", "sft_rl", "reflect_rl"]), CEILINGS)
     ),
@@ -107,7 +107,7 @@ def test_every_variant_has_one_colour_of_its_own():
 
 
 def test_training_curves_draw_the_mean_of_seeds_the_validation_ceiling_and_a_common_stage_change():
-    success, entropy, length = curves.training_curves(training(), CEILINGS).axes
+    success, entropy, length = curves.training_curves(training(), CEILINGS, 20).axes
     assert (success.get_ylabel(), entropy.get_ylabel(), length.get_ylabel()) == (
         *("Validation success (share)", "Policy entropy (nats)", "Episode length (steps)"),
     )
@@ -118,19 +118,19 @@ def test_training_curves_draw_the_mean_of_seeds_the_validation_ceiling_and_a_com
 
 def test_stages_have_the_colour_of_the_one_variant_that_has_them():
     others = training().assign(variant="sft_rl", stage="full")
-    success = curves.training_curves(pd.concat([training(), others]), CEILINGS).axes[0]
+    success = curves.training_curves(pd.concat([training(), others]), CEILINGS, 20).axes[0]
     (mark,) = [line for line in success.get_lines() if [*line.get_xdata()] == [200, 200]]
     (said,) = success.texts
     assert mark.get_color() == said.get_color() == style.COLOURS["reflect_rl"] and said.get_text() == " full"
 
 
 def test_training_curves_mark_no_stage_where_seeds_change_apart():
-    success = curves.training_curves(training(change_steps=(100, 500)), CEILINGS).axes[0]
+    success = curves.training_curves(training(change_steps=(100, 500)), CEILINGS, 20).axes[0]
     assert not lines_at(success, 100, horizontal=False)
 
 
 def test_a_single_evaluation_shows_as_a_dot():
-    success = curves.training_curves(training()[:2].query("seed == 0"), CEILINGS).axes[0]
+    success = curves.training_curves(training()[:2].query("seed == 0"), CEILINGS, 20).axes[0]
     dots = [line for line in success.get_lines() if line.get_marker() == "o"]
     assert [line.get_xdata().tolist() for line in dots] == [[50]]
 
@@ -219,7 +219,7 @@ def test_film_strip_refuses_an_empty_episode():
 def test_what_is_not_known_is_not_drawn():
     """An environment without an oracle and one run of one seed."""
     unknown = CEILINGS.assign(ceiling=np.nan)
-    figure = curves.training_curves(training().query("seed == 0").assign(stage="full"), unknown)
+    figure = curves.training_curves(training().query("seed == 0").assign(stage="full"), unknown, 20)
     assert not [line for axis in figure.axes for line in axis.get_lines() if line.get_linestyle() == "--"]
     assert [text.get_text() for text in figure.legends[0].texts] == ["Reflect-RL"]
     figure = comparisons.main_results(tables.main_table(episodes(["random"]), unknown))
