@@ -86,8 +86,8 @@ def _verify(profiles: list[str], cores: int) -> None:
         print(f"{name}: {f'{len(findings)} findings' if findings else 'as the raw episodes have it'}", flush=True)
         for finding in findings:
             print(f"  {finding.file}: {finding.what}")
-        for row in of_code[of_code["stale"]].itertuples():
-            print(f"  {row.env} {row.stage}: made by other code than today's")
+        for env, stages in of_code[of_code["stale"]].groupby("env", sort=False)["stage"]:
+            print(f"  made by other code than today's, of {env}: {', '.join(stages)}")
     if wrong:
         raise JobsFailed(f"{wrong} findings; restore what was changed, or make it anew with `report` or `reproduce`")
 
