@@ -387,22 +387,25 @@ def test_laptop_has_at_least_five_seeds_and_every_variant():
     assert listed == set(VARIANTS) - beyond - extra
 
 
-def test_beyond_has_the_settings_of_the_study():
-    ours, studied = (yaml.safe_load((paths.configs() / f"{name}.yaml").read_text()) for name in ("beyond", "study"))
-    for env, regime in {"taxi": "texts", "alfworld": "parts"}.items():
-        own = ours[env].keys() - {"regimes"}
-        assert own and {key: ours[env][key] for key in own} == {key: studied[env][key] for key in own}
-        assert ours[env]["regimes"][regime]["settings"] == studied[env]["regimes"]["paper"]["settings"]
+@pytest.mark.parametrize(
+    ("name", "env", "regime"), [("beyond", "taxi", "texts"), ("household_parts", "alfworld", "parts")]
+)
+def test_what_is_compared_elsewhere_has_the_settings_of_the_study(name, env, regime):
+    ours, studied = (yaml.safe_load((paths.configs() / f"{of}.yaml").read_text())[env] for of in (name, "study"))
+    own = ours.keys() - {"regimes"}
+    assert own and {key: ours[key] for key in own} == {key: studied[key] for key in own}
+    assert ours["regimes"][regime]["settings"] == studied["regimes"]["paper"]["settings"]
 
 
-@pytest.mark.parametrize("name", ["laptop", "study", "beyond"])
+@pytest.mark.parametrize("name", ["laptop", "study", "beyond", "household_parts"])
 def test_all_variants_have_the_same_budget_of_environment_steps_on_the_same_engine(name):
     found = settings.profile(name)
     for env in found.envs:
         for regime in found.regimes_of(env):
             trained = [v for v in found.variants_of(env, regime) if VARIANTS[v].rl]
             runs = [settings.load(name, env, v, regime=regime).rl for v in trained]
-            tuned = {"learning_rate": 0.1, "milestone": True, "stage_shares": ()}  # and what the ablations are about
+            tuned = {"learning_rate": 0.1, "reflector_learning_rate": 0.1}
+            tuned |= {"milestone": True, "stage_shares": ()}  # what the ablations are about
             assert len({dataclasses.replace(run, **tuned) for run in runs}) == 1
 
 

@@ -81,7 +81,9 @@ def test_the_projects_rule_compares_what_is_played():
     for env, entries in rule.comparisons.items():
         spec = get(env)
         for entry in entries:
-            played = profile("study" if entry.regime in profile("study").regimes_of(env) else "beyond")
+            played = profile(
+                {"texts": "beyond", "texts-limited": "beyond", "parts": "household_parts"}.get(entry.regime, "study")
+            )
             assert entry.setting in spec.settings and entry.horizon in spec.defaults["evaluation.horizons"]
             assert "reflect_rl" in entry.comparison
             assert set(entry.comparison) <= set(played.variants_of(env, entry.regime))
