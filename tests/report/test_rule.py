@@ -89,3 +89,7 @@ def test_the_projects_rule_compares_what_is_played():
             assert set(entry.comparison) <= set(played.variants_of(env, entry.regime))
             seeds = rule.seeds_of_regime.get(env, {}).get(entry.regime, rule.seeds)
             assert len(played.seeds_of("reflect_rl", env, entry.regime)) >= seeds
+    beyond = profile("beyond")
+    for entry in rule.contrasts["taxi"]:
+        assert entry.setting == get("taxi").headline and entry.horizon == get("taxi").claims_horizon
+        assert all(variant in beyond.variants_of("taxi", regime) for regime, variant in entry.of)
