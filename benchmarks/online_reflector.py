@@ -4,8 +4,8 @@
 
 The players of each seed, trained below $REFLECT_RL_HOME where that was not done before. On validation tasks: `advice alone`, success
 of the advice when it is executed without a policy; `names a best action` next, by situation, in the states on the expert's way
-and after one wrong action; `judges rightly` whether the last action was right; `same words` as before, a share of these
-situations. Writes online_reflector.csv and online_reflector.md beside this file.
+and after one wrong action; `judges rightly` whether the last action was right; `facts stated rightly`, the share of those that the
+teacher states there; `same words` as before, a share of these situations. Writes online_reflector.csv and online_reflector.md beside this file.
 """
 
 import argparse
@@ -40,9 +40,9 @@ def measured(run: Config, reflector: Reflector) -> dict[str, float]:
     rngs = [np.random.default_rng([run.seed, i]) for i in range(len(panel))]
     played = play(spec, Follow(reflector), panel, rngs, spec.horizon)
     best = judged.groupby("situation")["names_best"].mean()
-    row = {"advice alone": float(np.mean([episode.success for episode in played]))}
+    row = {"advice alone": np.mean([episode.success for episode in played])}
     row |= {f"names a best action: {situation}": best[situation] for situation in ("start", "right", "wrong")}
-    return row | {"judges rightly": judged["judges_right"].mean()}
+    return row | {"judges rightly": judged["judges_right"].mean(), "facts stated rightly": judged["facts_right"].mean()}
 
 
 def said(run: Config, reflector: Reflector) -> list[str]:
@@ -67,8 +67,8 @@ def main() -> None:
             texts[when] = said(run, reflector)
             before = texts["after the warm-up"]
             same = np.mean([now == then for now, then in zip(texts[when], before, strict=True)])
-            rows.append({"seed": seed, "reflector": when} | measured(run, reflector) | {"same words": float(same)})
-            print(rows[-1], flush=True)
+            rows.append({"seed": seed, "reflector": when} | measured(run, reflector) | {"same words": same})
+            print(pd.Series(rows[-1]).to_frame().T.to_string(index=False), flush=True)
         changed += [(seed, *both) for both in zip(*texts.values(), strict=True) if both[0] != both[1]][:2]
     table = pd.DataFrame(rows)
     write_csv(HERE / "online_reflector.csv", table)
