@@ -11,6 +11,7 @@ from reflect_rl.core.files import write_json
 from reflect_rl.core.identity import stage_dir
 from reflect_rl.envs import settings
 from reflect_rl.report import protocol, raw, results
+from reflect_rl.report.tables import matching
 
 
 @pytest.fixture
@@ -76,3 +77,20 @@ def test_runs_may_have_been_made_on_another_machine_than_the_tables(home):
         write_json(folder / "provenance.json", {"machine": "x86_64", "cpu_cores": 16, "gpu": gpu})
     made_on = [results._machines(run) for run in runs]
     assert made_on == [["x86_64, 16 CPU cores, NVIDIA H100"], ["x86_64, 16 CPU cores, no GPU"]]
+
+
+@pytest.mark.parametrize(
+    ("here", "studied"),
+    [("texts", "paper"), ("texts-limited", "limited-200-hint"), ("online-reflector", "executed-200-action")],
+)
+@pytest.mark.parametrize("variant", ["reflect_sft", "reflect_rl"])
+def test_what_two_profiles_ran_ended_alike_though_by_code_of_different_days(here, studied, variant):
+    runs = {}
+    for profile, regime in (("beyond", here), ("study", studied)):
+        episodes = raw.read_rows(paths.project() / "results" / profile / raw.FILES["episodes"], raw.COLUMNS["episodes"])
+        own = matching(episodes, env="taxi", regime=regime, variant=variant)
+        runs[profile] = own.drop(columns=["regime"]).reset_index(drop=True)
+    seeds = set(runs["beyond"]["seed"]) & set(runs["study"]["seed"])
+    assert len(seeds) >= 5
+    one, other = (of[of["seed"].isin(seeds)].reset_index(drop=True) for of in runs.values())
+    pd.testing.assert_frame_equal(one, other)
