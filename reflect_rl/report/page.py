@@ -60,14 +60,16 @@ def write_page(profile_name: str) -> Path:
     page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE.read_text())
     known = {"first": FIRST, "of": of, "scenes": scenes}
     claims = _claims(profile_name, own)
+    tested = [claim for claim in claims if claim["rows"]]
     glances = {name: paths.result_file(profile_name, f"tables/{name}.csv") for name in ("contributions", "contrasts")}
     places = [_place(env, regime) for env in envs for regime in profile.regimes_of(env)]
     text = page.render(
         profile=profile_name,
-        claims=claims,
+        claims=tested,
+        untested=[claim["name"] for claim in claims if not claim["rows"]] if tested else [],
         forest=_pictures(profile_name, {"claims": OF_CLAIMS}),
         **{name: _table(path) for name, path in glances.items() if path},
-        places=[place for place in places if any(row["place"] == place for claim in claims for row in claim["rows"])],
+        places=[place for place in places if any(row["place"] == place for claim in tested for row in claim["rows"])],
         envs=[_env(profile, env, {key: episodes for key, episodes in kept.items() if key[0] == env}) for env in envs],
         made=[f"{get(env).label}: {made_on(profile_name, env)}" for env in envs],
         episodes=Markup(json.dumps(known).replace("<", "\\u003c")) if of else "",

@@ -1,5 +1,6 @@
 """The page of a profile: what is on it, that it needs nothing beside it, and that it works in a real browser."""
 
+import html
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from reflect_rl.core.files import read_csv
 from reflect_rl.report import page, watch
 from reflect_rl.report.claims import COLUMNS
 from reflect_rl.report.raw import collected
+from reflect_rl.report.rule import read_rule
 
 JUDGED = "repositories"
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +67,13 @@ def test_it_says_what_rl_and_reflections_add_where_that_was_compared(written, wi
     known = read_csv(ROOT / "results" / JUDGED / "tables/contributions.csv")
     assert all(f"<td>{words}</td>" in table for words in known["RL adds"])
     assert 'id="added"' not in written[1]
+
+
+def test_claims_that_no_comparison_tests_are_one_sentence(with_claims):
+    (untested,) = re.findall(r"No comparison of this profile tests: (.*?)</p>", html.unescape(with_claims))
+    claims = read_rule().claims
+    assert [name for name, sentence in claims.items() if sentence in untested] == [*"24567"]
+    assert with_claims.count('<article class="claim"') == len(claims) - 5
 
 
 def test_the_player_has_the_kept_episodes(written):
