@@ -22,8 +22,7 @@ from reflect_rl.envs import settings
 
 OPTIONS = ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "--resources", "results=1"]
 OPTIONS += ["--scheduler", "greedy", "--nocolor"]
-# Once a timespan it looks for jobs again, for each one that has ended: by default each second, a quarter of a core after 150 jobs.
-OPTIONS += ["--max-jobs-per-timespan", "1000/10s"]
+OPTIONS += ["--max-jobs-per-timespan", "1000/10s"]  # each job that has ended makes it look for others once a timespan
 OPTIONS += ["--nolock"]  # `single_run` is our lock, and never outlives its holders
 PLAN_ONLY = ["--dry-run", "--quiet", "host", "rules", "reason", "progress"]
 

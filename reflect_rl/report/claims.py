@@ -153,7 +153,12 @@ def _greedy(entry: Entry, episodes: pd.DataFrame) -> str:
     better, worse = (episodes[episodes["variant"] == name] for name in entry.comparison)
     if better.empty or worse.empty:
         return ""
-    a, b = seeds_by_tasks(better).align(seeds_by_tasks(worse), join="inner")
+    return difference(seeds_by_tasks(better), seeds_by_tasks(worse))
+
+
+def difference(a: pd.DataFrame, b: pd.DataFrame) -> str:
+    """Difference of two `seeds_by_tasks` over the seeds and tasks that both have, in words; empty without any."""
+    a, b = a.align(b, join="inner")
     return in_points(*paired_difference(a.to_numpy(), b.to_numpy())) if a.size else ""
 
 

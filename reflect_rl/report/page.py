@@ -66,7 +66,7 @@ def write_page(profile_name: str) -> Path:
     text = page.render(
         profile=profile_name,
         claims=tested,
-        untested=[claim["name"] for claim in claims if not claim["rows"]] if tested else [],
+        untested=[claim["name"] for claim in claims if not claim["rows"]],
         forest=_pictures(profile_name, {"claims": OF_CLAIMS}),
         **{name: _table(path) for name, path in glances.items() if path},
         places=[place for place in places if any(row["place"] == place for claim in tested for row in claim["rows"])],

@@ -7,7 +7,7 @@ from reflect_rl.core.config import DECIDING, Config
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.evaluate.stats import paired_difference, rate_interval
-from reflect_rl.report.claims import in_points
+from reflect_rl.report.claims import difference, in_points
 from reflect_rl.report.curves import on_common_steps
 from reflect_rl.report.rule import Rule, read_rule
 from reflect_rl.report.tables import HEADLINE, matching, ordered, seeds_by_tasks
@@ -101,9 +101,9 @@ def parts_table(episodes: pd.DataFrame) -> pd.DataFrame:
         found = {played: seeds_by_tasks(of) for played, of in panel.groupby(["variant", "decoding"])}
         for part, (variant, other, decoding) in PARTS.items():
             a, b = found.get((variant, decoding)), found.get((other, decoding))
-            if difference := None if a is None or b is None else _difference(a, b):
+            if effect := None if a is None or b is None else _difference(a, b):
                 about = {"part": part, "comparison": f"{variant} vs {other}", "decoding": decoding}
-                rows.append(dict(zip(PANEL, key, strict=True)) | about | difference)
+                rows.append(dict(zip(PANEL, key, strict=True)) | about | effect)
     table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in FACTS])
     return ordered(table.merge(facts(episodes), how="left", on=["env", "regime"])[COLUMNS], PANEL)
 
@@ -171,9 +171,8 @@ def _beside(played: dict[tuple[str, str, str], pd.DataFrame], first: tuple[str, 
     row |= dict(zip(("success", "ci_low", "ci_high"), rate_interval(values.to_numpy()), strict=True))
     row["success, greedy"] = np.nan if greedy is None else greedy.to_numpy().mean()
     for decoding, name in ((HEADLINE["decoding"], "minus the first"), ("greedy", "minus the first, greedy")):
-        both = [played.get((*key, decoding)) for key in (of, first)]
-        known = None if of == first or any(one is None for one in both) else _difference(*both)
-        row[name] = in_points(known["effect"], known["ci_low"], known["ci_high"]) if known else ""
+        both = [played[*key, decoding] for key in (of, first) if (*key, decoding) in played]
+        row[name] = difference(*both) if of != first and len(both) == 2 else ""
     return row
 
 

@@ -100,7 +100,9 @@ def agree(replayed: pd.DataFrame) -> bool:
 
 def accept_replay(profile_name: str, env: str, replayed: pd.DataFrame) -> None:
     """Let results of other code count as made by today's, since `replay` of every variant found no difference: noted in the
-    manifest, with the runs. New settings are noted with their values."""
+    manifest, with the runs. New settings are noted with their values. Raises ReflectRLError where a row differs."""
+    if not agree(replayed):
+        raise ReflectRLError(f"rows of {env} differ; reproduce it, or undo what changed them")
     runs, (folder, _) = runs_of(settings.profile(profile_name), env), collected(profile_name)[env]
     with FileLock(folder / ".lock"):
         manifest = read_json(folder / "manifest.json")

@@ -88,8 +88,7 @@ def test_what_two_profiles_ran_ended_alike_though_by_code_of_different_days(here
     runs = {}
     for profile, regime in (("beyond", here), ("study", studied)):
         episodes = raw.read_rows(paths.project() / "results" / profile / raw.FILES["episodes"], raw.COLUMNS["episodes"])
-        own = matching(episodes, env="taxi", regime=regime, variant=variant)
-        runs[profile] = own.drop(columns=["regime"]).reset_index(drop=True)
+        runs[profile] = matching(episodes, env="taxi", regime=regime, variant=variant).drop(columns="regime")
     seeds = set(runs["beyond"]["seed"]) & set(runs["study"]["seed"])
     assert len(seeds) >= 5
     one, other = (of[of["seed"].isin(seeds)].reset_index(drop=True) for of in runs.values())
