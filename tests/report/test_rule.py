@@ -81,9 +81,7 @@ def test_the_projects_rule_compares_what_is_played():
     for env, entries in rule.comparisons.items():
         spec = get(env)
         for entry in entries:
-            played = profile(
-                {"texts": "beyond", "texts-limited": "beyond", "parts": "household_parts"}.get(entry.regime, "study")
-            )
+            played = profile("beyond" if entry.regime in ("texts", "texts-limited") else "study")
             assert entry.setting in spec.settings and entry.horizon in spec.defaults["evaluation.horizons"]
             assert "reflect_rl" in entry.comparison
             assert set(entry.comparison) <= set(played.variants_of(env, entry.regime))
