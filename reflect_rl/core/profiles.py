@@ -115,6 +115,7 @@ class Profile:
         return name, known[name]
 
     def variants_of(self, env: str, regime: str = "") -> tuple[str, ...]:
+        """The variants that a regime runs: those of the call, its own, its environment's or the profile's."""
         name, own = self.regime(env, regime)
         return self.own_variants.get((env, name), own.variants or self.section(env).variants or self.variants)
 

@@ -65,6 +65,7 @@ def register(spec: EnvSpec, replace: bool = False) -> EnvSpec:
 
 
 def require_spec(spec: Any) -> None:
+    """Raise a `ReflectRLError` where something is no `EnvSpec`."""
     if not isinstance(spec, EnvSpec):
         raise ReflectRLError(f"{spec!r:.200} is no EnvSpec; see reflect_rl.envs.EnvSpec for what one needs")
 

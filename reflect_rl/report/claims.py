@@ -15,12 +15,14 @@ The verdict on a comparison is that of the first of these that applies:
 6. `undecided`: more seeds or tasks are needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
+from reflect_rl.core import paths
 from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.files import read_csv
 from reflect_rl.core.variants import VARIANTS
 from reflect_rl.evaluate.stats import holm, p_value, paired_difference, seeds_needed
 from reflect_rl.report.rule import Entry, Rule, read_rule
@@ -92,15 +94,47 @@ def claims_table(
     return pd.DataFrame(rows, columns=[*COLUMNS, "panel", "greedy"])
 
 
-def counted(claims: pd.DataFrame, envs: Sequence[str], rule: Rule) -> str:
-    """How many of the verdicts of `claims_table` are which, and what no comparison in `envs` tests, in words."""
+def elsewhere(profile: str, envs: Collection[str], claims: pd.DataFrame) -> pd.DataFrame:
+    """What other profiles' results say of claims that no row of `claims` (columns `COLUMNS`) tests in an environment of `envs`:
+    rows of their `claims.csv`, with a column `profile`; of a comparison that several have, the one of the most seeds. A note says
+    what p would be, had Holm's adjustment counted the comparisons of this profile, too."""
+    tested, found = set(zip(claims["env"], claims["claim"].astype(str), strict=True)), []
+    for other in sorted({path.stem for path in paths.configs().glob("*.yaml")} - {profile}):
+        if path := paths.result_file(other, "claims.csv"):
+            rows = read_csv(path, COLUMNS).astype({"claim": str}).assign(profile=other)
+            keys = zip(rows["env"], rows["claim"], strict=True)
+            found.append(rows[[key[0] in envs and key not in tested for key in keys]])
+    table = pd.concat(found) if found else pd.DataFrame(columns=[*COLUMNS, "profile"])
+    alike = ["claim", "env", "setting", "regime", "comparison"]
+    table = table.sort_values(["n_seeds", "profile"], ascending=[False, True]).drop_duplicates(alike)
+    table = table.sort_values(alike).reset_index(drop=True)
+    ours, theirs = claims.loc[claims["p_holm"].notna(), "p"], table["p_holm"].notna()
+    joint = holm([*ours, *table.loc[theirs, "p"]])[len(ours) :]
+    said = [f"p = {p:.3f} after Holm with those of {profile}; " for p in joint]
+    table.loc[theirs, "note"] = said + table.loc[theirs, "note"].fillna("")
+    return table
+
+
+def counted(claims: pd.DataFrame, envs: Sequence[str], rule: Rule, others: pd.DataFrame | None = None) -> str:
+    """How many of the verdicts of `claims_table` are which, what no comparison in `envs` tests, and what others (`elsewhere`)
+    say of that, in words."""
     if claims.empty:
         return "Nothing that configs/claims.yaml lists was played here, so no claim is judged."
     said = ", ".join(f"{number} {name}" for name, number in claims["verdict"].value_counts().items())
     tested = set(zip(claims["env"], claims["claim"], strict=True))
     untested = {env: [claim for claim in rule.claims if (env, claim) not in tested] for env in envs}
     left = "; ".join(f"{', '.join(names)} in {env}" for env, names in untested.items() if names)
-    return f"Comparisons: {said}." + f"\n\nClaims that are not tested here: {left}." * bool(left)
+    told = f"Comparisons: {said}." + f"\n\nClaims that are not tested here: {left}." * bool(left)
+    if others is None or others.empty:
+        return told
+    lines = [
+        f"- {row['claim']} in {row['env']}, {', '.join(filter(None, (row['setting'], row['regime'])))} (`{row['profile']}`): "
+        f"{versus(row['comparison'])}: {row['verdict']}, {in_points(row['effect'], row['ci_low'], row['ci_high'])}"
+        + f"; {row['note']}"
+        * bool(row["note"])
+        for row in others.dropna(subset="effect").fillna("").to_dict("records")
+    ]
+    return "\n".join([f"{told}\n\nIn other profiles, each judged by itself:\n", *lines])
 
 
 def verdicts(claims: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:

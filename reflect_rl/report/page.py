@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +21,7 @@ from reflect_rl.envs import settings
 from reflect_rl.envs.base import EnvSpec
 from reflect_rl.envs.registry import get
 from reflect_rl.report import watch
-from reflect_rl.report.claims import COLUMNS, in_points
+from reflect_rl.report.claims import COLUMNS, elsewhere, in_points
 from reflect_rl.report.film import CARDS
 from reflect_rl.report.forest import CAPTION as OF_CLAIMS
 from reflect_rl.report.maps import CAPTIONS as OF_MAPS
@@ -59,17 +59,19 @@ def write_page(profile_name: str) -> Path:
     of = {_anchor(*key): _watched(get(key[0]), episodes, scenes) for key, episodes in kept.items() if episodes}
     page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE.read_text())
     known = {"first": FIRST, "of": of, "scenes": scenes}
-    claims = _claims(profile_name, own)
+    claims = _claims(profile_name, envs, own)
     tested = [claim for claim in claims if claim["rows"]]
     glances = {name: paths.result_file(profile_name, f"tables/{name}.csv") for name in ("contributions", "contrasts")}
-    places = [_place(env, regime) for env in envs for regime in profile.regimes_of(env)]
+    ours = [_place(env, regime) for env in envs for regime in profile.regimes_of(env)]
+    judged = {row["place"] for claim in tested for row in claim["rows"]}
     text = page.render(
         profile=profile_name,
         claims=tested,
         untested=[claim["name"] for claim in claims if not claim["rows"]],
         forest=_pictures(profile_name, {"claims": OF_CLAIMS}),
         **{name: _table(path) for name, path in glances.items() if path},
-        places=[place for place in places if any(row["place"] == place for claim in tested for row in claim["rows"])],
+        places=[*filter(judged.__contains__, ours), *sorted(judged.difference(ours))],
+        others=judged.difference(ours),
         envs=[_env(profile, env, {key: episodes for key, episodes in kept.items() if key[0] == env}) for env in envs],
         made=[f"{get(env).label}: {made_on(profile_name, env)}" for env in envs],
         episodes=Markup(json.dumps(known).replace("<", "\\u003c")) if of else "",
@@ -86,22 +88,24 @@ def _anchor(env: str, regime: str) -> str:
     return re.sub(r"[^\w-]", "-", f"{env}-{regime}").strip("-")
 
 
-def _claims(profile_name: str, own: Collection[tuple[str, str]]) -> list[dict]:
-    """Each claim of the paper, with the comparisons that test it; `own`: the places that have a part of the page."""
+def _claims(profile_name: str, envs: Sequence[str], own: Collection[tuple[str, str]]) -> list[dict]:
+    """Each claim of the paper, with the comparisons that test it, here or else in other profiles; `own`: the places that have a
+    part of the page."""
     path = paths.result_file(profile_name, "claims.csv")
     table, found = read_csv(path, COLUMNS) if path else pd.DataFrame(columns=COLUMNS), []
     if table.empty:
         return []
+    table = pd.concat([table.astype({"claim": str}), elsewhere(profile_name, envs, table)]).astype(object).fillna("")
     for number, sentence in read_rule().claims.items():
         rows = []
-        for row in table[table["claim"].astype(str) == number].astype(object).fillna("").to_dict("records"):
+        for row in table[table["claim"] == number].to_dict("records"):
             numbers = [row[name] for name in ("effect", "ci_low", "ci_high")]
-            place = row["env"], row["regime"]
+            place, other = (row["env"], row["regime"]), row.get("profile", "")
             rows.append(
                 {
                     **{name: row[name] for name in ("verdict", "note")},
-                    "place": _place(*place),
-                    "anchor": _anchor(*place) if place in own else f"env-{row['env']}",
+                    "place": _place(*place) + f" (profile {other})" * bool(other),
+                    "anchor": "" if other else _anchor(*place) if place in own else f"env-{row['env']}",
                     "comparison": versus(row["comparison"]),
                     "effect": in_points(*numbers) if "" not in numbers else "",
                     "panel": f"{row['setting']}, {row['n_seeds']} seed{'s' * (row['n_seeds'] != 1)}, {row['n_tasks']} tasks",

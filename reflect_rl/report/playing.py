@@ -24,7 +24,7 @@ from reflect_rl.train.data import trajectory
 from reflect_rl.train.warmup import PlayerPair
 
 NONE = "none"
-MOST = 12  # actions on a figure
+MOST, ROWS = 12, 20  # actions on a figure, episodes in a table
 
 
 def situations(spec: EnvSpec, task: str, random_actions: float = 0.0, seed: int = 0) -> list[Situation]:
@@ -152,12 +152,13 @@ def two_reflectors(reflectors: Mapping[str, Reflector], spec: EnvSpec, some: Seq
 
 
 def browser(episodes: pd.DataFrame) -> ipywidgets.VBox:
-    """The episodes of a variant that ended in some way."""
+    """The episodes of a variant that ended in some way, the first `ROWS`."""
     variant = ipywidgets.Dropdown(options=in_order(episodes["variant"]), description="variant")
     ended = ipywidgets.Dropdown(options=sorted(episodes["ended"].unique()), description="ended")
     shown = ["seed", "task", "decoding", "steps", "return", "ended"]
 
     def found(variant: str, ended: str) -> pd.DataFrame:
-        return episodes.loc[(episodes["variant"] == variant) & (episodes["ended"] == ended), shown].head(20)
+        rows = episodes.loc[(episodes["variant"] == variant) & (episodes["ended"] == ended), shown]
+        return rows.head(ROWS).rename_axis(columns=f"{min(ROWS, len(rows))} of {len(rows)}")
 
     return _shown(found, variant=variant, ended=ended)

@@ -110,8 +110,8 @@ def main_table(episodes: pd.DataFrame, ceilings: pd.DataFrame, validated: pd.Dat
     number.
 
     Ceilings (`results.ceilings`) are the success that no policy can exceed. Success on validation tasks (`validation`)
-    and the paper's numbers (`EnvSpec.reported`, from a secondary source) stand only beside rows of `HEADLINE`, these at the
-    horizon that they name, if they name one.
+    and the paper's numbers (`EnvSpec.reported`, from a secondary source) stand only beside rows of `HEADLINE`, these where the
+    policy imitates executed actions, as the authors' does, and at the horizon that they name, if they name one.
     """
 
     def row(rows: pd.DataFrame) -> dict:
@@ -126,7 +126,7 @@ def main_table(episodes: pd.DataFrame, ceilings: pd.DataFrame, validated: pd.Dat
     else:
         table = table.merge(validated.assign(**HEADLINE), how="left")  # on all columns that both have
     table = table.merge(ceilings, how="left", on=["env", "regime", "setting", "split", "horizon"])
-    compared = matching(table, **HEADLINE)
+    compared = matching(table, **HEADLINE, target="executed")
     reported = [get(r.env).reported_rate(r.setting, r.variant, r.horizon) for r in compared.itertuples()]
     return table.assign(paper=pd.Series(reported, compared.index, dtype=float))
 
@@ -172,7 +172,7 @@ def headline(main: pd.DataFrame, env: str, setting: str) -> pd.DataFrame:
                 cells = matching(own, decoding=decoding, horizon=horizon).itertuples()
                 texts = [f"{cell.success:.3f} ({cell.ci_low:.3f}-{cell.ci_high:.3f})" for cell in cells]
                 line[f"{decoding}, {horizon} steps"] = "".join(texts)
-        if spec.reported:
+        if rows["paper"].notna().any():
             model = {number.model for number in spec.reported if (number.setting, number.variant) == (setting, variant)}
             texts = [f"{rate:.2f} ({', '.join(model)})" for rate in own["paper"].dropna().unique()]
             line["paper (secondary source)"] = "".join(texts)

@@ -12,7 +12,7 @@ from reflect_rl.core.variants import VARIANTS
 from reflect_rl.envs import settings
 from reflect_rl.envs.registry import get
 from reflect_rl.report import comparisons, curves, film, maps, regimes, tables, watch
-from reflect_rl.report.claims import COLUMNS, claims_table, counted, verdicts
+from reflect_rl.report.claims import COLUMNS, claims_table, counted, elsewhere, verdicts
 from reflect_rl.report.forest import CAPTION, forest
 from reflect_rl.report.protocol import made_on, protocol, protocols
 from reflect_rl.report.raw import Results, collected
@@ -127,8 +127,12 @@ def _of_regime(profile: str, env: str, regime: str, found: Results, of_all: dict
     }
     if own.episodes["variant"].isin(comparisons.ABLATIONS[1:]).any():
         figures["ablations"] = comparisons.ablations(own.episodes)
+    for figure in figures.values():
+        figure.suptitle(
+            ", ".join(filter(None, (spec.label, regime and f"regime {regime}"))), fontsize="medium", fontweight="bold"
+        )
     for episode in watch.kept(profile, grid.stem(env, regime))[:1]:
-        how = f"{len(episode['frames']) - 1} steps, {episode['ended']}"
+        how = f"{len(episode['frames']) - 1} steps, {episode['ended'].replace('horizon', 'out of steps')}"
         title = f"{VARIANTS[episode['variant']].label} on {episode['task']}: {how}"
         figures["episode"] = film.film_strip(episode["frames"], title, spec.load_draw())
     return Products(regime, made, figures)
@@ -160,7 +164,8 @@ def _write_of_all(profile: str, found: Results) -> tuple[dict[str, pd.DataFrame]
     for name in of_all.keys() - {"claims"}:
         tables.write_table(of_all[name], paths.tables(profile) / name, TITLES_OF_ALL[name], words, made_by)
     rule, judged, place = read_rule(), of_all["claims"][COLUMNS], paths.results(profile) / "claims"
-    opening = f"{counted(judged, settings.profile(profile).envs, rule)}\n\n{rule.in_words}"
+    envs = settings.profile(profile).envs
+    opening = f"{counted(judged, envs, rule, elsewhere(profile, envs, judged))}\n\n{rule.in_words}"
     tables.write_table(judged, place, TITLES_OF_ALL["claims"], words, made_by, opening)
     if claims := forest(of_all["claims"]):
         save(claims, paths.figures(profile) / "claims", made_by, CAPTION)

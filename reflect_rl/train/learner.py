@@ -44,6 +44,7 @@ class Batch:
 
     @classmethod
     def of(cls, episodes: list[Episode], labels: Labels, device: torch.device | str = "cpu") -> "Batch":
+        """The transitions of some episodes; equal prompts with equal legal actions become one row."""
         transitions = [t for episode in episodes for t in episode.transitions]
         rows: dict[tuple[str, tuple[str, ...]], int] = {}  # a prompt without a list does not say what is legal
         row = [rows.setdefault((t.decision.prompt, t.actions), len(rows)) for t in transitions]

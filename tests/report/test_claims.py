@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from reflect_rl.core.errors import ReflectRLError
+from reflect_rl.core.files import write_csv
 from reflect_rl.evaluate.stats import p_value, paired_difference, seeds_needed
 from reflect_rl.report import claims
 from reflect_rl.report.rule import Rule
@@ -265,3 +266,27 @@ def test_claims_are_counted_and_those_that_nothing_tests_are_named():
     assert said.startswith("Comparisons: ") and left
     assert said.endswith(f"not tested here: {', '.join(left)} in {env}; {', '.join(rule().claims)} in elsewhere.")
     assert claims.counted(table[:0], [env], rule()).startswith("Nothing that configs/claims.yaml lists")
+
+
+def test_what_a_profile_does_not_test_is_taken_from_those_that_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))  # whose results stand before the committed ones
+    values = {**dict.fromkeys(claims.COLUMNS, ""), "env": "nowhere", "setting": "full", "regime": "texts", "claim": "7"}
+    values |= {"comparison": "reflect_rl vs reflect_rl_texts", "verdict": "not reproduced", "n_tasks": 60}
+    values |= {"effect": -0.2, "ci_low": -0.3, "ci_high": -0.1}
+    tests = [
+        ("beyond", values | {"n_seeds": 10, "p": 0.02, "p_holm": 0.02, "note": "why"}),
+        ("smoke", values | {"n_seeds": 5, "p": 0.01, "p_holm": 0.01}),
+    ]
+    for name, row in tests:
+        write_csv(tmp_path / "results" / name / "claims.csv", pd.DataFrame([row]))
+    ours = pd.DataFrame([values | {"claim": "1", "p": 0.04, "p_holm": 0.04}, values | {"claim": "2", "p_holm": np.nan}])
+    found = claims.elsewhere("study", ["nowhere"], ours)
+    assert [(row["profile"], row["n_seeds"], row["verdict"]) for _, row in found.iterrows()] == [
+        ("beyond", 10, "not reproduced")
+    ]
+    assert found["note"][0] == "p = 0.040 after Holm with those of study; why"
+    said = claims.counted(ours, ["nowhere"], rule(), claims.elsewhere("study", ["nowhere"], ours))
+    line = "- 7 in nowhere, full, texts (`beyond`): Reflect-RL - texts for labels: not reproduced, -20 (-30 to -10); p = 0.040"
+    assert line in said
+    assert claims.elsewhere("study", [], ours).empty
+    assert claims.elsewhere("study", ["nowhere"], ours.assign(claim="7")).empty
