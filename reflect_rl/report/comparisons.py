@@ -89,7 +89,7 @@ def ablations(episodes: pd.DataFrame) -> Figure:
     for axis, setting in zip(axes.flat, settings, strict=False):
         rows = episodes[episodes["setting"] == setting]
         lowest = min(lowest, _draw_seeds(axis, rows, variants))
-        axis.set(xlim=(-0.5, len(variants) - 0.2), title=f"{spec.label}: {spec.title(setting)}")
+        axis.set(xlim=(-0.5, len(variants) - 0.2), title=spec.title(setting))
         labels = [VARIANTS[name].label.replace("w/o ", "w/o\n").replace("-RL", "-\nRL") for name in variants]
         style.name_ticks(axis, "x", labels)
     for unused in axes.flat[len(settings) :]:
