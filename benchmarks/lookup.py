@@ -5,9 +5,10 @@
 
 Each way trains the same policy on the same situations with the teacher's reflections; `accuracy` is how often its most likely answer
 is the expert's action, in situations of companies that it has not seen, whose lists are shuffled as in training, `sorted` the same
-with lists in the order of names; `gradient_seconds` is the processor time of its training. The last way is trained on lists in the
-order of names, so that a label says something of its action without being read. `its text` answers with the action itself instead
-of a label, and scores every legal action by the likelihood of its text. A pretrained base (the second line: real repositories) has
+with lists in the order of names; `success` is that on validation tasks, on which it gives its most likely answer and the teacher
+writes the reflections; `gradient_seconds` is the processor time of its training. The last way is trained on lists in the order of
+names, so that a label says something of its action without being read. `its text` answers with the action itself instead of a label,
+and scores every legal action by the likelihood of its text. A pretrained base (the second line: real repositories) has
 letters for labels, in order.
 
 Writes lookup.csv and lookup.md beside this file, of a base lookup_pretrained.csv and .md; the data is made below
@@ -17,7 +18,7 @@ $REFLECT_RL_HOME where that was not done before.
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ import torch
 from reflect_rl.core.config import Config
 from reflect_rl.core.files import write_csv, write_text
 from reflect_rl.core.runtime import hardware
+from reflect_rl.envs.base import EnvSpec, Situation
 from reflect_rl.envs.labels import IN_ORDER, Labels, by_name
 from reflect_rl.envs.registry import get
 from reflect_rl.envs.settings import load, profile
@@ -38,7 +40,9 @@ from reflect_rl.lm.prompts import labels_for
 from reflect_rl.lm.tokenizers import load_tokenizer, train_tokenizer
 from reflect_rl.train import data
 from reflect_rl.train.data import Example
+from reflect_rl.train.rollout import ActiveEpisode, Decision, play
 from reflect_rl.train.sft import Pairs, fit
+from reflect_rl.train.warmup import validation_tasks
 
 HERE = Path(__file__).parent
 TRAINED, AT_A_TIME = 20_000, 40
@@ -91,10 +95,29 @@ def likelihoods(model, encode: Encoder, prompt: str, answers: Sequence[str]) -> 
     return torch.stack(found)
 
 
+class Advised:
+    """An agent that reads the teacher's reflections; `choose` is the policy."""
+
+    def __init__(self, spec: EnvSpec, choose: Callable[[Example], int]):
+        self.spec, self.choose = spec, choose
+        self.feedback: dict[int, str] = {}  # on the last action, by environment
+
+    def decide(self, episodes: Sequence[ActiveEpisode]) -> list[Decision]:
+        return [self._decide(episode) for episode in episodes]
+
+    def _decide(self, e: ActiveEpisode) -> Decision:
+        feedback = self.feedback.get(id(e.env), "") if e.last_action else "start"
+        expert, phase = e.actions[self.spec.expert_action(e.env)], self.spec.phase_of(e.env)
+        now = Situation("", 0, e.observation, e.last_action, feedback, phase, e.actions, expert)
+        action = self.choose(Example("", now, expert, self.spec.teacher(now)))
+        self.feedback[id(e.env)] = "right" if action in self.spec.good(e.env) else "wrong"
+        return Decision(action)
+
+
 def measure(
     config: Config, train: Sequence[Example], test: Sequence[Example], labels: Labels | None, steps: int
 ) -> dict[str, float]:
-    """Train a policy for some steps, none for 0, and see how often it answers as the expert."""
+    """Train a policy for some steps, none for 0, and see how often it answers as the expert, and succeeds."""
     if config.model.base:
         tokenizer = load_tokenizer(config.model)
         labels = labels_for(tokenizer, labels)
@@ -114,14 +137,20 @@ def measure(
             fit(model, Pairs(pairs, encode, room, []), training, Path(folder), 0, "policy", None)
     seconds = time.process_time() - start
     model.eval()
+
+    def choose(example: Example) -> int:
+        return int(likelihoods(model, encode, pair(example, labels)["prompt"], candidates(example, labels)).argmax())
+
     found = {}
     for name, examples in {"accuracy": test, "sorted": in_order_of_names(test)}.items():
-        right = []
-        for example in examples:
-            scores = likelihoods(model, encode, pair(example, labels)["prompt"], candidates(example, labels))
-            right.append(example.situation.actions[int(scores.argmax())] == example.situation.expert_action)
+        now = [example.situation for example in examples]
+        right = [s.actions[choose(e)] == s.expert_action for s, e in zip(now, examples, strict=True)]
         found[name] = round(float(np.mean(right)), 3)
-    return found | {"gradient_seconds": round(seconds)}
+    spec, tasks = get(config.env), validation_tasks(config)
+    rngs = [np.random.default_rng([0, i]) for i in range(len(tasks))]
+    episodes = play(spec, Advised(spec, choose), tasks, rngs, config.rl.horizon)
+    found |= {"success": round(float(np.mean([e.success for e in episodes])), 3), "gradient_seconds": round(seconds)}
+    return found
 
 
 def main() -> None:
