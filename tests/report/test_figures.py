@@ -14,7 +14,7 @@ from reflect_rl.report.forest import forest
 from reflect_rl.report.rule import Rule
 
 KEYS = {"env": "taxi", "regime": "", "setting": "full", "split": "test", "horizon": 20, "decoding": "sampled"}
-DATA = {"reflections": None, "target": "oracle", "tells": "action"}
+DATA = {"reflections": None, "target": "executed", "tells": "action"}
 CEILINGS = pd.DataFrame(
     [
         {"env": "taxi", "regime": "", "setting": "full", "split": split, "horizon": 20, "ceiling": ceiling}
