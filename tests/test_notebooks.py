@@ -87,15 +87,18 @@ def test_no_errors_and_nothing_on_stderr(notebook):
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
 
 
+#: in cells of notebooks 07 and 08 whose numbers another make of processor rounds otherwise (docs/running.md, Digits)
+ROUNDED = ("np.exp(agent.log_probs(", "trained = rl.train(settings)\nmetrics", "success(Follow(trained.reflector))")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def test_what_is_not_compared_is_little_and_pictures_or_widgets_or_machine_facts():
+def test_what_is_not_compared_is_little_and_pictures_or_widgets_or_machine_facts_or_rounded():
     cells = [cell for path in NOTEBOOKS for cell in code_cells(nbformat.read(path, 4)) if cell.outputs]
     exempt = [cell for cell in cells if tags(cell) & EXEMPT]
     for cell in exempt:
         picture = any({"image/png", WIDGET} & {*output.get("data", {})} for output in cell.outputs)
-        assert picture or MACHINE_FACTS.search(cell.source), cell.source
+        rounded = any(words in cell.source for words in ROUNDED)
+        assert picture or rounded or MACHINE_FACTS.search(cell.source), cell.source
     assert len(exempt) <= len(cells) / 5
     assert not [cell.source for cell in cells if "NBVAL_" in cell.source], "tags say what is compared, not comments"
 
