@@ -52,6 +52,9 @@ print(json.dumps({
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no AVX-512: half an hour where torch emulates bfloat16"
+)
 def test_the_papers_settings_at_full_size_take_one_step_of_everything(tmp_path, monkeypatch):
     monkeypatch.setenv("REFLECT_RL_HOME", str(tmp_path))
     monkeypatch.setenv("REFLECT_RL_THREADS", str(os.cpu_count()))
