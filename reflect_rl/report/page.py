@@ -64,14 +64,15 @@ def write_page(profile_name: str) -> Path:
     glances = {name: paths.result_file(profile_name, f"tables/{name}.csv") for name in ("contributions", "contrasts")}
     ours = [_place(env, regime) for env in envs for regime in profile.regimes_of(env)]
     judged = {row["place"] for claim in tested for row in claim["rows"]}
+    others = sorted(judged.difference(ours))
     text = page.render(
         profile=profile_name,
         claims=tested,
         untested=[claim["name"] for claim in claims if not claim["rows"]],
         forest=_pictures(profile_name, {"claims": OF_CLAIMS}),
         **{name: _table(path) for name, path in glances.items() if path},
-        places=[*filter(judged.__contains__, ours), *sorted(judged.difference(ours))],
-        others=judged.difference(ours),
+        places=[*filter(judged.__contains__, ours), *others],
+        others=others,
         envs=[_env(profile, env, {key: episodes for key, episodes in kept.items() if key[0] == env}) for env in envs],
         made=[f"{get(env).label}: {made_on(profile_name, env)}" for env in envs],
         episodes=Markup(json.dumps(known).replace("<", "\\u003c")) if of else "",
